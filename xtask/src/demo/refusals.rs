@@ -26,7 +26,9 @@ pub fn play(
         let found = if said.status == Some(0) { "none: IT WAS NOT REFUSED".to_owned() } else { said.code()? };
         ensure!(
             said.status == Some(status) && found == code,
-            "{attack}: expected exit status {status} and {code}, found {:?} and {found}\n{}", said.status, said.stderr
+            "{attack}: expected exit status {status} and {code}, found {:?} and {found}\n{}",
+            said.status,
+            said.stderr
         );
         ensure!(said.stdout.is_empty(), "{attack}: the consumer ran: {}", said.stdout);
         let message = said.report()?["error"]["message"].as_str().unwrap_or_default().to_owned();
@@ -46,7 +48,8 @@ pub fn play(
 
     let copy = scene.work.join("elsewhere");
     tamper::copy_layout(store, &copy)?;
-    std::fs::copy(scene.work.join("store.key"), scene.work.join("elsewhere.key")).context("copy the content key")?;
+    std::fs::copy(scene.work.join("store.key"), scene.work.join("elsewhere.key"))
+        .context("copy the content key")?;
     tamper::remove_grants(innerkeep, &copy)?;
     let policy = scene.policy("production", "production.toml")?;
     scene.grant(innerkeep, &copy, &policy)?;

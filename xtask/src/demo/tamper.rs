@@ -17,7 +17,8 @@ pub fn copy_layout(from: &Path, to: &Path) -> anyhow::Result<()> {
     }
     for entry in std::fs::read_dir(from.join("blobs/sha256")).context("list the blobs")? {
         let entry = entry?;
-        std::fs::hard_link(entry.path(), to.join("blobs/sha256").join(entry.file_name())).context("link a blob")?;
+        std::fs::hard_link(entry.path(), to.join("blobs/sha256").join(entry.file_name()))
+            .context("link a blob")?;
     }
     Ok(())
 }
@@ -27,15 +28,19 @@ pub fn alter_preimage(layout: &Path) -> anyhow::Result<()> {
     let (position, manifest_blob) = find(layout, "application/vnd.innerkeep.grant.v1")?;
     let mut manifest = json(&manifest_blob)?;
     let mut grant = json(&blob(layout, &manifest["layers"][0])?)?;
-    let mut preimage = STANDARD.decode(grant["policy"].as_str().context("the grant has no policy")?).context("the policy is not base64")?;
+    let mut preimage = STANDARD
+        .decode(grant["policy"].as_str().context("the grant has no policy")?)
+        .context("the policy is not base64")?;
     let text = String::from_utf8(preimage.clone()).context("the policy is not text")?;
-    let at = text.find("\"min_counter\":5").context("the policy has no min_counter 5")? + "\"min_counter\":".len();
+    let at =
+        text.find("\"min_counter\":5").context("the policy has no min_counter 5")? + "\"min_counter\":".len();
     preimage[at] = b'6';
     grant["policy"] = Value::String(STANDARD.encode(&preimage));
     // serde_json keeps members sorted and writes no white space: the canonical form for these objects.
     manifest["layers"][0] = put(layout, manifest["layers"][0].clone(), &serde_json::to_vec(&grant)?)?;
     let mut index = json(&layout.join("index.json"))?;
-    index["manifests"][position] = put(layout, index["manifests"][position].clone(), &serde_json::to_vec(&manifest)?)?;
+    index["manifests"][position] =
+        put(layout, index["manifests"][position].clone(), &serde_json::to_vec(&manifest)?)?;
     std::fs::write(layout.join("index.json"), serde_json::to_vec(&index)?).context("write the index")
 }
 
@@ -75,7 +80,11 @@ impl FlippedBit {
     }
 
     fn xor(&self) -> anyhow::Result<()> {
-        let mut file = std::fs::OpenOptions::new().read(true).write(true).open(&self.path).context("open the ciphertext")?;
+        let mut file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&self.path)
+            .context("open the ciphertext")?;
         let mut byte = [0];
         file.seek(SeekFrom::Start(self.offset))?;
         file.read_exact(&mut byte)?;
@@ -89,7 +98,9 @@ impl FlippedBit {
 /// Position in the index and blob path of the first manifest of an artifact type.
 fn find(layout: &Path, artifact_type: &str) -> anyhow::Result<(usize, PathBuf)> {
     let index = json(&layout.join("index.json"))?;
-    for (position, descriptor) in index["manifests"].as_array().context("the index has no manifests")?.iter().enumerate() {
+    for (position, descriptor) in
+        index["manifests"].as_array().context("the index has no manifests")?.iter().enumerate()
+    {
         let path = blob(layout, descriptor)?;
         if json(&path)?["artifactType"] == artifact_type {
             return Ok((position, path));

@@ -1,0 +1,60 @@
+//! `cargo xtask bench`: builds for speed and starts one of the measuring programs of the crate `tests`.
+
+use crate::shell::{self, Workspace};
+use anyhow::bail;
+use cargo_metadata::MetadataCommand;
+use clap::{Args, ValueEnum};
+use std::ffi::OsString;
+
+/// Measure, in a release build: results go to `target/bench/`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// What to measure.
+    suite: Suite,
+    /// Arguments of the measuring program itself.
+    #[arg(last = true)]
+    rest: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Suite {
+    /// From a stored artifact to a visible file, against memcpy, age, openssl, gpg and cp.
+    Landing,
+    /// Segments, grants, policy digest.
+    Micro,
+}
+
+impl Suite {
+    /// The program in `tests/src/bin/` that measures it.
+    fn program(self) -> &'static str {
+        match self {
+            Self::Landing => "bench-landing",
+            Self::Micro => "bench-micro",
+        }
+    }
+}
+
+/// Runs the subcommand.
+pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
+    let program = arguments.suite.program();
+    let metadata = MetadataCommand::new().manifest_path(workspace.path("Cargo.toml")).no_deps().exec()?;
+    let exists = metadata
+        .packages
+        .iter()
+        .filter(|package| package.name.as_str() == "tests")
+        .flat_map(|package| &package.targets)
+        .any(|target| target.is_bin() && target.name == program);
+    if !exists {
+        bail!("not built yet: the package `tests` has no program `{program}`");
+    }
+    let out = workspace.target_dir().join("bench");
+    std::fs::create_dir_all(&out)?;
+    shell::stage("build (release)", || {
+        let mut build = workspace.cargo("build");
+        build.args(["--release", "--locked", "--bins", "-p", "cli", "-p", "chip-emulator", "-p", "tests"]);
+        shell::run(&mut build)
+    })?;
+    let mut measure = workspace.command(workspace.target_dir().join("release").join(program));
+    measure.arg("--out").arg(&out).args(&arguments.rest);
+    shell::run(&mut measure)
+}

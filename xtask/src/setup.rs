@@ -1,0 +1,143 @@
+//! `cargo xtask setup`: finds what demo, tests and benches need on a Debian-like machine.
+
+use crate::shell::{self, Workspace};
+use anyhow::{Context, bail};
+use clap::Args;
+use std::collections::BTreeSet;
+use std::io::{BufRead, Write};
+use std::process::{Command, Stdio};
+
+/// Find and install the system packages that demo and tests need.
+///
+/// Prints the commands first and asks. Installing needs root; looking does not.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Install without asking (for CI).
+    #[arg(long)]
+    yes: bool,
+    /// Also what only `cargo xtask bench` uses: the tools that landing is compared with.
+    #[arg(long)]
+    bench: bool,
+}
+
+/// One thing that has to be there, and the Debian packages that bring it.
+struct Need {
+    what: &'static str,
+    packages: &'static [&'static str],
+    present: fn() -> bool,
+    only_bench: bool,
+}
+
+const NEEDS: &[Need] = &[
+    Need {
+        what: "a C compiler and linker (aws-lc, every Rust program)",
+        packages: &["build-essential"],
+        present: || shell::has_program("cc") && shell::has_program("make"),
+        only_bench: false,
+    },
+    Need {
+        what: "Python 3 (second readers of the formats)",
+        packages: &["python3"],
+        present: || shell::has_program("python3"),
+        only_bench: false,
+    },
+    Need {
+        what: "Python's venv and ensurepip",
+        packages: &["python3-venv"],
+        present: || python_imports("venv, ensurepip"),
+        only_bench: false,
+    },
+    Need { what: "git", packages: &["git"], present: || shell::has_program("git"), only_bench: false },
+    Need {
+        what: "setpriv and unshare (tests without root)",
+        packages: &["util-linux"],
+        present: || shell::has_program("setpriv") && shell::has_program("unshare"),
+        only_bench: false,
+    },
+    Need { what: "age", packages: &["age"], present: || shell::has_program("age"), only_bench: true },
+    Need {
+        what: "openssl",
+        packages: &["openssl"],
+        present: || shell::has_program("openssl"),
+        only_bench: true,
+    },
+    Need { what: "gpg", packages: &["gnupg"], present: || shell::has_program("gpg"), only_bench: true },
+];
+
+/// Runs the subcommand.
+pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
+    let mut packages = BTreeSet::new();
+    for need in NEEDS.iter().filter(|need| arguments.bench || !need.only_bench) {
+        let present = (need.present)();
+        println!("{:>8}  {}", if present { "found" } else { "missing" }, need.what);
+        if !present {
+            packages.extend(need.packages);
+        }
+    }
+    optional_tools();
+    if packages.is_empty() {
+        println!("nothing to install");
+        return Ok(());
+    }
+    if !shell::has_program("apt-get") {
+        bail!("no apt-get here: install the equivalents of {packages:?} with this system's package manager");
+    }
+    let install = commands(workspace, &packages);
+    let prefix = if shell::is_root() { "" } else { "sudo " };
+    println!("commands:");
+    for command in &install {
+        println!("    {prefix}{}", shell::shown(command).trim_matches('`'));
+    }
+    if !shell::is_root() {
+        bail!("installing system packages needs root: run the commands above, then start again");
+    }
+    if !arguments.yes && !confirmed()? {
+        bail!("not installed");
+    }
+    for mut command in install {
+        shell::run(&mut command)?;
+    }
+    for need in NEEDS.iter().filter(|need| arguments.bench || !need.only_bench) {
+        if !(need.present)() {
+            bail!("still missing after the installation: {}", need.what);
+        }
+    }
+    Ok(())
+}
+
+/// Tools of cargo that change how fast or how much is checked; nothing requires them.
+fn optional_tools() {
+    for (name, use_) in [
+        ("nextest", "faster test runs; `cargo test` is used without it"),
+        ("deny", "licences, bans and sources in `cargo xtask lint`"),
+        ("fuzz", "`cargo xtask fuzz`, with a nightly toolchain"),
+    ] {
+        let state = if shell::has_cargo_subcommand(name) { "found" } else { "absent" };
+        println!("{state:>8}  cargo-{name} (optional): {use_}");
+    }
+}
+
+fn python_imports(modules: &str) -> bool {
+    let mut python = Command::new("python3");
+    python.args(["-c", &format!("import {modules}")]).stdin(Stdio::null());
+    python.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+fn commands(workspace: &Workspace, packages: &BTreeSet<&str>) -> Vec<Command> {
+    let mut update = workspace.command("apt-get");
+    update.arg("update");
+    let mut install = workspace.command("apt-get");
+    install.args(["install", "--yes", "--no-install-recommends"]).args(packages);
+    for command in [&mut update, &mut install] {
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+    }
+    vec![update, install]
+}
+
+fn confirmed() -> anyhow::Result<bool> {
+    print!("run them now? [y/N] ");
+    std::io::stdout().flush().context("write the question")?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context("read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

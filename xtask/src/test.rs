@@ -1,0 +1,114 @@
+//! `cargo xtask test`: everything that can fail without a chip on the table.
+//!
+//! The test runner comes last and its summary is the last thing printed, so that whoever reads the end of a log
+//! reads the runner's own words.
+
+mod compat;
+mod unprivileged;
+
+use crate::guards;
+use crate::shell::{self, Workspace};
+use anyhow::Context;
+use cargo_metadata::{Message, Target};
+use clap::Args;
+use std::io::BufReader;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+/// Build once, then run all tests.
+///
+/// Stages: build; doc tests; tests/compat (second readers of the formats, in Python); landing and demo tests again
+/// as an unprivileged user (when started as root); last the workspace's tests, with cargo-nextest where it is
+/// installed.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Everything at full length: what is otherwise sampled (kills, guards) runs in full. Takes hours.
+    #[arg(long)]
+    long: bool,
+    /// Run only the workspace tests whose name contains this, and no other stage.
+    filter: Option<String>,
+}
+
+/// A program made of a crate's tests.
+#[derive(Debug)]
+struct TestProgram {
+    target: Target,
+    executable: PathBuf,
+    package_dir: PathBuf,
+}
+
+/// The variable that tells tests to run at full length.
+const LONG: &str = "INNERKEEP_TEST_LONG";
+
+/// Runs the subcommand.
+pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
+    let programs = shell::stage("build (profile ci)", || build(workspace))?;
+    if arguments.filter.is_none() {
+        shell::stage("doc tests", || doc_tests(workspace))?;
+        shell::stage("compat (Python)", || compat::run(workspace, arguments.long))?;
+        shell::stage("without root", || unprivileged::run(workspace, &programs))?;
+        if arguments.long {
+            shell::stage("guards, all", || guards::run(workspace, &guards::Arguments::all()))?;
+        }
+    }
+    eprintln!("==> workspace tests");
+    workspace_tests(workspace, arguments)
+}
+
+/// Builds programs and tests in one go, so that tests find the programs beside them.
+fn build(workspace: &Workspace) -> anyhow::Result<Vec<TestProgram>> {
+    let mut cargo = workspace.cargo("build");
+    cargo.args(["--profile", "ci", "--workspace", "--bins", "--tests", "--locked"]);
+    cargo.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = cargo.spawn().with_context(|| format!("start {}", shell::shown(&cargo)))?;
+    let stdout = child.stdout.take().context("cargo's standard output is not piped")?;
+    let mut programs = Vec::new();
+    for message in Message::parse_stream(BufReader::new(stdout)) {
+        let Message::CompilerArtifact(artifact) = message? else { continue };
+        if let (true, Some(executable)) = (artifact.profile.test, artifact.executable) {
+            let package_dir = artifact.manifest_path.parent().context("a manifest without a directory")?;
+            programs.push(TestProgram {
+                target: artifact.target,
+                executable: executable.into(),
+                package_dir: package_dir.into(),
+            });
+        }
+    }
+    let status = child.wait()?;
+    anyhow::ensure!(status.success(), "{} ended with {status}", shell::shown(&cargo));
+    Ok(programs)
+}
+
+fn doc_tests(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut cargo = workspace.cargo("test");
+    cargo.args(["--profile", "ci", "--workspace", "--doc", "--locked", "--quiet"]);
+    shell::run(&mut cargo)
+}
+
+fn workspace_tests(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
+    let mut cargo = if shell::has_cargo_subcommand("nextest") {
+        let mut cargo = workspace.cargo("nextest");
+        cargo.args(["run", "--cargo-profile", "ci", "--workspace", "--locked"]);
+        cargo.args(["--status-level", "slow", "--final-status-level", "slow"]);
+        if arguments.long {
+            cargo.args(["--profile", "long"]);
+        }
+        cargo
+    } else {
+        let mut cargo = workspace.cargo("test");
+        cargo.args(["--profile", "ci", "--workspace", "--lib", "--bins", "--tests", "--locked"]);
+        cargo.args(["--no-fail-fast"]);
+        cargo
+    };
+    cargo.args(&arguments.filter);
+    if arguments.long {
+        cargo.env(LONG, "1");
+    }
+    // The runner's own exit status is ours, and nothing is printed after its summary.
+    let status =
+        cargo.stdin(Stdio::null()).status().with_context(|| format!("start {}", shell::shown(&cargo)))?;
+    if !status.success() {
+        std::process::exit(status.code().unwrap_or(1));
+    }
+    Ok(())
+}

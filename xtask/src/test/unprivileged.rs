@@ -1,0 +1,107 @@
+//! The landing and demo tests once more as `nobody`: a laptop user has no root, and the product must not need it.
+
+use super::TestProgram;
+use crate::shell::{self, Workspace};
+use anyhow::{Context, bail};
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A test whose name contains one of these runs without root too.
+const NAMES: &[&str] = &["landing", "demo", "unseal", "unprivileged"];
+
+/// `nobody` and `nogroup` of Debian; the numbers that every Linux leaves without rights.
+const NOBODY: u32 = 65534;
+
+/// Runs the matching tests of every test program as `nobody`.
+pub fn run(workspace: &Workspace, programs: &[TestProgram]) -> anyhow::Result<()> {
+    if !shell::is_root() {
+        eprintln!("not run: this user is unprivileged, the workspace tests below are the same run");
+        return Ok(());
+    }
+    let home = TemporaryHome::make()?;
+    let hidden = hidden_ancestor(workspace.root())?;
+    let (mut ran, mut failed) = (0, Vec::new());
+    for program in programs {
+        let tests = matching(program)?;
+        if tests.is_empty() {
+            continue;
+        }
+        ran += tests.len();
+        let mut command = enter(workspace, hidden.as_deref(), &program.package_dir);
+        command.arg(&program.executable).arg("--exact").args(&tests);
+        command.env("TMPDIR", &home.0).env("HOME", &home.0).env_remove("XDG_CACHE_HOME");
+        command.env_remove("XDG_RUNTIME_DIR").env("CARGO_MANIFEST_DIR", &program.package_dir);
+        if let Err(error) = shell::run(&mut command) {
+            eprintln!("{error:#}");
+            failed.push(program.target.name.clone());
+        }
+    }
+    if !failed.is_empty() {
+        bail!("tests fail as uid {NOBODY} in: {failed:?}");
+    }
+    eprintln!("{ran} tests ran as uid {NOBODY} (names with {NAMES:?})");
+    Ok(())
+}
+
+/// Full names of the program's tests that match.
+fn matching(program: &TestProgram) -> anyhow::Result<Vec<String>> {
+    let mut list = Command::new(&program.executable);
+    list.args(["--list", "--format", "terse"]).args(NAMES).current_dir(&program.package_dir);
+    let text = shell::output(&mut list)?;
+    Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+}
+
+/// A command prefix that becomes `nobody` in `dir`, with the source tree readable whatever lies above it.
+fn enter(workspace: &Workspace, hidden: Option<&Path>, dir: &Path) -> Command {
+    let become_nobody = |command: &mut Command| {
+        command.args(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]);
+    };
+    let mut command = workspace.command("env");
+    if let Some(hidden) = hidden {
+        // A private mount namespace in which the closed directory is an empty open one with the tree bound into it.
+        command.args(["unshare", "--mount", "--propagation", "private", "--", "sh", "-euc"]).arg(
+            "umask 022; root=$1 hidden=$2 dir=$3; shift 3; aside=$(mktemp -d /run/innerkeep-XXXXXX); \
+             mount --bind \"$root\" \"$aside\"; mount -t tmpfs -o mode=755 tmpfs \"$hidden\"; \
+             mkdir -p \"$root\"; mount --bind \"$aside\" \"$root\"; umount \"$aside\"; rmdir \"$aside\"; \
+             cd \"$dir\"; exec \"$@\"",
+        );
+        command.arg("sh").arg(workspace.root()).arg(hidden).arg(dir);
+    } else {
+        command.current_dir(dir);
+    }
+    become_nobody(&mut command);
+    command
+}
+
+/// The topmost directory above the tree that others may not enter.
+fn hidden_ancestor(root: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let mut ancestors: Vec<&Path> = root.ancestors().collect();
+    ancestors.reverse();
+    for directory in ancestors {
+        let metadata = directory.metadata().with_context(|| format!("look at {}", directory.display()))?;
+        if metadata.mode() & 0o005 != 0o005 {
+            return Ok(Some(directory.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// A directory that belongs to `nobody` and goes away with this value.
+struct TemporaryHome(PathBuf);
+
+impl TemporaryHome {
+    fn make() -> anyhow::Result<Self> {
+        let dir = Path::new("/tmp").join(format!("innerkeep-nobody-{}", std::process::id()));
+        std::fs::create_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
+        let home = Self(dir);
+        chown(&home.0, Some(NOBODY), Some(NOBODY)).context("hand the directory to nobody")?;
+        Ok(home)
+    }
+}
+
+impl Drop for TemporaryHome {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
