@@ -12,7 +12,9 @@ pub fn lint(workspace: &Workspace) -> anyhow::Result<()> {
         println!("advisories: not run (cargo-deny is not installed)");
         return Ok(());
     }
-    shell::run(workspace.cargo("deny").args(["--locked", "check", "bans", "licenses", "sources"]))?;
+    let mut deny = workspace.cargo("deny");
+    deny.args(["--locked", "--log-level", "error", "check", "--hide-inclusion-graph"]);
+    shell::run(deny.args(["bans", "licenses", "sources"]))?;
     let mut fetch = workspace.command("timeout");
     fetch.args([FETCH_SECONDS, "cargo", "deny", "fetch", "db"]).stderr(std::process::Stdio::null());
     if shell::run(&mut fetch).is_err() {
