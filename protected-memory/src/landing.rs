@@ -1,0 +1,307 @@
+//! The landing file: where an artifact's plaintext becomes a file that one consumer can read and nobody can write.
+//!
+//! A [`Landing`] is one private tmpfs instance. While it is [`Filling`], its mount is attached nowhere: no path leads
+//! to it and no mount table shows it. [`Landing::complete`] unmaps and closes every writer, remounts the *superblock*
+//! read-only, which the kernel refuses while anyone can still write, and only then can the mount be attached.
+//!
+//! Dropped in any state, a landing is wiped. After SIGKILL the freed pages are the kernel's to clear.
+
+mod attach;
+mod error;
+mod file;
+mod host;
+mod mount_table;
+mod name;
+mod plan;
+mod policy;
+mod preflight;
+pub(crate) mod tmpfs;
+mod window;
+
+use std::fmt;
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use rustix::fs::{Mode, fchmod, fstat};
+use rustix::io::Errno;
+
+pub use attach::{AttachTarget, Attachment};
+pub use error::LandingError;
+pub use file::FillingFile;
+pub(crate) use host::read_capped;
+pub use host::{HostFacts, SwapTable};
+pub use name::{FILE_NAME_MAX_BYTES, FileName};
+pub use plan::{LANDING_MAX_FILES, LandingPlan};
+pub use policy::{InsecureChoice, LandingPolicy, LandingReport, SwapPolicy, TeePolicy, TeeState};
+pub use window::{Segments, Window};
+
+use crate::sys::mapping::Mapping;
+use crate::{HUGE_PAGE_BYTES, PageClass};
+use file::{FileRecord, wipe_through_descriptor};
+use tmpfs::{PrivateTmpfs, TmpfsOptions};
+
+/// An artifact's files in protected memory, in the state `S`.
+#[derive(Debug)]
+pub struct Landing<S> {
+    state: S,
+    report: LandingReport,
+}
+
+/// The state in which files are written and invisible.
+pub struct Filling {
+    // Declared before the tmpfs: files are wiped and closed first.
+    files: Vec<FillingFile>,
+    tmpfs: PrivateTmpfs,
+}
+
+/// The state in which nobody can write and the landing can be attached.
+pub struct Complete {
+    files: Vec<FileRecord>,
+    tmpfs: PrivateTmpfs,
+    wiped: bool,
+}
+
+impl Landing<Filling> {
+    /// Makes the files of the plan at their final sizes, invisible, after asking the machine whether they fit.
+    ///
+    /// # Errors
+    ///
+    /// No active TEE, not enough memory, or swap, each without the choice that allows it; a kernel that refuses the
+    /// mount (an ordinary user enters namespaces first, see [`crate::confine::enter_private_namespaces`]).
+    pub fn create(plan: &LandingPlan, policy: LandingPolicy) -> Result<Self, LandingError> {
+        Self::create_with_facts(plan, policy, &HostFacts::read()?)
+    }
+
+    /// As [`Landing::create`], with facts about the machine that were read before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Landing::create`].
+    pub fn create_with_facts(
+        plan: &LandingPlan,
+        policy: LandingPolicy,
+        facts: &HostFacts,
+    ) -> Result<Self, LandingError> {
+        let tee = TeeState::current();
+        preflight::before_mount(plan, policy, facts, tee)?;
+        // One inode for the root, and room for what the kernel counts besides.
+        let options = TmpfsOptions {
+            size_bytes: plan.needed_bytes(),
+            inodes: plan.files().len().saturating_add(8),
+            for_plaintext: true,
+        };
+        let tmpfs = PrivateTmpfs::create(options)?;
+        let noswap = tmpfs.granted().noswap;
+        preflight::after_noswap(noswap, policy, facts)?;
+        let files = plan
+            .files()
+            .iter()
+            .map(|file| FillingFile::create(&tmpfs, file))
+            .collect::<Result<Vec<_>, _>>()?;
+        let huge = tmpfs.granted().huge && files.iter().all(|file| file.page_class() == PageClass::Huge2M);
+        let report = LandingReport {
+            page_class: if huge { PageClass::Huge2M } else { PageClass::Base4K },
+            noswap,
+            swap_areas: facts.swap().areas(),
+            tee,
+            insecure: preflight::insecure_in_effect(noswap, facts, tee),
+        };
+        Ok(Self { state: Filling { files, tmpfs }, report })
+    }
+
+    /// The files, in the order of the plan, each to be filled.
+    pub fn files_mut(&mut self) -> impl Iterator<Item = &mut FillingFile> {
+        self.state.files.iter_mut()
+    }
+
+    /// One file, by its index in the plan.
+    ///
+    /// # Errors
+    ///
+    /// [`LandingError::UnknownFile`].
+    pub fn file_mut(&mut self, index: usize) -> Result<&mut FillingFile, LandingError> {
+        let count = self.state.files.len();
+        self.state.files.get_mut(index).ok_or(LandingError::UnknownFile { index, count })
+    }
+
+    /// Ends writing for good: unmaps and closes every writer and makes the superblock read-only.
+    ///
+    /// Call it only when every byte is verified, and when every device has unmapped the files and said so.
+    ///
+    /// # Errors
+    ///
+    /// [`LandingError::DeviceKeepsMemory`] if anyone still has a writable descriptor or mapping,
+    /// [`LandingError::DeviceChangedSize`] if a device changed the size of its file. After any error everything that
+    /// had landed is wiped.
+    pub fn complete(self) -> Result<Landing<Complete>, LandingError> {
+        let Self { state: Filling { files, tmpfs }, report } = self;
+        let count = files.len();
+        // From here on the drop of `complete` wipes whatever was given up.
+        let mut complete = Complete { files: Vec::with_capacity(count), tmpfs, wiped: false };
+        for file in files {
+            complete.files.push(file.give_up_writing()?);
+        }
+        complete.tmpfs.make_read_only()?;
+        for index in 0..count {
+            complete.verify_file(index)?;
+        }
+        Ok(Landing { state: complete, report })
+    }
+}
+
+impl Landing<Complete> {
+    /// Attaches the landing at a directory of this thread's mount namespace and verifies the result in the mount table.
+    ///
+    /// # Errors
+    ///
+    /// The target is missing or has a symbolic link in its path, or another mount is found there afterwards.
+    pub fn attach(&self, target: AttachTarget<'_>) -> Result<Attachment, LandingError> {
+        let mount = self.state.tmpfs.detached_clone().map_err(LandingError::mount("clone of the mount"))?;
+        Attachment::new(mount, target)
+    }
+
+    /// Opens a file for reading, for hashing or for handing the descriptor over.
+    ///
+    /// # Errors
+    ///
+    /// No such file, or the kernel refuses.
+    pub fn open(&self, index: usize) -> Result<File, LandingError> {
+        let record = self.state.record(index)?;
+        let file = self
+            .state
+            .tmpfs
+            .open_file(&record.name)
+            .map_err(LandingError::system("opening of the landed file"))?;
+        Ok(file.into())
+    }
+
+    /// Maps a file for reading, for example to hash it without a copy.
+    ///
+    /// # Errors
+    ///
+    /// No such file, or the kernel refuses.
+    pub fn map(&self, index: usize) -> Result<LandedBytes<'_>, LandingError> {
+        let record = self.state.record(index)?;
+        let file = self.open(index)?;
+        let failed = LandingError::system("mapping of the landed file");
+        let mapping = match usize::try_from(record.size) {
+            Ok(0) => None,
+            Ok(len) => Some(Mapping::readable(file.as_fd(), len, HUGE_PAGE_BYTES).map_err(failed)?),
+            Err(_) => return Err(failed(std::io::Error::from(std::io::ErrorKind::FileTooLarge))),
+        };
+        Ok(LandedBytes { mapping, landing: std::marker::PhantomData })
+    }
+
+    /// Names and sizes of the files, in the order of the plan.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = (&FileName, u64)> {
+        self.state.files.iter().map(|file| (&file.name, file.size))
+    }
+
+    /// Wipes the landing and gives its memory back. Readers that still have a file open or mapped see zeros.
+    ///
+    /// Dropping does the same and cannot say whether it succeeded.
+    ///
+    /// # Errors
+    ///
+    /// [`LandingError::WipeFailed`] if the superblock cannot be made writable again, for example because this process
+    /// gave up its capabilities: the kernel then frees the pages as they are.
+    pub fn release(mut self) -> Result<(), LandingError> {
+        self.state.wipe()
+    }
+}
+
+impl<S> Landing<S> {
+    /// What the machine gave and which insecure choices had an effect.
+    pub fn report(&self) -> &LandingReport {
+        &self.report
+    }
+}
+
+impl Complete {
+    fn record(&self, index: usize) -> Result<&FileRecord, LandingError> {
+        self.files.get(index).ok_or(LandingError::UnknownFile { index, count: self.files.len() })
+    }
+
+    /// The file has its planned size and cannot be opened for writing.
+    fn verify_file(&self, index: usize) -> Result<(), LandingError> {
+        let FileRecord { name, size, .. } = self.record(index)?;
+        let file = self.tmpfs.open_file(name).map_err(LandingError::system("opening of the landed file"))?;
+        let stat = fstat(&file).map_err(LandingError::system("stat of the landed file"))?;
+        let found = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
+        // GUARD: landed-size -> evil_device_truncates_landing_is_refused
+        if found != *size {
+            return Err(LandingError::DeviceChangedSize { name: name.to_string(), expected: *size, found });
+        }
+        match self.tmpfs.open_file_writable(name).map_err(|error| Errno::from_io_error(&error)) {
+            Err(Some(Errno::ROFS)) => Ok(()),
+            _ => Err(LandingError::SuperblockWritable),
+        }
+    }
+
+    fn wipe(&mut self) -> Result<(), LandingError> {
+        if self.wiped {
+            return Ok(());
+        }
+        self.tmpfs.make_writable().map_err(LandingError::wipe("remount of the superblock writable"))?;
+        let results: Vec<_> = self.files.iter().map(|file| self.wipe_file(file)).collect();
+        self.wiped = true;
+        results.into_iter().collect()
+    }
+
+    fn wipe_file(&self, record: &FileRecord) -> Result<(), LandingError> {
+        let step = "opening of a landed file";
+        let file = self.tmpfs.open_file(&record.name).map_err(LandingError::wipe(step))?;
+        fchmod(&file, Mode::RUSR | Mode::WUSR)
+            .map_err(LandingError::wipe("change of a landed file's mode"))?;
+        let file = self.tmpfs.open_file_writable(&record.name).map_err(LandingError::wipe(step))?;
+        // Mapped, at memory speed; but a device that kept its descriptor could shorten the file under a mapping.
+        let len = usize::try_from(record.size).unwrap_or(0);
+        if len > 0
+            && !record.given_to_device
+            && let Ok(mut mapping) = Mapping::writable(file.as_fd(), len, HUGE_PAGE_BYTES)
+        {
+            mapping.wipe();
+            return Ok(());
+        }
+        wipe_through_descriptor(&file, record.size)
+            .map_err(LandingError::wipe("overwriting of a landed file"))
+    }
+}
+
+impl Drop for Complete {
+    fn drop(&mut self) {
+        // GUARD: wipe-after-refusal -> evil_device_keeps_mapping_is_refused_and_wiped
+        let _ = self.wipe();
+    }
+}
+
+impl fmt::Debug for Filling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Filling").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Complete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Complete").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+/// A landed file, mapped for reading.
+pub struct LandedBytes<'a> {
+    mapping: Option<Mapping>,
+    landing: std::marker::PhantomData<&'a Landing<Complete>>,
+}
+
+impl LandedBytes<'_> {
+    /// The contents.
+    pub fn bytes(&self) -> &[u8] {
+        self.mapping.as_ref().map(Mapping::bytes).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for LandedBytes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LandedBytes(..)")
+    }
+}

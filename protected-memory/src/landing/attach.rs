@@ -1,0 +1,133 @@
+//! Giving a complete landing a path.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, readlink, statx};
+use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
+
+use super::LandingError;
+use super::mount_table::MountEntry;
+
+/// Where to attach: an existing directory that is reached without symbolic links.
+#[derive(Clone, Copy, Debug)]
+pub struct AttachTarget<'a> {
+    root: Option<BorrowedFd<'a>>,
+    path: &'a Path,
+}
+
+impl<'a> AttachTarget<'a> {
+    /// A path of this process.
+    pub fn path(path: &'a Path) -> Self {
+        Self { root: None, path }
+    }
+
+    /// A path inside a root directory, for example a container's: `..` and absolute paths stay inside.
+    pub fn in_root(root: BorrowedFd<'a>, path: &'a Path) -> Self {
+        Self { root: Some(root), path }
+    }
+
+    fn open(&self) -> Result<OwnedFd, LandingError> {
+        let mut resolve = ResolveFlags::empty();
+        // GUARD: attach-no-symlinks -> evil_symlink_in_attach_target_is_refused
+        resolve |= ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        if self.root.is_some() {
+            // GUARD: attach-in-root -> evil_attach_target_outside_root_is_refused
+            resolve |= ResolveFlags::IN_ROOT;
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat2(self.root.unwrap_or(CWD), self.path, flags, Mode::empty(), resolve)
+            .map_err(|source| LandingError::TargetRefused { path: self.path.into(), source: source.into() })
+    }
+}
+
+/// A mount that was attached and verified.
+///
+/// Dropping it leaves the mount where it is: it then ends with its mount namespace. [`Attachment::detach`] ends it
+/// earlier.
+#[derive(Debug)]
+#[must_use]
+pub struct Attachment {
+    mount: OwnedFd,
+    id: u64,
+    path: PathBuf,
+}
+
+impl Attachment {
+    /// Attaches a detached mount and looks at the result.
+    pub(crate) fn new(mount: OwnedFd, target: AttachTarget<'_>) -> Result<Self, LandingError> {
+        let failed =
+            |source: rustix::io::Errno| LandingError::Mount { step: "attach", source: source.into() };
+        let directory = target.open()?;
+        let path = path_of(directory.as_fd())
+            .map_err(LandingError::system("reading of the attach target's path"))?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&mount, "", &directory, "", flags).map_err(failed)?;
+        let id = mount_id(mount.as_fd())?;
+        let attachment = Self { mount, id, path };
+        match attachment.verify(target) {
+            Ok(()) => Ok(attachment),
+            Err(error) => {
+                attachment.detach()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// The mount table must show our mount, and the target must lead to it.
+    fn verify(&self, target: AttachTarget<'_>) -> Result<(), LandingError> {
+        let table = std::fs::read("/proc/thread-self/mountinfo")
+            .map_err(LandingError::system("read of mountinfo"))?;
+        let refuse = |expected, found: String| {
+            Err(LandingError::AttachNotOurs { path: self.path.clone(), expected, found })
+        };
+        let Some(entry) = MountEntry::find(&table, self.id) else {
+            return refuse("an entry in the mount table", "none".to_owned());
+        };
+        entry.verify_landing(&self.path)?;
+        let seen = mount_id(target.open()?.as_fd())?;
+        if seen != self.id {
+            return refuse("our mount on top of the target", format!("mount {seen}"));
+        }
+        Ok(())
+    }
+
+    /// The directory that the landing's files are in.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The kernel's id of the mount, as in `mountinfo`.
+    pub fn mount_id(&self) -> u64 {
+        self.id
+    }
+
+    /// Takes the mount away. Descriptors and mappings that a reader has go on working.
+    ///
+    /// # Errors
+    ///
+    /// The mount is in another mount namespace, or the kernel refuses.
+    pub fn detach(self) -> Result<(), LandingError> {
+        let path = descriptor_path(self.mount.as_fd());
+        unmount(path, UnmountFlags::DETACH).map_err(LandingError::mount("detach"))
+    }
+}
+
+fn descriptor_path(file: BorrowedFd<'_>) -> String {
+    use std::os::fd::AsRawFd;
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+fn path_of(directory: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    let path = readlink(descriptor_path(directory), Vec::new())?;
+    Ok(OsString::from_vec(path.into_bytes()).into())
+}
+
+fn mount_id(file: BorrowedFd<'_>) -> Result<u64, LandingError> {
+    let stat = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+        .map_err(LandingError::system("reading of the mount id"))?;
+    Ok(stat.stx_mnt_id)
+}
