@@ -4,7 +4,7 @@ use anyhow::bail;
 
 /// The byte range of the first statement in `text`, comments and blank space before it left out.
 ///
-/// Refused, because they cannot be taken out: a `let` (what follows needs its name), an item, and an expression
+/// Refused, because they cannot be taken out: a `let` but for `let _ = …` (what follows needs its name), an item, and an expression
 /// without `;` at the end of a block (it is the block's value).
 pub fn first(text: &str) -> anyhow::Result<std::ops::Range<usize>> {
     let mut lexer = Lexer { text, at: 0 };
@@ -12,7 +12,8 @@ pub fn first(text: &str) -> anyhow::Result<std::ops::Range<usize>> {
     let start = lexer.at;
     let rest = text.get(start..).unwrap_or_default();
     let head = rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
-    if matches!(head, "let" | "fn" | "pub" | "impl" | "struct" | "enum" | "use" | "const" | "static" | "mod")
+    let bound = head == "let" && !rest.trim_start_matches("let").trim_start().starts_with("_ =");
+    if bound || matches!(head, "fn" | "pub" | "impl" | "struct" | "enum" | "use" | "const" | "static" | "mod")
     {
         bail!("a `{head}` cannot be taken out; write the guard as a statement of its own");
     }
@@ -227,6 +228,8 @@ mod tests {
     #[test]
     fn what_cannot_be_taken_out_is_refused() {
         assert!(statement("let x = verify()?;").starts_with("error: a `let`"));
+        assert_eq!(statement("let _ = self.wipe(); next();"), "let _ = self.wipe();");
+        assert!(statement("let _x = verify()?;").starts_with("error: a `let`"));
         assert!(statement("let Some(x) = y else { return Err(E) };").starts_with("error: a `let`"));
         assert!(statement("verify(x)\n}").starts_with("error: the guard is a block's value"));
     }
