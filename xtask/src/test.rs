@@ -8,12 +8,12 @@ mod unprivileged;
 
 use crate::guards;
 use crate::shell::{self, Workspace};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use cargo_metadata::{Message, Target};
 use clap::Args;
 use std::io::BufReader;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 /// Build once, then run all tests.
 ///
@@ -40,19 +40,34 @@ struct TestProgram {
 /// The variable that tells tests to run at full length.
 const LONG: &str = "INNERKEEP_TEST_LONG";
 
-/// Runs the subcommand.
+/// Runs the subcommand. A failed stage does not keep the later ones from running.
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     let programs = shell::stage("build (profile ci)", || build(workspace))?;
+    let mut failed = Vec::new();
+    let mut attempt = |name: &'static str, work: &mut dyn FnMut() -> anyhow::Result<()>| {
+        if let Err(error) = shell::stage(name, work) {
+            eprintln!("{error:#}");
+            failed.push(name);
+        }
+    };
     if arguments.filter.is_none() {
-        shell::stage("doc tests", || doc_tests(workspace))?;
-        shell::stage("compat (Python)", || compat::run(workspace, arguments.long))?;
-        shell::stage("without root", || unprivileged::run(workspace, &programs))?;
+        attempt("doc tests", &mut || doc_tests(workspace));
+        attempt("compat (Python)", &mut || compat::run(workspace, arguments.long));
+        attempt("without root", &mut || unprivileged::run(workspace, &programs));
         if arguments.long {
-            shell::stage("guards, all", || guards::run(workspace, &guards::Arguments::all()))?;
+            attempt("guards, all", &mut || guards::run(workspace, &guards::Arguments::all()));
         }
     }
     eprintln!("==> workspace tests");
-    workspace_tests(workspace, arguments)
+    let status = workspace_tests(workspace, arguments)?;
+    // Where all is well nothing is printed after the runner's summary.
+    if !failed.is_empty() {
+        bail!("failed before the workspace tests: {}", failed.join(", "));
+    }
+    if !status.success() {
+        std::process::exit(status.code().unwrap_or(1));
+    }
+    Ok(())
 }
 
 /// Builds programs and tests in one go, so that tests find the programs beside them.
@@ -85,7 +100,7 @@ fn doc_tests(workspace: &Workspace) -> anyhow::Result<()> {
     shell::run(&mut cargo)
 }
 
-fn workspace_tests(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
+fn workspace_tests(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<ExitStatus> {
     let mut cargo = if shell::has_cargo_subcommand("nextest") {
         let mut cargo = workspace.cargo("nextest");
         cargo.args(["run", "--cargo-profile", "ci", "--workspace", "--locked"]);
@@ -104,11 +119,5 @@ fn workspace_tests(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resu
     if arguments.long {
         cargo.env(LONG, "1");
     }
-    // The runner's own exit status is ours, and nothing is printed after its summary.
-    let status =
-        cargo.stdin(Stdio::null()).status().with_context(|| format!("start {}", shell::shown(&cargo)))?;
-    if !status.success() {
-        std::process::exit(status.code().unwrap_or(1));
-    }
-    Ok(())
+    cargo.stdin(Stdio::null()).status().with_context(|| format!("start {}", shell::shown(&cargo)))
 }

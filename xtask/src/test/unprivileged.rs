@@ -5,7 +5,7 @@ use crate::shell::{self, Workspace};
 use anyhow::{Context, bail};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A test whose name contains one of these runs without root too.
 const NAMES: &[&str] = &["landing", "demo", "unseal", "unprivileged"];
@@ -23,24 +23,28 @@ pub fn run(workspace: &Workspace, programs: &[TestProgram]) -> anyhow::Result<()
     let hidden = hidden_ancestor(workspace.root())?;
     let (mut ran, mut failed) = (0, Vec::new());
     for program in programs {
-        let tests = matching(program)?;
-        if tests.is_empty() {
-            continue;
-        }
-        ran += tests.len();
-        let mut command = enter(workspace, hidden.as_deref(), &program.package_dir);
-        command.arg(&program.executable).arg("--exact").args(&tests);
-        command.env("TMPDIR", &home.0).env("HOME", &home.0).env_remove("XDG_CACHE_HOME");
-        command.env_remove("XDG_RUNTIME_DIR").env("CARGO_MANIFEST_DIR", &program.package_dir);
-        if let Err(error) = shell::run(&mut command) {
-            eprintln!("{error:#}");
-            failed.push(program.target.name.clone());
+        for test in matching(program)? {
+            ran += 1;
+            let mut command = enter(workspace, hidden.as_deref(), &program.package_dir);
+            command.arg(&program.executable).args(["--exact", &test]);
+            command.env("TMPDIR", &home.0).env("HOME", &home.0).env_remove("XDG_CACHE_HOME");
+            command.env_remove("XDG_RUNTIME_DIR").env("CARGO_MANIFEST_DIR", &program.package_dir);
+            // One process a test, as nextest does it: tests may confine their own process.
+            let output = command.stdin(Stdio::null()).output().context("start a test as nobody")?;
+            if !output.status.success() {
+                eprintln!(
+                    "{}{}",
+                    String::from_utf8_lossy(&output.stdout),
+                    String::from_utf8_lossy(&output.stderr)
+                );
+                failed.push(format!("{} {test}", program.target.name));
+            }
         }
     }
+    eprintln!("{ran} tests (names with {NAMES:?}) as uid {NOBODY}, {} failed", failed.len());
     if !failed.is_empty() {
-        bail!("tests fail as uid {NOBODY} in: {failed:?}");
+        bail!("tests fail as uid {NOBODY}:\n  {}", failed.join("\n  "));
     }
-    eprintln!("{ran} tests ran as uid {NOBODY} (names with {NAMES:?})");
     Ok(())
 }
 
@@ -54,9 +58,6 @@ fn matching(program: &TestProgram) -> anyhow::Result<Vec<String>> {
 
 /// A command prefix that becomes `nobody` in `dir`, with the source tree readable whatever lies above it.
 fn enter(workspace: &Workspace, hidden: Option<&Path>, dir: &Path) -> Command {
-    let become_nobody = |command: &mut Command| {
-        command.args(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--"]);
-    };
     let mut command = workspace.command("env");
     if let Some(hidden) = hidden {
         // A private mount namespace in which the closed directory is an empty open one with the tree bound into it.
@@ -70,7 +71,8 @@ fn enter(workspace: &Workspace, hidden: Option<&Path>, dir: &Path) -> Command {
     } else {
         command.current_dir(dir);
     }
-    become_nobody(&mut command);
+    let nobody = NOBODY.to_string();
+    command.args(["setpriv", "--reuid", &nobody, "--regid", &nobody, "--clear-groups", "--"]);
     command
 }
 
