@@ -19,3 +19,6 @@ mod namespaces;
 pub use attach_point::ConsumerMount;
 pub use error::ConfineError;
 pub use namespaces::{NamespaceKind, PrivateNamespaces, enter_private_namespaces};
+
+#[cfg(test)]
+mod tests;

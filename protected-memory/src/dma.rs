@@ -249,3 +249,6 @@ impl<V: Visibility> fmt::Debug for DmaBuffer<V> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

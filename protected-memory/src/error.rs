@@ -102,3 +102,6 @@ pub const CODES: &[(&str, &str)] = &[
     ("MEM-080", "the process could not be hardened"),
     ("MEM-081", "the state of the kernel could not be read"),
 ];
+
+#[cfg(test)]
+mod tests;

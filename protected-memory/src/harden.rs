@@ -182,3 +182,6 @@ impl KernelState {
 fn step<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> HardenError {
     move |source| HardenError::Step { step, source: source.into() }
 }
+
+#[cfg(test)]
+mod tests;

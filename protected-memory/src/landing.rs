@@ -305,3 +305,6 @@ impl fmt::Debug for LandedBytes<'_> {
         f.write_str("LandedBytes(..)")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@
 //! use protected_memory::confine::enter_private_namespaces;
 //! use protected_memory::landing::{FileName, Landing, LandingPlan, LandingPolicy, SwapPolicy, TeePolicy};
 //!
-//! # fn main() -> Result<(), protected_memory::MemoryError> {
+//! # fn main() -> Result<(), protected_memory::Error> {
 //! let mut namespaces = enter_private_namespaces()?; // first thing in `main`, before any thread
 //! let plan = LandingPlan::new([(FileName::parse("model.safetensors")?, 90_868_376)])?;
 //! let policy = LandingPolicy { tee: TeePolicy::InsecureNoTee, swap: SwapPolicy::Refuse };
@@ -62,6 +62,8 @@ mod page;
 pub mod secret;
 pub mod source;
 mod sys;
+#[cfg(test)]
+mod testing;
 
-pub use error::{CODES, Class, MemoryError};
+pub use error::{CODES, Class, MemoryError as Error};
 pub use page::{HUGE_PAGE_BYTES, PageClass};

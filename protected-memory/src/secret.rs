@@ -202,3 +202,6 @@ impl<const N: usize> fmt::Debug for SecretKey<N> {
         f.write_str("SecretKey(..)")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,3 +140,6 @@ impl CgroupVersion {
         Some(limit.saturating_sub(usage.saturating_sub(cache)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,3 +91,6 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     }
     plain
 }
+
+#[cfg(test)]
+mod tests;

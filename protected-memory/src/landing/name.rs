@@ -54,3 +54,6 @@ impl fmt::Display for FileName {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,3 +66,6 @@ impl LandingPlan {
         &self.files
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,3 +43,6 @@ pub(crate) fn insecure_in_effect(noswap: bool, facts: &HostFacts, tee: TeeState)
     let swap = (facts.swap().areas() > 0 && !noswap).then_some(InsecureChoice::Swap);
     no_tee.into_iter().chain(swap).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,3 +89,6 @@ impl<'a> Iterator for Segments<'a> {
 }
 
 impl ExactSizeIterator for Segments<'_> {}
+
+#[cfg(test)]
+mod tests;

@@ -38,8 +38,13 @@ impl SecretPages {
                 fd => OwnedFd::from_raw_fd(i32::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?),
             }
         };
+        Self::in_file(&file, len)
+    }
+
+    /// In the pages of an empty file.
+    pub(crate) fn in_file(file: &OwnedFd, len: usize) -> io::Result<Self> {
         let mut pages = Self::reserve(len, Backing::SecretMemory)?;
-        rustix::fs::ftruncate(&file, pages.pages_len as u64)?;
+        rustix::fs::ftruncate(file, pages.pages_len as u64)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: the range lies inside our own reservation, which nothing uses yet.
         unsafe {
@@ -48,7 +53,7 @@ impl SecretPages {
                 pages.pages_len,
                 access,
                 MapFlags::SHARED | MapFlags::FIXED,
-                &file,
+                file,
                 0,
             )?;
         }
