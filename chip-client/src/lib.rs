@@ -1,6 +1,11 @@
 //! Client of the sealing chip: its wire format, its driver, its session and its unseal jobs.
 
-#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
-
 pub mod abi;
+pub mod backing;
+pub mod driver;
+pub mod error;
+pub mod iova;
+pub mod ring;
 pub mod vfio_user;
+
+pub use error::{ChipError, Class};

@@ -20,6 +20,11 @@ macro_rules! statuses {
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
+
+            /// The stable error code that a client reports for this status.
+            pub const fn client_code(self) -> &'static str {
+                match self { $(Self::$variant => concat!("CHIP_", $name),)* }
+            }
         }
     };
 }

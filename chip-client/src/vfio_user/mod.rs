@@ -1,3 +1,11 @@
-//! The chip over a vfio-user socket: for laptops and tests, and for a device emulated in another process.
+//! The chip over a vfio-user socket: for laptops and tests, where the device is another process.
 
+mod channel;
+mod client;
+mod socket;
 pub mod wire;
+
+pub use client::{VfioUserDevice, VfioUserTimeouts};
+
+#[cfg(test)]
+mod tests;

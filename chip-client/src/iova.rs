@@ -1,0 +1,225 @@
+//! Where memory lies in the device's address space.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use protected_memory::dma::{DmaBuffer, DmaRegion, Visibility};
+
+use crate::backing::{DeviceBacking, DmaAccess, Iova};
+use crate::error::{ChipError, TransportError};
+
+const ALIGN: u64 = 2 << 20;
+const FIRST: u64 = ALIGN;
+// 38 bits: within reach of every IOMMU.
+const END: u64 = 1 << 38;
+const MSI_START: u64 = 0xFEE0_0000;
+const MSI_END: u64 = 0xFEF0_0000;
+
+/// Hands out address ranges: aligned to 2 MiB, disjoint, outside the interrupt window.
+#[derive(Debug, Default)]
+pub struct IovaAllocator {
+    // Start and length of what is taken.
+    taken: BTreeMap<u64, u64>,
+}
+
+impl IovaAllocator {
+    /// Takes the lowest free range of at least `len` bytes.
+    pub fn allocate(&mut self, len: u64) -> Option<Iova> {
+        let len = len.max(1).checked_next_multiple_of(ALIGN)?;
+        let mut start = FIRST;
+        for (used, used_len) in &self.taken {
+            let candidate = outside_msi(start, len);
+            if candidate.checked_add(len)? <= *used {
+                break;
+            }
+            start = used + used_len;
+        }
+        let start = outside_msi(start, len);
+        if start.checked_add(len)? > END {
+            return None;
+        }
+        self.taken.insert(start, len);
+        Some(Iova(start))
+    }
+
+    /// Gives a range back.
+    pub fn release(&mut self, iova: Iova) {
+        self.taken.remove(&iova.0);
+    }
+}
+
+fn outside_msi(start: u64, len: u64) -> u64 {
+    if start < MSI_END && start.saturating_add(len) > MSI_START {
+        MSI_END.next_multiple_of(ALIGN)
+    } else {
+        start
+    }
+}
+
+/// Maps memory for a device at addresses of its own choice.
+#[derive(Clone)]
+pub struct DmaMapper {
+    backing: Arc<dyn DeviceBacking>,
+    iovas: Arc<Mutex<IovaAllocator>>,
+}
+
+impl DmaMapper {
+    pub(crate) fn new(backing: Arc<dyn DeviceBacking>) -> Self {
+        Self { backing, iovas: Arc::default() }
+    }
+
+    /// Makes a piece of memory visible to the device. Its length must not be zero.
+    ///
+    /// # Errors
+    ///
+    /// No address is left, or the device refuses.
+    pub fn map(&self, region: &DmaRegion<'_>, access: DmaAccess) -> Result<DmaMapping, ChipError> {
+        let len = region.len();
+        let iova = self.lock().allocate(len).ok_or(TransportError::IovaExhausted { len })?;
+        if let Err(e) = self.backing.dma().map(iova, region, access) {
+            self.lock().release(iova);
+            return Err(e);
+        }
+        Ok(DmaMapping { mapper: self.clone(), iova, len, mapped: true })
+    }
+
+    /// Makes a buffer visible and keeps both together.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::map`].
+    pub fn map_buffer<V: Visibility>(
+        &self,
+        buffer: DmaBuffer<V>,
+        access: DmaAccess,
+    ) -> Result<MappedBuffer<V>, ChipError> {
+        let mapping = self.map(&buffer.region(), access)?;
+        Ok(MappedBuffer { mapping, buffer })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, IovaAllocator> {
+        self.iovas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for DmaMapper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DmaMapper").field("iovas", &*self.lock()).finish_non_exhaustive()
+    }
+}
+
+/// Memory that a device sees until this is unmapped.
+#[derive(Debug)]
+#[must_use = "the device sees the memory until it is unmapped"]
+pub struct DmaMapping {
+    mapper: DmaMapper,
+    iova: Iova,
+    len: u64,
+    mapped: bool,
+}
+
+impl DmaMapping {
+    /// Address for the device.
+    pub fn iova(&self) -> Iova {
+        self.iova
+    }
+
+    /// Length in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Takes the memory back. Success means that the device confirmed it.
+    ///
+    /// # Errors
+    ///
+    /// The device did not confirm: it may still see the memory.
+    pub fn unmap(mut self) -> Result<(), ChipError> {
+        self.unmap_once()
+    }
+
+    fn unmap_once(&mut self) -> Result<(), ChipError> {
+        if !std::mem::take(&mut self.mapped) {
+            return Ok(());
+        }
+        self.mapper.backing.dma().unmap(self.iova, self.len)?;
+        // An address whose unmap was not confirmed is never given out again.
+        self.mapper.lock().release(self.iova);
+        Ok(())
+    }
+}
+
+impl Drop for DmaMapping {
+    fn drop(&mut self) {
+        let _ = self.unmap_once();
+    }
+}
+
+/// A buffer that a device sees.
+#[derive(Debug)]
+pub struct MappedBuffer<V: Visibility> {
+    // Declared first: unmapped before the buffer is given back.
+    mapping: DmaMapping,
+    buffer: DmaBuffer<V>,
+}
+
+impl<V: Visibility> MappedBuffer<V> {
+    /// The buffer.
+    pub fn buffer(&self) -> &DmaBuffer<V> {
+        &self.buffer
+    }
+
+    /// Address of a byte of the buffer for the device.
+    pub fn iova(&self, offset: usize) -> u64 {
+        self.mapping.iova().0.saturating_add(offset as u64)
+    }
+
+    /// Takes the memory back and returns the buffer.
+    ///
+    /// # Errors
+    ///
+    /// The device did not confirm.
+    pub fn unmap(self) -> Result<DmaBuffer<V>, ChipError> {
+        self.mapping.unmap()?;
+        Ok(self.buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ranges_avoid_the_interrupt_window() {
+        let mut iovas = IovaAllocator::default();
+        let first = iovas.allocate(0xFEC0_0000 - 1).unwrap();
+        assert_eq!(first, Iova(FIRST));
+        assert_eq!(iovas.allocate(1), Some(Iova(0xFF00_0000)));
+        assert_eq!(iovas.allocate(END), None);
+        assert_eq!(iovas.allocate(u64::MAX), None);
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_are_aligned_and_disjoint(steps in prop::collection::vec((1u64..(1 << 34), any::<bool>()), 1..60)) {
+            let mut iovas = IovaAllocator::default();
+            let mut live: Vec<(u64, u64)> = Vec::new();
+            for (len, release) in steps {
+                if release && !live.is_empty() {
+                    let (start, _) = live.swap_remove(usize::try_from(len).unwrap() % live.len());
+                    iovas.release(Iova(start));
+                } else if let Some(Iova(start)) = iovas.allocate(len) {
+                    let end = start + len;
+                    prop_assert_eq!(start % ALIGN, 0);
+                    prop_assert!(start >= FIRST && end <= END);
+                    prop_assert!(end <= MSI_START || start >= MSI_END);
+                    prop_assert!(live.iter().all(|(s, l)| end <= *s || s + l <= start));
+                    live.push((start, len));
+                }
+            }
+        }
+    }
+}
