@@ -36,7 +36,7 @@ pub struct Arguments {
     /// Only list guards and their tests.
     #[arg(long)]
     list: bool,
-    /// Only guards whose name contains this.
+    /// Only guards whose name or file contains this.
     filter: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl Arguments {
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     let mut guards = scan::guards(workspace)?;
     if let Some(filter) = &arguments.filter {
-        guards.retain(|guard| guard.name.contains(filter.as_str()));
+        guards.retain(|guard| guard.matches(filter));
     }
     if let (Some(count), false) = (arguments.sample, arguments.all) {
         guards = sample(guards, count, today()?);

@@ -24,6 +24,13 @@ pub struct Guard {
     pub statement: Range<usize>,
 }
 
+impl Guard {
+    /// Whether the name or the file contains `filter`.
+    pub fn matches(&self, filter: &str) -> bool {
+        self.name.contains(filter) || self.file.to_string_lossy().contains(filter)
+    }
+}
+
 /// How the comment begins.
 const MARK: &str = "// GUARD:";
 
