@@ -1,6 +1,31 @@
-//! under construction
+//! The sealing chip of `docs/spec/chip-interface-v1.md`, emulated: a vfio-user server for laptops and tests.
+//!
+//! ```text
+//!   client ──socket──▶ vfio_user ──registers──▶ controller ──entries──▶ firmware
+//!      ▲                   │                        │  ▲                  │ session · release · unseal
+//!      └── eventfds ───────┼── interrupts ──────────┘  │                  │ identity ◀── puf
+//!          files ──────────┴──▶ dma ◀── scatter lists ─┴──────────────────┘
+//! ```
+//!
+//! It shares numbers and wire structs with the driver (`chip_client::abi`, `chip_client::vfio_user::wire`) and nothing else, so that
+//! a mistake in one is seen by the other. It protects nothing: the "silicon" is a file. It verifies no evidence, and so never
+//! releases a key under a policy that demands some.
 #![deny(unsafe_code)]
+
+pub mod cli;
+mod controller;
 mod dma;
+mod faults;
+mod firmware;
 mod identity;
+mod log;
 pub mod puf;
+mod release;
+pub mod serve;
+mod session;
 mod sys;
+mod unseal;
+mod vfio_user;
+
+pub use faults::{Faults, PlanError};
+pub use firmware::Modes;

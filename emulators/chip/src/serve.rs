@@ -1,0 +1,159 @@
+//! The process: state directory, socket, one client after another, end on SIGTERM.
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
+use crate::controller::{Controller, Power};
+use crate::faults::{Faults, MAX_PLAN_BYTES};
+use crate::firmware::Modes;
+use crate::identity::StateDirectory;
+use crate::log;
+use crate::puf::noise::Probability;
+use crate::sys::TerminationSignals;
+use crate::vfio_user::{Connection, Disconnected, Server};
+
+/// How to run the device.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the UNIX socket is made.
+    pub socket: PathBuf,
+    /// State directory; a chip is made in it when there is none.
+    pub state: PathBuf,
+    /// Insecure modes.
+    pub modes: Modes,
+    /// Fault plan.
+    pub fault_plan: Option<PathBuf>,
+    /// Bit error rate of the silicon, 0 … 0.5.
+    pub puf_noise: f64,
+    /// End when the first client is gone.
+    pub once: bool,
+}
+
+/// Core dumps off, not traceable: the process holds keys.
+fn confine() -> anyhow::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("RLIMIT_CORE")?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("PR_SET_DUMPABLE")
+}
+
+/// Makes a chip in an empty directory.
+pub fn init(state: &Path) -> anyhow::Result<()> {
+    confine()?;
+    Ok(StateDirectory::open(state)?.manufacture()?)
+}
+
+/// Raises the key epoch: former grants become useless and new certificates are needed. Returns the new epoch.
+pub fn raise_epoch(state: &Path) -> anyhow::Result<u64> {
+    confine()?;
+    Ok(StateDirectory::open(state)?.nvm()?.raise_epoch()?)
+}
+
+/// Serves until SIGTERM or SIGINT, or with `once` until the first client is gone.
+pub fn serve(options: &Options) -> anyhow::Result<()> {
+    confine()?;
+    let signals = TerminationSignals::block().context("signals")?;
+    announce(options.modes);
+    let faults = Arc::new(fault_plan(options.fault_plan.as_deref())?);
+    if !faults.is_empty() {
+        log::note(&format!("{} faults are planned: this chip misbehaves on purpose", faults.len()));
+    }
+    let noise = Probability::new(options.puf_noise).context("the PUF's bit error rate must be 0 to 0.5")?;
+    let state = StateDirectory::open(&options.state)?;
+    if !state.has_chip() {
+        state.manufacture()?;
+        log::note(&format!("new chip in {}", options.state.display()));
+    }
+    let power = Power::new(state.silicon(noise)?, state.helper()?, state.nvm()?, options.modes);
+    let listener = listen(&options.socket)?;
+    let (controller, workers) = Controller::start(power, faults);
+    println_ready()?;
+    let result = accept_clients(&listener, &controller, &signals, options.once);
+    controller.end();
+    for worker in workers {
+        let _ = worker.join();
+    }
+    let _ = std::fs::remove_file(&options.socket);
+    result
+}
+
+/// One line on standard output tells whoever started the process that the socket listens.
+fn println_ready() -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "ready").and_then(|()| out.flush()).context("standard output")
+}
+
+fn announce(modes: Modes) {
+    let insecure = [
+        (modes.no_evidence, "INSECURE: NO EVIDENCE IS DEMANDED (--insecure-no-evidence)"),
+        (modes.emulated_dma, "INSECURE: PRIVATE DMA IS EMULATED (--insecure-emulated-dma)"),
+    ];
+    let insecure: Vec<&str> = insecure.into_iter().filter(|(on, _)| *on).map(|(_, text)| text).collect();
+    let insecure = if insecure.is_empty() { "no insecure mode".to_owned() } else { insecure.join("; ") };
+    log::note(&format!("EMULATED CHIP, protects nothing; {insecure}"));
+}
+
+fn fault_plan(path: Option<&Path>) -> anyhow::Result<Faults> {
+    let Some(path) = path else { return Ok(Faults::default()) };
+    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+    if file.metadata()?.len() > MAX_PLAN_BYTES {
+        bail!("{}: larger than {MAX_PLAN_BYTES} bytes", path.display());
+    }
+    let text = std::io::read_to_string(std::io::Read::take(file, MAX_PLAN_BYTES))?;
+    Faults::parse(&text).with_context(|| path.display().to_string())
+}
+
+/// Binds the socket, readable and writable by the owner only. A socket that nobody listens on is replaced.
+fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    let describe = || path.display().to_string();
+    if let Ok(metadata) = std::fs::symlink_metadata(path) {
+        if !metadata.file_type().is_socket() {
+            bail!("{}: exists and is not a socket", path.display());
+        }
+        if UnixStream::connect(path).is_ok() {
+            bail!("{}: another process listens here", path.display());
+        }
+        std::fs::remove_file(path).with_context(describe)?;
+    }
+    let listener = UnixListener::bind(path).with_context(describe)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).with_context(describe)?;
+    Ok(listener)
+}
+
+fn accept_clients(
+    listener: &UnixListener,
+    controller: &Arc<Controller>,
+    signals: &TerminationSignals,
+    once: bool,
+) -> anyhow::Result<()> {
+    loop {
+        let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).context("waiting for a client"),
+        }
+        let [client, ending] = &fds;
+        if !ending.revents().is_empty() {
+            return Ok(());
+        }
+        if client.revents().is_empty() {
+            continue;
+        }
+        let (stream, _) = listener.accept().context("accepting a client")?;
+        let connection = Connection::new(OwnedFd::from(stream), Some(signals.as_fd()));
+        match Server::new(Arc::clone(controller)).serve(&connection) {
+            Disconnected::Ending => return Ok(()),
+            Disconnected::Broken => log::note("a client sent a message without a usable size"),
+            Disconnected::Closed => {}
+        }
+        if once {
+            return Ok(());
+        }
+    }
+}
