@@ -25,7 +25,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{Mode, fchmod, fstat};
 use rustix::io::Errno;
 
-pub use attach::{AttachTarget, Attachment};
+pub use attach::{AttachTarget, Attachment, DetachedMount};
 pub use error::LandingError;
 pub use file::FillingFile;
 pub(crate) use host::read_capped;
@@ -141,6 +141,7 @@ impl Landing<Filling> {
         for file in files {
             complete.files.push(file.give_up_writing()?);
         }
+        // GUARD: superblock-read-only -> evil_device_keeps_descriptor_is_refused_and_wiped
         complete.tmpfs.make_read_only()?;
         for index in 0..count {
             complete.verify_file(index)?;
@@ -156,8 +157,20 @@ impl Landing<Complete> {
     ///
     /// The target is missing or has a symbolic link in its path, or another mount is found there afterwards.
     pub fn attach(&self, target: AttachTarget<'_>) -> Result<Attachment, LandingError> {
+        self.mount()?.attach(target)
+    }
+
+    /// A mount of the landing that is attached nowhere yet.
+    ///
+    /// For a container: make it here, and attach it in a one-shot child that has entered the container's mount
+    /// namespace.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn mount(&self) -> Result<DetachedMount, LandingError> {
         let mount = self.state.tmpfs.detached_clone().map_err(LandingError::mount("clone of the mount"))?;
-        Attachment::new(mount, target)
+        Ok(DetachedMount::new(mount))
     }
 
     /// Opens a file for reading, for hashing or for handing the descriptor over.
@@ -232,10 +245,12 @@ impl Complete {
         if found != *size {
             return Err(LandingError::DeviceChangedSize { name: name.to_string(), expected: *size, found });
         }
-        match self.tmpfs.open_file_writable(name).map_err(|error| Errno::from_io_error(&error)) {
-            Err(Some(Errno::ROFS)) => Ok(()),
-            _ => Err(LandingError::SuperblockWritable),
+        let writable = self.tmpfs.open_file_writable(name).map_err(|error| Errno::from_io_error(&error));
+        // GUARD: superblock-refuses-writers -> superblock_that_is_still_writable_is_refused
+        if !matches!(writable, Err(Some(Errno::ROFS))) {
+            return Err(LandingError::SuperblockWritable);
         }
+        Ok(())
     }
 
     fn wipe(&mut self) -> Result<(), LandingError> {

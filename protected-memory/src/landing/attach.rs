@@ -42,6 +42,28 @@ impl<'a> AttachTarget<'a> {
     }
 }
 
+/// A read-only mount of a complete landing that has no path yet.
+#[derive(Debug)]
+#[must_use]
+pub struct DetachedMount {
+    mount: OwnedFd,
+}
+
+impl DetachedMount {
+    pub(crate) fn new(mount: OwnedFd) -> Self {
+        Self { mount }
+    }
+
+    /// Attaches the mount at a directory of this thread's mount namespace and verifies the result in the mount table.
+    ///
+    /// # Errors
+    ///
+    /// The target is missing or has a symbolic link in its path, or another mount is found there afterwards.
+    pub fn attach(self, target: AttachTarget<'_>) -> Result<Attachment, LandingError> {
+        Attachment::new(self.mount, target)
+    }
+}
+
 /// A mount that was attached and verified.
 ///
 /// Dropping it leaves the mount where it is: it then ends with its mount namespace. [`Attachment::detach`] ends it
@@ -56,7 +78,7 @@ pub struct Attachment {
 
 impl Attachment {
     /// Attaches a detached mount and looks at the result.
-    pub(crate) fn new(mount: OwnedFd, target: AttachTarget<'_>) -> Result<Self, LandingError> {
+    fn new(mount: OwnedFd, target: AttachTarget<'_>) -> Result<Self, LandingError> {
         let failed =
             |source: rustix::io::Errno| LandingError::Mount { step: "attach", source: source.into() };
         let directory = target.open()?;
@@ -76,7 +98,7 @@ impl Attachment {
     }
 
     /// The mount table must show our mount, and the target must lead to it.
-    fn verify(&self, target: AttachTarget<'_>) -> Result<(), LandingError> {
+    pub(super) fn verify(&self, target: AttachTarget<'_>) -> Result<(), LandingError> {
         let table = std::fs::read("/proc/thread-self/mountinfo")
             .map_err(LandingError::system("read of mountinfo"))?;
         let refuse = |expected, found: String| {
@@ -87,6 +109,7 @@ impl Attachment {
         };
         entry.verify_landing(&self.path)?;
         let seen = mount_id(target.open()?.as_fd())?;
+        // GUARD: attach-on-top -> evil_mount_over_the_target_is_noticed
         if seen != self.id {
             return refuse("our mount on top of the target", format!("mount {seen}"));
         }

@@ -5,8 +5,12 @@ use std::path::Path;
 use std::thread;
 
 use rustix::fs::{CWD, Mode, OFlags, ftruncate, mkdirat, openat};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-use super::{AttachTarget, Complete, Filling, Landing, LandingError, LandingPolicy, SwapPolicy};
+use super::{
+    AttachTarget, Complete, DetachedMount, Filling, Landing, LandingError, LandingPolicy, SwapPolicy,
+};
+use crate::sys::child::unshare;
 use crate::sys::mapping::Mapping;
 use crate::testing::{
     contents, fork, insecure, isolated, landing, name, pattern, plan, plenty, swap, vm_flags, wait,
@@ -286,6 +290,75 @@ fn superblock_stays_writable_while_a_writer_lives() {
 }
 
 #[test]
+fn superblock_that_is_still_writable_is_refused() {
+    isolated(|| {
+        let (_namespaces, mut landing) = landing(&[LEN as u64]);
+        fill(&mut landing);
+        let witness = witness(&landing, 0);
+        let Landing { state: Filling { files, tmpfs }, .. } = landing;
+        // As if the remount had reported success and done nothing.
+        let files = files.into_iter().map(|file| file.give_up_writing().unwrap()).collect();
+        let complete = Complete { files, tmpfs, wiped: false };
+        assert_eq!(complete.verify_file(0).unwrap_err().code(), "MEM-012");
+        drop(complete);
+        assert_wiped(&witness, LEN);
+    });
+}
+
+#[test]
+fn first_mount_is_attached_where_the_kernel_clones_none() {
+    isolated(|| {
+        let (_namespaces, landing) = landing(&[LEN as u64]);
+        let landed = complete(landing);
+        let room = tempfile::tempdir().unwrap();
+        let mount = DetachedMount::new(landed.state.tmpfs.first_mount().unwrap());
+        let attachment = mount.attach(AttachTarget::path(room.path())).unwrap();
+        assert!(fs::read(attachment.path().join("file-0")).unwrap() == pattern(LEN));
+        assert!(landed.map(0).unwrap().bytes() == pattern(LEN));
+        let reader = OwnedFd::from(landed.open(0).unwrap());
+        landed.release().unwrap();
+        assert_wiped(&reader, LEN);
+        attachment.detach().unwrap();
+    });
+}
+
+#[test]
+fn landing_attaches_in_the_mount_namespace_of_a_container() {
+    isolated(|| {
+        let (_namespaces, landing) = landing(&[LEN as u64]);
+        let landed = complete(landing);
+        let room = tempfile::tempdir().unwrap();
+        let (container, helper) = (room.path().join("container"), room.path().join("helper"));
+        for path in [&container, &helper] {
+            fs::create_dir(path).unwrap();
+        }
+        let (ready, tell_ready) = rustix::pipe::pipe().unwrap();
+        let (go, tell_go) = rustix::pipe::pipe().unwrap();
+        let path = container.clone();
+        let contained = fork(move || {
+            unshare(UnshareFlags::NEWNS).unwrap();
+            rustix::io::write(&tell_ready, b"x").unwrap();
+            rustix::io::read(&go, &mut [0; 1]).unwrap();
+            i32::from(fs::read(path.join("file-0")).unwrap() != pattern(LEN))
+        });
+        rustix::io::read(&ready, &mut [0; 1]).unwrap();
+        let namespace = fs::File::open(format!("/proc/{}/ns/mnt", contained.as_raw_nonzero())).unwrap();
+        let mount = landed.mount().unwrap();
+        let one_shot = fork(|| {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount)).unwrap();
+            let root = fs::File::open(room.path()).unwrap();
+            let attachment =
+                mount.attach(AttachTarget::in_root(root.as_fd(), Path::new("/container"))).unwrap();
+            i32::from(attachment.path() != container)
+        });
+        assert_eq!(wait(one_shot).code(), Some(0));
+        assert!(!container.join("file-0").exists(), "seen outside the container");
+        rustix::io::write(&tell_go, b"x").unwrap();
+        assert_eq!(wait(contained).code(), Some(0));
+    });
+}
+
+#[test]
 fn released_landing_is_wiped() {
     isolated(|| {
         let (mut namespaces, landing) = landing(&[LEN as u64]);
@@ -367,9 +440,13 @@ fn evil_mount_over_the_target_is_noticed() {
         let first = namespaces.attach(&landed, &name("a")).unwrap();
         // The label is taken; and a second landing over the first is a second mount with its own id.
         assert_eq!(namespaces.attach(&landed, &name("a")).unwrap_err().code(), "MEM-064");
-        let second = landed.attach(AttachTarget::path(first.path())).unwrap();
+        let target = AttachTarget::path(first.path());
+        first.attachment().verify(target).unwrap();
+        let second = landed.attach(target).unwrap();
         assert_ne!(first.attachment().mount_id(), second.mount_id());
+        assert_eq!(first.attachment().verify(target).unwrap_err().code(), "MEM-014");
         second.detach().unwrap();
+        first.attachment().verify(target).unwrap();
     });
 }
 

@@ -132,12 +132,19 @@ impl PrivateTmpfs {
     pub(crate) fn detached_clone(&self) -> io::Result<OwnedFd> {
         let flags =
             OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-        let mount = match open_tree(&self.mount, "", flags) {
-            Ok(mount) => mount,
-            Err(Errno::INVAL) => self.mount.try_clone()?,
-            Err(error) => return Err(error.into()),
-        };
-        set_mount_read_only(mount.as_fd(), true)?;
-        Ok(mount)
+        match open_tree(&self.mount, "", flags) {
+            Ok(mount) => {
+                set_mount_read_only(mount.as_fd(), true)?;
+                Ok(mount)
+            }
+            Err(Errno::INVAL) => self.first_mount(),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The first mount itself, read-only, to be attached. It can be attached once.
+    pub(crate) fn first_mount(&self) -> io::Result<OwnedFd> {
+        set_mount_read_only(self.root(), true)?;
+        self.mount.try_clone()
     }
 }
