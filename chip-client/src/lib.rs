@@ -2,10 +2,12 @@
 
 pub mod abi;
 pub mod backing;
+pub mod chain;
 pub mod driver;
 pub mod error;
 pub mod iova;
 pub mod ring;
+pub mod session;
 pub mod vfio_user;
 
 pub use error::{ChipError, Class};
