@@ -1,2 +1,56 @@
-//! Under construction.
-fn main() {}
+//! `innerkeep`: the command line of build pipelines, operators and guests.
+//!
+//! One file per command under `cmd`; `store` knows the carriers (OCI image layout, `.sealed` file); `land` brings plaintext into protected
+//! memory. A result goes to standard output, failures and the report of `unseal` to standard error.
+#![forbid(unsafe_code)]
+
+mod args;
+mod certificates;
+mod cmd;
+mod content_key;
+mod error;
+mod files;
+mod land;
+mod output;
+mod pins;
+mod store;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::error::Failure;
+use crate::output::Output;
+
+fn main() -> ExitCode {
+    let Cli { command, json, quiet } = Cli::parse();
+    let output = Output { json, quiet };
+    match run(&command, output) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(failure.exit_status())
+        }
+    }
+}
+
+fn run(command: &Command, output: Output) -> Result<u8, Failure> {
+    // Namespaces first: no thread and no secret exists yet.
+    if let Command::Unseal(arguments) = command {
+        return cmd::unseal::run(arguments, output);
+    }
+    protected_memory::harden::harden_process()?;
+    let report = match command {
+        Command::Chip(command) => cmd::chip::run(command)?,
+        Command::Grant(command) => cmd::grant::run(command)?,
+        Command::Inspect(arguments) => cmd::inspect::run(arguments)?,
+        Command::Key(command) => cmd::key::run(command)?,
+        Command::Policy(command) => cmd::policy::run(command, output)?,
+        Command::Seal(arguments) => cmd::seal::run(arguments, output)?,
+        Command::Unseal(_) => return Ok(error::SOFTWARE),
+        Command::Verify(arguments) => cmd::verify::run(arguments, output)?,
+    };
+    output.result(&report).map_err(Failure::file("write to", "standard output"))?;
+    Ok(0)
+}

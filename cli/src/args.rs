@@ -1,0 +1,313 @@
+//! The command line: what can be asked, in the words of the help text. The help texts are snapshot tests.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Seal models for chips inside confidential VMs, and unseal them into protected memory.
+///
+/// Exit status: 0 done · 2 usage · 65 artifact damaged, forged or malformed · 69 chip unreachable or misbehaving · 70 internal error ·
+/// 74 input/output · 75 try again · 77 refused (origin, policy, chip) · 78 configuration or environment unfit. `unseal` passes its
+/// command's own status on.
+#[derive(Debug, Parser)]
+#[command(name = "innerkeep", version, max_term_width = 110, propagate_version = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print one JSON object per result on standard output instead of text; errors too.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress bars, even on a terminal.
+    #[arg(long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Encrypt files into a sealed artifact.
+    Seal(SealArgs),
+    /// Wrap an artifact's content key for recipients, list and remove such grants.
+    #[command(subcommand)]
+    Grant(GrantCommand),
+    /// Show what an artifact says of itself (nothing is verified but the form).
+    Inspect(InspectArgs),
+    /// Verify an artifact's origin and that all its ciphertext and tags are there.
+    Verify(VerifyArgs),
+    /// Unseal an artifact through a chip into protected memory and run a command on it.
+    Unseal(Box<UnsealArgs>),
+    /// Make, convert and judge policy documents.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Look at a chip, or provision a new one.
+    #[command(subcommand)]
+    Chip(ChipCommand),
+    /// Make sealer keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+/// `innerkeep seal`.
+#[derive(Debug, Args)]
+pub(crate) struct SealArgs {
+    /// Files to seal; each becomes a payload named like the file.
+    #[arg(required = true)]
+    pub(crate) inputs: Vec<PathBuf>,
+    /// Where to: an OCI image layout directory, `DIR:TAG`, or a file ending in `.sealed`.
+    #[arg(long, short)]
+    pub(crate) output: String,
+    /// Where to write the content key (mode 0600, never overwritten): it is what `grant add` needs.
+    #[arg(long)]
+    pub(crate) key_out: PathBuf,
+    /// Rollback family, for example acme/ranker.
+    #[arg(long)]
+    pub(crate) family: String,
+    /// Rollback counter of this version inside its family.
+    #[arg(long)]
+    pub(crate) counter: u64,
+    /// Environment tag, for example production.
+    #[arg(long)]
+    pub(crate) environment: String,
+    /// Sealer's private key (PEM, `key new`): signs the core. Without it the artifact can only be landed by its pinned digest.
+    #[arg(long)]
+    pub(crate) sealer_key: Option<PathBuf>,
+    /// Media type of the payloads [default: by file name].
+    #[arg(long)]
+    pub(crate) media_type: Option<String>,
+    /// Segment size in bytes: a power of two from 65536 to 4194304.
+    #[arg(long, default_value_t = 1_048_576)]
+    pub(crate) segment_size: u32,
+    /// Leave the payload digest out: faster landing, but a former key holder can forge.
+    #[arg(long)]
+    pub(crate) no_payload_digest: bool,
+    /// Threads [default: all cores].
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+}
+
+/// `innerkeep grant`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GrantCommand {
+    /// Wrap the content key for a recipient under a policy; payload, core and signature stay as they are.
+    Add(GrantAddArgs),
+    /// List the grants beside an artifact.
+    List {
+        /// The artifact: layout directory, `DIR:TAG` or `.sealed` file.
+        reference: String,
+    },
+    /// Remove a grant.
+    Remove {
+        /// The artifact: layout directory, `DIR:TAG` or `.sealed` file.
+        reference: String,
+        /// Digest of the grant, as `grant list` shows it.
+        grant: String,
+    },
+}
+
+/// `innerkeep grant add`.
+#[derive(Debug, Args)]
+pub(crate) struct GrantAddArgs {
+    /// The artifact: layout directory, `DIR:TAG` or `.sealed` file.
+    pub(crate) reference: String,
+    /// The content key file that `seal` wrote.
+    #[arg(long)]
+    pub(crate) key: PathBuf,
+    /// The recipient: `chip:FILE` with the chip's certificate chain (PEM, `chip info --chain-out`).
+    #[arg(long)]
+    pub(crate) to: String,
+    /// Root certificate that the chip's chain must end at (PEM).
+    #[arg(long)]
+    pub(crate) chip_root: PathBuf,
+    /// Policy document: TOML, or the canonical JSON preimage.
+    #[arg(long)]
+    pub(crate) policy: PathBuf,
+    /// Cryptographic suite of the grant.
+    #[arg(long, value_enum, default_value_t = SuiteArg::Hybrid)]
+    pub(crate) suite: SuiteArg,
+    /// Grant even though `policy lint` calls the policy weak.
+    #[arg(long)]
+    pub(crate) allow_weak_policy: bool,
+    /// Allow a second recipient on an artifact without payload digests: any recipient could then forge for the others.
+    #[arg(long)]
+    pub(crate) allow_forgeable: bool,
+}
+
+/// Suites of a grant.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SuiteArg {
+    /// P-384 alone.
+    Classical,
+    /// X-Wing: ML-KEM-768 and X25519.
+    Hybrid,
+}
+
+/// `innerkeep inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The artifact: layout directory, `DIR:TAG` or `.sealed` file.
+    pub(crate) reference: String,
+}
+
+/// Which cores are acceptable.
+#[derive(Debug, Args)]
+pub(crate) struct PinArgs {
+    /// Pin: this core digest (sha256:…), nothing else.
+    #[arg(long, conflicts_with_all = ["sealer_key", "family", "min_counter"])]
+    pub(crate) core: Option<String>,
+    /// Pin: signed by this sealer (public key, PEM), with --family and --min-counter.
+    #[arg(long, requires = "family", requires = "min_counter")]
+    pub(crate) sealer_key: Option<PathBuf>,
+    /// Family that a signed core must have.
+    #[arg(long, requires = "sealer_key")]
+    pub(crate) family: Option<String>,
+    /// Smallest counter that a signed core may have.
+    #[arg(long, requires = "sealer_key")]
+    pub(crate) min_counter: Option<u64>,
+}
+
+/// `innerkeep verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The artifact: layout directory, `DIR:TAG` or `.sealed` file.
+    pub(crate) reference: String,
+    #[command(flatten)]
+    pub(crate) pin: PinArgs,
+    /// Read every ciphertext blob and compare its SHA-256 with the manifest's descriptor.
+    #[arg(long)]
+    pub(crate) verify_blob_digests: bool,
+}
+
+/// Data paths of the chip.
+#[derive(Clone, Copy, Debug, ValueEnum, PartialEq, Eq)]
+pub(crate) enum PathArg {
+    /// The chip releases the content key to the session; the CPU decrypts.
+    KeyRelease,
+    /// The chip decrypts and re-seals to the session through shared memory.
+    DmaSealed,
+    /// The chip writes plaintext into the landing memory.
+    DmaDirect,
+}
+
+/// `innerkeep unseal`.
+#[derive(Debug, Args)]
+pub(crate) struct UnsealArgs {
+    /// The artifact: layout directory, `DIR:TAG` or `.sealed` file.
+    pub(crate) reference: String,
+    #[command(flatten)]
+    pub(crate) pin: PinArgs,
+    /// The chip: a vfio-user socket.
+    #[arg(long)]
+    pub(crate) chip: PathBuf,
+    /// Root certificate that the chip's chain must end at (PEM).
+    #[arg(long)]
+    pub(crate) chip_root: PathBuf,
+    /// Data path.
+    #[arg(long, value_enum, default_value_t = PathArg::KeyRelease)]
+    pub(crate) path: PathArg,
+    /// Accept a session without post-quantum key exchange.
+    #[arg(long)]
+    pub(crate) allow_classical: bool,
+    /// Also compare the SHA-256 of each ciphertext blob with the manifest's descriptor (slow, adds no security).
+    #[arg(long)]
+    pub(crate) verify_blob_digests: bool,
+    /// Threads that decrypt [default: all cores].
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// INSECURE: land although no TEE is active.
+    #[arg(long)]
+    pub(crate) insecure_no_tee: bool,
+    /// INSECURE: land although swap is on and the landing memory cannot be kept out of it.
+    #[arg(long)]
+    pub(crate) insecure_swap: bool,
+    /// INSECURE: open a session without evidence; the chip must allow it too.
+    #[arg(long)]
+    pub(crate) insecure_no_evidence: bool,
+    /// INSECURE: let an emulated chip write plaintext into memory that is not private.
+    #[arg(long)]
+    pub(crate) insecure_emulated_dma: bool,
+    /// INSECURE: write the plaintext to this file on disk instead of running a command.
+    #[arg(long, value_name = "FILE", conflicts_with = "command")]
+    pub(crate) insecure_to_disk: Option<PathBuf>,
+    /// Command to run; `{}` in an argument becomes the path of the (first) landed file, which is also in INNERKEEP_FILE; the directory is in
+    /// INNERKEEP_DIR. Without `{}` the path is appended as the last argument.
+    #[arg(last = true, required_unless_present = "insecure_to_disk")]
+    pub(crate) command: Vec<String>,
+}
+
+/// `innerkeep policy`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Print a commented policy to start from (TOML).
+    New {
+        /// Environment to write in.
+        #[arg(long, default_value = "production")]
+        environment: String,
+        /// Family to write in.
+        #[arg(long, default_value = "acme/ranker")]
+        family: String,
+    },
+    /// Print the policy digest (SHA3-512 of the canonical preimage).
+    Digest {
+        /// TOML or canonical JSON.
+        file: PathBuf,
+    },
+    /// Name what makes a policy weak; exit status 77 if anything does.
+    Lint {
+        /// TOML or canonical JSON.
+        file: PathBuf,
+    },
+    /// Print the canonical preimage.
+    Show {
+        /// TOML or canonical JSON.
+        file: PathBuf,
+    },
+}
+
+/// `innerkeep chip`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ChipCommand {
+    /// Show a chip's identity, verified against a root if one is given.
+    Info {
+        /// The chip: a vfio-user socket.
+        #[arg(long)]
+        chip: PathBuf,
+        /// Root certificate to verify the chain against (PEM).
+        #[arg(long)]
+        chip_root: Option<PathBuf>,
+        /// Write the chip's certificate chain here (PEM), for `grant add --to chip:FILE`.
+        #[arg(long)]
+        chain_out: Option<PathBuf>,
+    },
+    /// Certify a new chip under a model CA and set its environment; made once, in a controlled place.
+    Provision {
+        /// The chip: a vfio-user socket.
+        #[arg(long)]
+        chip: PathBuf,
+        /// Directory with the certificate authorities' keys (created with a new root and model CA if it is empty).
+        #[arg(long)]
+        ca: PathBuf,
+        /// Environment tier of the chip, for example production.
+        #[arg(long)]
+        environment: String,
+        /// Model name in the certificates.
+        #[arg(long, default_value = "innerkeep-emulated-1")]
+        model: String,
+    },
+}
+
+/// `innerkeep key`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a sealer key pair (ECDSA P-384, PEM).
+    New {
+        /// Private key file (mode 0600, never overwritten); the public key goes to the same name with `.pub`.
+        #[arg(long, short)]
+        output: PathBuf,
+    },
+    /// Show a key's digest, as it stands in cores that it signs.
+    Show {
+        /// Public or private key (PEM).
+        file: PathBuf,
+    },
+}

@@ -1,0 +1,181 @@
+//! What can go wrong in a command: whose fault, a stable code, an exit status.
+
+use std::path::{Path, PathBuf};
+
+/// A command's failure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Failure {
+    /// The artifact, its origin, a key or a policy.
+    #[error(transparent)]
+    Artifact(#[from] sealed_artifact::ArtifactError),
+    /// The chip, or the way to it.
+    #[error(transparent)]
+    Chip(#[from] chip_client::error::ChipError),
+    /// The command to be run could not be started.
+    #[error("command {command}: {source}")]
+    Command {
+        /// The program.
+        command: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file or directory.
+    #[error("{purpose} {path}: {source}", path = path.display())]
+    File {
+        /// What was to be done.
+        purpose: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why it could not.
+        source: std::io::Error,
+    },
+    /// An input is not fit to be sealed, or changed while it was read.
+    #[error("input {path}: expected {expected}, found {found}", path = path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// What a fit input is.
+        expected: &'static str,
+        /// What it was.
+        found: String,
+    },
+    /// Protected memory.
+    #[error(transparent)]
+    Memory(#[from] protected_memory::Error),
+    /// No grant beside the artifact is for this chip.
+    #[error("expected a grant for chip {chip}, found {found} grant(s) for others")]
+    NoGrantForChip {
+        /// The chip's certified id.
+        chip: String,
+        /// How many grants there are.
+        found: usize,
+    },
+    /// No pin was given.
+    #[error("expected a pin: --core DIGEST, or --sealer-key FILE --family F --min-counter N; found none")]
+    NoPin,
+    /// An argument that cannot be understood.
+    #[error("{argument}: expected {expected}, found {found:?}")]
+    Usage {
+        /// The argument's name.
+        argument: &'static str,
+        /// What it should be.
+        expected: &'static str,
+        /// What it was.
+        found: String,
+    },
+    /// Weaknesses were found where the answer is the exit status.
+    #[error("the policy is weak: {0} finding(s)")]
+    Weak(usize),
+}
+
+impl Failure {
+    /// A failed step with a file.
+    pub(crate) fn file(purpose: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        move |source| Self::File { purpose, path, source }
+    }
+
+    /// The stable code.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Artifact(error) => error.code(),
+            Self::Chip(error) => error.code(),
+            Self::Command { .. } => "COMMAND_NOT_STARTED",
+            Self::File { .. } => "FILE",
+            Self::Input { .. } => "INPUT_UNFIT",
+            Self::Memory(error) => error.code(),
+            Self::NoGrantForChip { .. } => "NO_GRANT_FOR_CHIP",
+            Self::NoPin => "NO_PIN",
+            Self::Usage { .. } => "USAGE",
+            Self::Weak(_) => "POLICY_WEAK",
+        }
+    }
+
+    /// The exit status: sysexits(3), 2 for usage.
+    pub(crate) fn exit_status(&self) -> u8 {
+        match self {
+            Self::Artifact(error) => artifact_status(error),
+            Self::Chip(error) => chip_status(error),
+            Self::Command { .. } | Self::File { .. } => IO,
+            Self::Input { .. } => DATA,
+            Self::Memory(error) => match error.class() {
+                protected_memory::Class::DeviceFault => UNAVAILABLE,
+                protected_memory::Class::Transient => TEMPORARY,
+                protected_memory::Class::Bug => SOFTWARE,
+                _ => CONFIG,
+            },
+            Self::NoGrantForChip { .. } | Self::NoPin | Self::Weak(_) => REFUSED,
+            Self::Usage { .. } => USAGE,
+        }
+    }
+
+    /// Whose fault, as a word.
+    pub(crate) fn class(&self) -> &'static str {
+        match self.exit_status() {
+            USAGE => "usage",
+            DATA => "artifact",
+            UNAVAILABLE => "device",
+            SOFTWARE => "bug",
+            IO => "io",
+            TEMPORARY => "transient",
+            REFUSED => "refused",
+            _ => "config",
+        }
+    }
+}
+
+/// Usage error.
+const USAGE: u8 = 2;
+/// Artifact damaged, forged or malformed.
+const DATA: u8 = 65;
+/// Chip unreachable or misbehaving.
+const UNAVAILABLE: u8 = 69;
+/// A mistake in this program.
+pub(crate) const SOFTWARE: u8 = 70;
+/// Input or output.
+const IO: u8 = 74;
+/// Trying again may help.
+const TEMPORARY: u8 = 75;
+/// Refused by origin, policy or chip.
+const REFUSED: u8 = 77;
+/// Configuration or environment unfit.
+const CONFIG: u8 = 78;
+
+fn artifact_status(error: &sealed_artifact::ArtifactError) -> u8 {
+    match error.class() {
+        sealed_artifact::Class::Bug => SOFTWARE,
+        sealed_artifact::Class::Config => CONFIG,
+        sealed_artifact::Class::PolicyDenied => REFUSED,
+        sealed_artifact::Class::Transient => TEMPORARY,
+        _ => DATA,
+    }
+}
+
+fn chip_status(error: &chip_client::error::ChipError) -> u8 {
+    match error.class() {
+        chip_client::error::Class::Bug => SOFTWARE,
+        chip_client::error::Class::Config => CONFIG,
+        chip_client::error::Class::PolicyDenied => REFUSED,
+        chip_client::error::Class::Transient => TEMPORARY,
+        _ => UNAVAILABLE,
+    }
+}
+
+macro_rules! from_memory {
+    ($($name:ty),*) => {$(
+        impl From<$name> for Failure {
+            fn from(error: $name) -> Self {
+                Self::Memory(error.into())
+            }
+        }
+    )*};
+}
+
+from_memory!(
+    protected_memory::confine::ConfineError,
+    protected_memory::dma::DmaError,
+    protected_memory::harden::HardenError,
+    protected_memory::landing::LandingError,
+    protected_memory::secret::SecretError
+);

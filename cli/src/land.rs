@@ -1,0 +1,88 @@
+//! Landing: from stored ciphertext to a visible file, decrypted by this CPU.
+
+use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
+
+use protected_memory::landing::{FileName, Filling, Landing, LandingPlan};
+use protected_memory::source::MappedSource;
+use sealed_artifact::core::Core;
+use sealed_artifact::keys::ContentKey;
+use sealed_artifact::layout::Span;
+use sealed_artifact::names::PayloadIndex;
+use sealed_artifact::open::PayloadOpener;
+use sealed_artifact::parallel::{Observer, open_reading, open_slices, open_streaming};
+
+use crate::error::Failure;
+use crate::store::Store;
+
+/// The files that a core becomes.
+pub(crate) fn plan(core: &Core) -> Result<LandingPlan, Failure> {
+    let files = core
+        .parameters()
+        .payloads()
+        .iter()
+        .map(|payload| Ok((FileName::parse(payload.name.as_str())?, payload.layout.size())))
+        .collect::<Result<Vec<_>, Failure>>()?;
+    Ok(LandingPlan::new(files)?)
+}
+
+/// Verifies commitments and all tag tables; one opener per payload.
+pub(crate) fn openers(store: &Store, key: &ContentKey) -> Result<Vec<PayloadOpener>, Failure> {
+    let unlocked = store.core.unlock(key)?;
+    (0_u32..)
+        .zip(store.core.payloads())
+        .map(|(index, _)| {
+            let index = PayloadIndex::new(index);
+            Ok(unlocked.opener(index, &store.tag_table(index.as_usize())?)?)
+        })
+        .collect()
+}
+
+/// Decrypts every payload into its file of the landing. After an error the landing is to be dropped, which wipes it.
+pub(crate) fn fill(
+    store: &Store,
+    openers: &[PayloadOpener],
+    landing: &mut Landing<Filling>,
+    threads: NonZeroUsize,
+    observer: &impl Observer,
+) -> Result<(), Failure> {
+    for (index, opener) in openers.iter().enumerate() {
+        let blob = store.payload(index)?;
+        let mut window = landing.file_mut(index)?.window()?;
+        let source = MappedSource::open(&blob.file, blob.offset, blob.length)
+            .map_err(Failure::file("map the ciphertext", &blob.path))?;
+        match source {
+            Some(source) => open_slices(opener, threads, source.bytes(), window.bytes_mut(), observer)?,
+            // Not this machine's own pages: read once, straight into the invisible destination.
+            None => {
+                opener.require_blob_length(blob.length)?;
+                open_reading(
+                    opener,
+                    threads,
+                    |span, buffer| blob.read(span, buffer),
+                    window.bytes_mut(),
+                    observer,
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Decrypts one payload into a plain file: for `--insecure-to-disk`.
+pub(crate) fn write_to(
+    store: &Store,
+    opener: &PayloadOpener,
+    index: usize,
+    file: &std::fs::File,
+    path: &std::path::Path,
+    threads: NonZeroUsize,
+    observer: &impl Observer,
+) -> Result<(), Failure> {
+    let blob = store.payload(index)?;
+    opener.require_blob_length(blob.length)?;
+    let write = |span: &Span, bytes: &[u8]| {
+        file.write_all_at(bytes, span.offset).map_err(Failure::file("write plaintext to", path))
+    };
+    open_streaming(opener, threads, |span, buffer| blob.read(span, buffer), write, observer)
+}

@@ -1,0 +1,40 @@
+//! Pins: which cores the caller accepts.
+
+use sealed_artifact::digest::CoreDigest;
+use sealed_artifact::names::{Counter, Family};
+use sealed_artifact::signature::{Floors, Origin, Pin, verify_origin};
+
+use crate::args::PinArgs;
+use crate::cmd::key;
+use crate::error::Failure;
+use crate::store::Store;
+
+/// Reads the pins; none is an error.
+pub(crate) fn read(arguments: &PinArgs) -> Result<Vec<Pin>, Failure> {
+    if let Some(core) = &arguments.core {
+        return Ok(vec![Pin::Core(CoreDigest::parse(core)?)]);
+    }
+    // GUARD: cli-pin-demanded -> evil_landing_without_a_pin_is_refused
+    let Some(sealer_key) = &arguments.sealer_key else {
+        return Err(Failure::NoPin);
+    };
+    let key = key::read_public(sealer_key)?.digest();
+    let family = arguments.family.as_deref().map(Family::parse).transpose()?;
+    Ok(vec![Pin::sealer(key, family, arguments.min_counter.map(Counter::new))?])
+}
+
+/// Decides whether the stored core may be landed.
+pub(crate) fn verify(store: &Store, pins: &[Pin]) -> Result<Origin, Failure> {
+    Ok(verify_origin(&store.core, store.signature.as_ref(), pins, &Floors::new())?)
+}
+
+/// The origin in a word for people and programs.
+pub(crate) fn describe(origin: &Origin) -> String {
+    match origin {
+        Origin::PinnedCore => "pinned core digest".to_owned(),
+        Origin::PinnedSealer { key, family, counter } => {
+            format!("signed by {key}, family {family}, counter {}", counter.value())
+        }
+        _ => "accepted".to_owned(),
+    }
+}

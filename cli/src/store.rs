@@ -1,0 +1,266 @@
+//! Where artifacts live: an OCI image layout or a single `.sealed` file. Everything read from them is untrusted.
+
+mod blob;
+mod file;
+mod oci;
+
+use std::fmt;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use sealed_artifact::core::Core;
+use sealed_artifact::grant::Grant;
+use sealed_artifact::signature::Signature;
+use sealed_artifact::tags::TagTable;
+
+pub(crate) use blob::Blob;
+
+use crate::error::Failure;
+
+/// Tag that is used when none is given.
+const DEFAULT_TAG: &str = "latest";
+
+/// What a user names an artifact by: `DIR`, `DIR:TAG` or `FILE.sealed`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reference {
+    /// A single file.
+    File(PathBuf),
+    /// An image layout, and a tag if one was given.
+    Layout(PathBuf, Option<String>),
+}
+
+impl Reference {
+    /// Parses a command line argument.
+    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
+        let usage = || Failure::Usage {
+            argument: "REFERENCE",
+            expected: "DIR, DIR:TAG or FILE.sealed",
+            found: text.to_owned(),
+        };
+        if text.is_empty() {
+            return Err(usage());
+        }
+        if text.ends_with(".sealed") {
+            return Ok(Self::File(text.into()));
+        }
+        match text.rsplit_once(':') {
+            Some((directory, tag)) if !tag.contains('/') => {
+                let fitting =
+                    |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+                if directory.is_empty() || tag.is_empty() || tag.len() > 128 || !tag.chars().all(fitting) {
+                    return Err(usage());
+                }
+                Ok(Self::Layout(directory.into(), Some(tag.to_owned())))
+            }
+            _ => Ok(Self::Layout(text.into(), None)),
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Layout(path, None) => write!(f, "{}", path.display()),
+            Self::Layout(path, Some(tag)) => write!(f, "{}:{tag}", path.display()),
+        }
+    }
+}
+
+/// A grant and how the store names it.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredGrant {
+    /// `sha256:…` of the grant's bytes.
+    pub(crate) digest: String,
+    /// The grant.
+    pub(crate) grant: Grant,
+}
+
+/// An artifact that was opened for reading.
+#[derive(Debug)]
+pub(crate) struct Store {
+    /// The core, parsed; its origin is not yet judged.
+    pub(crate) core: Core,
+    /// The signature, parsed and not yet verified.
+    pub(crate) signature: Option<Signature>,
+    /// Grants that could be parsed.
+    pub(crate) grants: Vec<StoredGrant>,
+    carrier: Carrier,
+}
+
+#[derive(Debug)]
+enum Carrier {
+    File(file::SealedFile),
+    Layout(oci::Layout),
+}
+
+/// What a carrier hands over when it is opened.
+struct Opened {
+    core: Vec<u8>,
+    signature: Option<Vec<u8>>,
+    grants: Vec<Vec<u8>>,
+    carrier: Carrier,
+}
+
+impl Store {
+    /// Opens an artifact and parses everything but payloads and tag tables.
+    pub(crate) fn open(reference: &Reference) -> Result<Self, Failure> {
+        let opened = match reference {
+            Reference::File(path) => file::open(path)?,
+            Reference::Layout(path, tag) => oci::open(path, tag.as_deref())?,
+        };
+        // A grant that cannot be parsed hides no other: anyone may put one there.
+        let grants = opened.grants.iter().filter_map(|bytes| {
+            Some(StoredGrant { digest: digest(bytes), grant: Grant::parse(bytes).ok()? })
+        });
+        Ok(Self {
+            core: Core::parse(&opened.core)?,
+            signature: opened.signature.as_deref().map(Signature::parse).transpose()?,
+            grants: grants.collect(),
+            carrier: opened.carrier,
+        })
+    }
+
+    /// A payload's ciphertext; its length is the core's.
+    pub(crate) fn payload(&self, index: usize) -> Result<Blob, Failure> {
+        let blob = match &self.carrier {
+            Carrier::File(file) => file.payload(index)?,
+            Carrier::Layout(layout) => layout.payload(index)?,
+        };
+        let expected =
+            self.core.parameters().payloads().get(index).map_or(0, |payload| payload.layout.size());
+        // GUARD: stored-blob-length -> evil_truncated_payload_blob_is_refused
+        if blob.length != expected {
+            let payload = u32::try_from(index).unwrap_or(u32::MAX);
+            return Err(Failure::Artifact(sealed_artifact::ArtifactError::LengthMismatch {
+                payload,
+                what: "ciphertext",
+                expected,
+                found: blob.length,
+            }));
+        }
+        Ok(blob)
+    }
+
+    /// A payload's tag table, unverified, at most as long as the core allows.
+    pub(crate) fn tag_table(&self, index: usize) -> Result<Vec<u8>, Failure> {
+        let cap = self
+            .core
+            .parameters()
+            .payloads()
+            .get(index)
+            .map_or(0, |payload| payload.layout.tag_table_length());
+        match &self.carrier {
+            Carrier::File(file) => file.tag_table(index, cap),
+            Carrier::Layout(layout) => layout.tag_table(index, cap),
+        }
+    }
+
+    /// Puts a grant beside the artifact and returns its digest.
+    pub(crate) fn add_grant(&mut self, grant: &Grant) -> Result<String, Failure> {
+        let bytes = grant.encode();
+        match &mut self.carrier {
+            Carrier::File(file) => file.add_grant(&bytes)?,
+            Carrier::Layout(layout) => layout.add_grant(&bytes)?,
+        }
+        let digest = digest(&bytes);
+        self.grants.push(StoredGrant { digest: digest.clone(), grant: grant.clone() });
+        Ok(digest)
+    }
+
+    /// Removes a grant.
+    pub(crate) fn remove_grant(&mut self, digest: &str) -> Result<(), Failure> {
+        let removed = match &mut self.carrier {
+            Carrier::File(file) => file.remove_grant(digest)?,
+            Carrier::Layout(layout) => layout.remove_grant(digest)?,
+        };
+        if !removed {
+            return Err(Failure::Usage {
+                argument: "GRANT",
+                expected: "the digest of a grant of this artifact",
+                found: digest.to_owned(),
+            });
+        }
+        self.grants.retain(|stored| stored.digest != digest);
+        Ok(())
+    }
+}
+
+/// Digest of an object as text.
+fn digest(bytes: &[u8]) -> String {
+    sealed_artifact::digest::BlobDigest::of(bytes).to_string()
+}
+
+/// What a seal has produced beside ciphertext.
+pub(crate) struct Finished<'a> {
+    /// The core.
+    pub(crate) core: &'a Core,
+    /// Tag tables in order.
+    pub(crate) tag_tables: &'a [TagTable],
+    /// The sealer's signature.
+    pub(crate) signature: Option<&'a Signature>,
+}
+
+/// An artifact being written. Dropped before [`Writer::finish`], it leaves nothing behind.
+#[derive(Debug)]
+pub(crate) enum Writer {
+    /// Into a single file.
+    File(file::FileWriter),
+    /// Into an image layout.
+    Layout(oci::LayoutWriter),
+}
+
+impl Writer {
+    /// Prepares the places of all payloads.
+    pub(crate) fn create(reference: &Reference, sizes: impl Iterator<Item = u64>) -> Result<Self, Failure> {
+        let sizes: Vec<u64> = sizes.collect();
+        Ok(match reference {
+            Reference::File(path) => Self::File(file::FileWriter::create(path, &sizes)?),
+            Reference::Layout(path, tag) => Self::Layout(oci::LayoutWriter::create(
+                path,
+                tag.as_deref().unwrap_or(DEFAULT_TAG),
+                sizes.len(),
+            )?),
+        })
+    }
+
+    /// Where a payload's ciphertext goes: file, offset, and path for messages.
+    pub(crate) fn sink(&self, index: usize) -> Result<(&File, u64, &Path), Failure> {
+        match self {
+            Self::File(writer) => writer.sink(index),
+            Self::Layout(writer) => writer.sink(index),
+        }
+    }
+
+    /// A payload's ciphertext is whole.
+    pub(crate) fn payload_done(&mut self, index: usize) -> Result<(), Failure> {
+        match self {
+            Self::File(_) => Ok(()),
+            Self::Layout(writer) => writer.payload_done(index),
+        }
+    }
+
+    /// Writes what is beside the ciphertext and makes the artifact visible.
+    pub(crate) fn finish(self, finished: &Finished<'_>) -> Result<(), Failure> {
+        match self {
+            Self::File(writer) => writer.finish(finished),
+            Self::Layout(writer) => writer.finish(finished),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_files_layouts_and_tags() {
+        assert_eq!(Reference::parse("a/b.sealed").unwrap(), Reference::File("a/b.sealed".into()));
+        assert_eq!(Reference::parse("a/b").unwrap(), Reference::Layout("a/b".into(), None));
+        assert_eq!(Reference::parse("a/b:v1").unwrap(), Reference::Layout("a/b".into(), Some("v1".into())));
+        assert_eq!(Reference::parse("a:b/c").unwrap(), Reference::Layout("a:b/c".into(), None));
+        for refused in ["", ":", "a:", ":v1", "a:v 1"] {
+            assert_eq!(Reference::parse(refused).unwrap_err().code(), "USAGE", "{refused}");
+        }
+    }
+}
