@@ -361,11 +361,8 @@ def ecdsa_verifies(key: ec.EllipticCurvePublicKey, signature: bytes, message: by
 
 
 def signature_valid(core: Core, signature: Signature) -> bool:
+    key = p384_from_spki(signature.key)
     if signature.core != core.digest or core.sealer is None or sha256(signature.key) != core.sealer:
-        return False
-    try:
-        key = p384_from_spki(signature.key)
-    except Refused:
         return False
     return ecdsa_verifies(key, signature.signature, signed_message(core.digest))
 
@@ -415,7 +412,7 @@ def choice(value: object, check: Callable[[object], object]) -> None:
     elif "one_of" in value:
         items = is_list(value["one_of"])
         if not 1 <= len(items) <= 64:
-            raise malformed("one_of of 0 or more than 64 values")
+            raise limit("one_of of 0 or more than 64 values")
         for item in items:
             check(item)
         texts = [jcs.encode(item) for item in items]
@@ -461,7 +458,7 @@ def _evidence(value: object) -> None:
         choice(snp["guest_policy"], _of_hex(8))
         hexed(snp["min_tcb"], 8)
         if integer(snp["max_vmpl"]) > 3:
-            raise malformed("max_vmpl")
+            raise limit("max_vmpl")
     if "tdx" in top:
         registers = ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
         tdx = members(top["tdx"], None, ("min_crl_number", "min_tcb_evaluation", "min_tee_tcb_svn", *registers))
@@ -646,7 +643,12 @@ def _descriptors(value: object) -> list[dict]:
 def read_oci(index: bytes, fetch: Callable[[bytes], bytes | None], tag: str | None) -> Bundle:
     """`fetch` gives the blob of a SHA-256, already checked against it, or None."""
 
-    def blob(descriptor: dict) -> bytes:
+    def blob(descriptor: dict, cap: int) -> bytes:
+        size = descriptor.get("size")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise malformed("size of a descriptor")
+        if size > cap:  # otherwise the size is not looked at: the core decides
+            raise limit(f"a descriptor of {size} bytes")
         data = fetch(digest_of(descriptor.get("digest")))
         if data is None:
             raise _corrupt(f"no blob {descriptor.get('digest')}")
@@ -664,21 +666,21 @@ def read_oci(index: bytes, fetch: Callable[[bytes], bytes | None], tag: str | No
             break
     if chosen is None:
         raise Refused("NOT_FOUND", f"no tag {tag!r}")
-    manifest = _foreign_json(blob(chosen))
+    manifest = _foreign_json(blob(chosen, MAX_MANIFEST))
     if manifest.get("artifactType") != "application/vnd.innerkeep.sealed.v1":
-        raise Refused("NOT_FOUND", "the tag names no sealed artifact")
+        raise malformed("the tag names no sealed artifact")
     config = _descriptors([manifest.get("config")])[0]
     layers = _descriptors(manifest.get("layers"))
     if len(layers) % 2:
         raise malformed("odd number of layers")
     half = len(layers) // 2
-    bundle = Bundle(core=blob(config))
-    bundle.payloads = [blob(layer) for layer in layers[:half]]
-    bundle.tags = [blob(layer) for layer in layers[half:]]
+    bundle = Bundle(core=blob(config, MAX_CORE))
+    bundle.payloads = [blob(layer, MAX_PAYLOAD) for layer in layers[:half]]
+    bundle.tags = [blob(layer, MAX_TAGS) for layer in layers[half:]]
     for descriptor in listed:
         if descriptor is chosen:
             continue
-        other = _foreign_json(blob(descriptor))
+        other = _foreign_json(blob(descriptor, MAX_MANIFEST))
         subject = other.get("subject")
         if not isinstance(subject, dict) or subject.get("digest") != chosen["digest"]:
             continue
@@ -689,9 +691,9 @@ def read_oci(index: bytes, fetch: Callable[[bytes], bytes | None], tag: str | No
         if len(inner) != 1:
             raise malformed("a grant or signature has one layer")
         if kind.endswith("signature.v1"):
-            bundle.signature = blob(inner[0])
+            bundle.signature = blob(inner[0], MAX_SIGNATURE)
         elif len(bundle.grants) < MAX_GRANTS:
-            bundle.grants.append(blob(inner[0]))
+            bundle.grants.append(blob(inner[0], MAX_GRANT))
     return bundle
 
 
@@ -719,8 +721,10 @@ class Directory:
     tags: list[tuple[int, int]]
 
 
-def _region(value: object) -> tuple[int, int]:
+def _region(value: object, cap: int) -> tuple[int, int]:
     found = members(value, None, ("length", "offset"))
+    if integer(found["length"]) > cap:
+        raise limit("length of a region")
     return integer(found["offset"]), integer(found["length"])
 
 
@@ -728,16 +732,16 @@ def read_directory(data: bytes) -> Directory:
     names = ("core", "grants", "payloads", "tags")
     top = members(jcs.read(data, MAX_DIRECTORY), "innerkeep file v1", names, ("signature",))
     found = Directory(
-        core=_region(top["core"]),
-        grants=[_region(item) for item in is_list(top["grants"])],
-        payloads=[_region(item) for item in is_list(top["payloads"])],
-        signature=_region(top["signature"]) if "signature" in top else None,
-        tags=[_region(item) for item in is_list(top["tags"])],
+        core=_region(top["core"], MAX_CORE),
+        grants=[_region(item, MAX_GRANT) for item in is_list(top["grants"])],
+        payloads=[_region(item, MAX_PAYLOAD) for item in is_list(top["payloads"])],
+        signature=_region(top["signature"], MAX_SIGNATURE) if "signature" in top else None,
+        tags=[_region(item, MAX_TAGS) for item in is_list(top["tags"])],
     )
     if not 1 <= len(found.payloads) <= MAX_PAYLOADS:
         raise limit("number of payloads")
     if len(found.tags) != len(found.payloads):
-        raise malformed("payloads and tag tables differ in number")
+        raise limit("payloads and tag tables differ in number")
     return found
 
 
@@ -773,15 +777,13 @@ def read_file(data: bytes) -> Bundle:
     if last > len(data) or any(offset > len(data) for offset, _ in regions):
         raise _corrupt("region outside the file")
 
-    def cut(region: tuple[int, int], cap: int) -> bytes:
-        if region[1] > cap:
-            raise limit("length of a region")
+    def cut(region: tuple[int, int]) -> bytes:
         return data[region[0] : region[0] + region[1]]
 
     return Bundle(
-        core=cut(directory.core, MAX_CORE),
-        signature=None if directory.signature is None else cut(directory.signature, MAX_SIGNATURE),
-        grants=[cut(region, MAX_GRANT) for region in directory.grants[:MAX_GRANTS]],
-        payloads=[cut(region, MAX_PAYLOAD) for region in directory.payloads],
-        tags=[cut(region, MAX_TAGS) for region in directory.tags],
+        core=cut(directory.core),
+        signature=None if directory.signature is None else cut(directory.signature),
+        grants=[cut(region) for region in directory.grants[:MAX_GRANTS]],
+        payloads=[cut(region) for region in directory.payloads],
+        tags=[cut(region) for region in directory.tags],
     )

@@ -121,6 +121,10 @@ def mutated(vector: Vector) -> Iterator[tuple[str, dict[str, bytes]]]:
             if int(rest[0]) > len(data):
                 raise BadVector("truncate beyond the end")
             del data[int(rest[0]) :]
+        elif verb == "fill":
+            if int(rest[0]) < len(data):
+                raise BadVector("fill below the length")
+            data += bytes(int(rest[0]) - len(data))
         elif verb == "append":
             data += bytes.fromhex(rest[0])
         elif verb == "replace":
