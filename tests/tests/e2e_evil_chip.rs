@@ -1,0 +1,409 @@
+//! Chips that lie, break, are replaced or belong to others; and guests that talk to genuine ones. Each attack goes through the real
+//! processes, by the emulator's fault plan where the chip itself is the attacker.
+
+use std::process::Stdio;
+use tests::args;
+use tests::emulator::Emulator;
+use tests::innerkeep::finish;
+use tests::payload::Payload;
+use tests::scene::{Artifact, ENVIRONMENT, FAMILY, Scene, SealSpec, UnsealSpec};
+use tests::trace::Trace;
+use tests::{CHIP_FAULT, REFUSED, UNFIT};
+
+const PATHS: [&str; 3] = ["key-release", "dma-sealed", "dma-direct"];
+
+fn scene() -> (Scene, Artifact, Payload) {
+    let scene = Scene::start();
+    let payload = Payload::random(200, 3_000_000);
+    let artifact = scene.sealed("store", &payload, &SealSpec::default());
+    (scene, artifact, payload)
+}
+
+/// One fault at a command, on every path that has the command.
+fn fault(kind: &str, command: &str) -> String {
+    format!("[[fault]]\nkind = \"{kind}\"\ncommand = \"{command}\"\ntimes = 0\n")
+}
+
+/// Under a fault plan, each of the paths is refused; without it, all land again.
+#[track_caller]
+fn refused_under(plan: &str, paths: &[&'static str], status: i32, code: &str) {
+    let (mut scene, artifact, payload) = scene();
+    scene.misbehave(plan);
+    for path in paths {
+        scene.assert_refused(&artifact, &UnsealSpec::by(path), status, code);
+    }
+    scene.restart_chip(&Emulator::INSECURE.map(std::ffi::OsString::from));
+    for path in paths {
+        scene.assert_lands(&artifact, &UnsealSpec::by(path), &payload);
+    }
+}
+
+#[test]
+fn evil_other_chip_has_no_grant() {
+    let (scene, artifact, _) = scene();
+    let other = scene.another_chip("other", "ca");
+    for path in PATHS {
+        let spec = UnsealSpec { chip: Some(other.socket.clone()), ..UnsealSpec::by(path) };
+        scene.assert_refused(&artifact, &spec, REFUSED, "NO_GRANT_FOR_CHIP");
+    }
+}
+
+#[test]
+fn evil_other_chip_with_a_grant_that_is_made_to_name_it() {
+    let (scene, artifact, _) = scene();
+    let other = scene.another_chip("other", "ca");
+    // The thief grants another artifact to the other chip, to learn how its recipient looks in a grant.
+    let policy = scene.policy("policy.toml", ENVIRONMENT, "any", 5);
+    let own = scene.seal("own", &[&scene.work.join("input/store.bin")], &SealSpec::default());
+    let chain = scene.work.join("other.pem");
+    scene.innerkeep.run(&scene.grant_arguments_to(&own, &chain, &policy, &args!["--allow-weak-policy"]));
+    let recipient = tests::layout::Layout::at(&own.reference).grants()[0]["recipient"].clone();
+    let copy = tests::layout::Layout::at(&artifact.reference).copy(&scene.work.join("renamed"));
+    copy.alter_grant(0, |grant| grant["recipient"] = recipient);
+    let spec = UnsealSpec { chip: Some(other.socket.clone()), ..UnsealSpec::default() };
+    scene.assert_refused(&artifact.at(copy.path()), &spec, REFUSED, "CHIP_UNWRAP_FAILED");
+}
+
+#[test]
+fn evil_device_wrong_root() {
+    let (scene, artifact, _) = scene();
+    let stranger = scene.another_chip("stranger", "other-ca");
+    // A chip of another maker, and the right chip with another maker's root pinned.
+    let spec = UnsealSpec { chip: Some(stranger.socket.clone()), ..UnsealSpec::default() };
+    scene.assert_refused(&artifact, &spec, CHIP_FAULT, "CHIP_CHAIN_UNTRUSTED");
+    let spec = UnsealSpec { root: Some(scene.work.join("other-ca/root.pem")), ..UnsealSpec::default() };
+    scene.assert_refused(&artifact, &spec, CHIP_FAULT, "CHIP_CHAIN_UNTRUSTED");
+}
+
+#[test]
+fn evil_device_relayed_session_with_another_chain() {
+    refused_under(&fault("wrong-chain", "OPEN"), &PATHS, CHIP_FAULT, "CHIP_CHAIN_UNTRUSTED");
+}
+
+#[test]
+fn evil_device_relayed_session_with_another_static_key() {
+    refused_under(&fault("wrong-static-key", "OPEN"), &PATHS, CHIP_FAULT, "CHIP_STATIC_KEY");
+}
+
+#[test]
+fn evil_device_relayed_session_with_another_signature() {
+    refused_under(&fault("wrong-signature", "FINISH"), &PATHS, CHIP_FAULT, "CHIP_SESSION_SIGNATURE");
+}
+
+#[test]
+fn evil_device_downgraded_suite() {
+    refused_under(&fault("downgrade-suite", "OPEN"), &PATHS, CHIP_FAULT, "CHIP_DOWNGRADE_SUITE");
+}
+
+#[test]
+fn evil_device_downgraded_path() {
+    refused_under(&fault("lie-path", "OPEN"), &PATHS, CHIP_FAULT, "CHIP_DOWNGRADE_PATH");
+}
+
+#[test]
+fn evil_device_replayed_completion() {
+    refused_under(
+        &fault("replay-completion", "UNWRAP"),
+        &["key-release"],
+        CHIP_FAULT,
+        "CHIP_COMPLETION_FORGED",
+    );
+}
+
+#[test]
+fn evil_device_forged_completion() {
+    refused_under(&fault("forged-completion", "UNWRAP"), &PATHS, CHIP_FAULT, "CHIP_COMPLETION_FORGED");
+}
+
+#[test]
+fn evil_device_forged_completion_of_a_job() {
+    refused_under(
+        &fault("forged-completion", "UNSEAL"),
+        &["dma-sealed", "dma-direct"],
+        CHIP_FAULT,
+        "CHIP_COMPLETION_FORGED",
+    );
+}
+
+#[test]
+fn evil_device_forged_status() {
+    refused_under(&fault("wrong-status", "UNWRAP"), &PATHS, CHIP_FAULT, "CHIP_COMPLETION_FORGED");
+}
+
+#[test]
+fn evil_device_bad_tag() {
+    refused_under(&fault("bad-tag", "PRESENT"), &PATHS, CHIP_FAULT, "CHIP_COMPLETION_FORGED");
+}
+
+#[test]
+fn evil_device_rewritten_output() {
+    refused_under(&fault("corrupt-output", "UNWRAP"), &PATHS, CHIP_FAULT, "CHIP_COMPLETION_FORGED");
+}
+
+#[test]
+fn evil_device_lying_length() {
+    refused_under(&fault("wrong-length", "UNWRAP"), &PATHS, CHIP_FAULT, "CHIP_LENGTH_LIE");
+}
+
+#[test]
+fn evil_device_unknown_command_id() {
+    refused_under(&fault("wrong-cid", "UNWRAP"), &PATHS, CHIP_FAULT, "CHIP_COMPLETION_UNKNOWN");
+}
+
+#[test]
+fn evil_device_ring_head_outside_the_ring() {
+    refused_under(&fault("wrong-head", "UNWRAP"), &PATHS, CHIP_FAULT, "CHIP_RING_HEAD");
+}
+
+#[test]
+fn evil_device_corrupt_data() {
+    // What the chip returns over shared memory is authenticated by the session.
+    refused_under(&fault("corrupt-data", "UNSEAL"), &["dma-sealed"], CHIP_FAULT, "CHIP_SEGMENT_FORGED");
+}
+
+#[test]
+fn evil_device_corrupt_data_in_private_memory_is_stopped_by_the_payload_digest() {
+    refused_under(
+        &fault("corrupt-data", "UNSEAL"),
+        &["dma-direct"],
+        tests::DAMAGED,
+        "PAYLOAD_DIGEST_MISMATCH",
+    );
+}
+
+#[test]
+fn evil_device_gone_before_and_in_the_middle_of_a_job() {
+    refused_under(&fault("gone", "OPEN"), &PATHS, CHIP_FAULT, "CHIP_GONE");
+    refused_under(&fault("gone", "UNSEAL"), &["dma-sealed", "dma-direct"], CHIP_FAULT, "CHIP_GONE");
+}
+
+#[test]
+fn evil_device_lets_the_connection_go() {
+    refused_under(&fault("disconnect", "UNWRAP"), &PATHS, CHIP_FAULT, "CHIP_TRANSPORT_IO");
+}
+
+#[test]
+fn evil_device_reset_in_the_middle_of_a_job() {
+    refused_under(&fault("reset", "UNSEAL"), &["dma-sealed", "dma-direct"], CHIP_FAULT, "CHIP_GONE");
+}
+
+#[test]
+fn evil_device_killed_in_the_middle_of_a_job() {
+    let (mut scene, artifact, payload) = scene();
+    for path in PATHS {
+        let command = if path == "key-release" { "UNWRAP" } else { "UNSEAL" };
+        scene.misbehave(&format!(
+            "[[fault]]\nkind = \"stall\"\ncommand = \"{command}\"\nmilliseconds = 60000\n"
+        ));
+        let before = Trace::of(scene.work.path(), &scene.apart());
+        let (arguments, marker) = scene.unseal_arguments(&artifact, &UnsealSpec::by(path));
+        let faults = scene.chip.log().matches("FAULT Stall").count();
+        let child = scene
+            .innerkeep
+            .command()
+            .args(&arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        scene.chip.wait_for_count("FAULT Stall", faults + 1);
+        scene.chip.end();
+        finish(child).assert_refused(CHIP_FAULT, "CHIP_TRANSPORT_IO");
+        assert!(!marker.exists(), "the consumer ran");
+        before.assert_unchanged(scene.work.path(), &scene.apart());
+        scene.assert_no_plaintext(&artifact);
+    }
+    scene.restart_chip(&Emulator::INSECURE.map(std::ffi::OsString::from));
+    scene.assert_lands(&artifact, &UnsealSpec::default(), &payload);
+}
+
+#[test]
+fn evil_device_survived_nuisances() {
+    // Lost, late, spurious and stormy interrupts, a duplicate completion, memory rewritten after the driver copied it: no harm.
+    let (mut scene, artifact, payload) = scene();
+    for kind in ["missing-interrupt", "spurious-interrupt", "interrupt-storm", "rewrite-after-completion"] {
+        scene.misbehave(&format!("[[fault]]\nkind = \"{kind}\"\ntimes = 3\n"));
+        for path in PATHS {
+            scene.assert_lands(&artifact, &UnsealSpec::by(path), &payload);
+        }
+    }
+}
+
+#[test]
+fn evil_device_keeps_memory() {
+    refused_under(
+        "[[fault]]\nkind = \"hold-after-unmap\"\ntimes = 0\n",
+        &["dma-direct"],
+        CHIP_FAULT,
+        "MEM-010",
+    );
+}
+
+#[test]
+fn evil_device_writes_after_unmap() {
+    refused_under(
+        "[[fault]]\nkind = \"write-after-unmap\"\ntimes = 0\n",
+        &["dma-direct"],
+        CHIP_FAULT,
+        "MEM-010",
+    );
+}
+
+#[test]
+fn evil_device_is_no_chip() {
+    let (scene, artifact, _) = scene();
+    // Nobody there; somebody there who does not speak; somebody who speaks nonsense.
+    let spec =
+        |socket: &std::path::Path| UnsealSpec { chip: Some(socket.to_owned()), ..UnsealSpec::default() };
+    scene.assert_refused(&artifact, &spec(&scene.work.join("nowhere")), UNFIT, "CHIP_CONNECT");
+    let path = scene.work.join("nonsense.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    scene.work.hand_over(&path, 0o777);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = std::io::Write::write_all(&mut stream, &[0xAA; 4096]);
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        }
+    });
+    scene.assert_refused(&artifact, &spec(&path), CHIP_FAULT, "CHIP_TRANSPORT_PROTOCOL");
+}
+
+#[test]
+fn evil_guest_false_condition() {
+    let (scene, _, _) = scene();
+    let input = scene.work.join("input/store.bin");
+    let any = "environment = \"any\"\nfamily = \"any\"\nlink_mode = \"any\"\nmin_counter = 0\n";
+    let policies = [
+        ("environment", "environment = \"any\"", "environment = { exactly = \"production\" }"),
+        ("family", "family = \"any\"", "family = { exactly = \"acme/other\" }"),
+        ("link", "link_mode = \"any\"", "link_mode = { one_of = [\"dma-direct\", \"dma-sealed\"] }"),
+        ("counter", "min_counter = 0", "min_counter = 8"),
+    ];
+    for (name, member, instead) in policies {
+        assert!(any.contains(member));
+        let artifact = scene.seal(name, &[&input], &SealSpec::default());
+        let policy = scene.work.write(format!("{name}.toml"), any.replace(member, instead));
+        scene.grant(&artifact, &policy);
+        scene.assert_refused(&artifact, &UnsealSpec::default(), REFUSED, "CHIP_POLICY_DENIED");
+    }
+}
+
+#[test]
+fn evil_guest_chip_of_another_tier() {
+    // The core says production, the policy allows production, but this chip was provisioned for development.
+    let (scene, _, _) = scene();
+    let input = scene.work.join("input/store.bin");
+    let artifact =
+        scene.seal("prod", &[&input], &SealSpec { environment: "production".into(), ..SealSpec::default() });
+    let policy = scene.policy("prod.toml", "production", "any", 0);
+    scene.grant(&artifact, &policy);
+    scene.assert_refused(&artifact, &UnsealSpec::default(), REFUSED, "CHIP_POLICY_DENIED");
+}
+
+/// A policy that demands a TDX guest.
+fn evidence_policy(scene: &Scene) -> std::path::PathBuf {
+    let h96 = "ab".repeat(48);
+    let text = format!(
+        r#"environment = {{ exactly = "{ENVIRONMENT}" }}
+family = {{ exactly = "{FAMILY}" }}
+link_mode = "any"
+min_counter = 5
+
+[evidence]
+certificate_chain = "any"
+debug = {{ exactly = false }}
+initdata = {{ exactly = "{}" }}
+unsigned_manifest = "any"
+
+[evidence.tdx]
+min_crl_number = 1
+min_tcb_evaluation = 17
+min_tee_tcb_svn = "05000000000000000000000000000000"
+mrtd = {{ exactly = "{h96}" }}
+rtmr0 = "any"
+rtmr1 = {{ exactly = "{h96}" }}
+rtmr2 = {{ exactly = "{h96}" }}
+rtmr3 = "any"
+"#,
+        "cd".repeat(48)
+    );
+    scene.work.write("evidence.toml", text)
+}
+
+#[test]
+fn evil_guest_evidence_missing_in_every_mode() {
+    let (scene, _, _) = scene();
+    let artifact = scene.seal("guarded", &[&scene.work.join("input/store.bin")], &SealSpec::default());
+    let policy = evidence_policy(&scene);
+    // A policy that demands evidence is not weak: no leave is needed.
+    scene.innerkeep.run(&scene.grant_arguments(&artifact, &policy, &[]));
+    for path in PATHS {
+        scene.assert_refused(&artifact, &UnsealSpec::by(path), REFUSED, "CHIP_EVIDENCE_REQUIRED");
+    }
+}
+
+#[test]
+fn evil_guest_insecure_modes_are_not_assumed() {
+    let (scene, artifact, payload) = scene();
+    let refused = |spec: UnsealSpec, status, code| scene.assert_refused(&artifact, &spec, status, code);
+    refused(UnsealSpec::default().without("--insecure-no-tee"), UNFIT, "MEM-003");
+    refused(UnsealSpec::default().without("--insecure-no-evidence"), UNFIT, "CHIP_EVIDENCE_MISSING");
+    refused(UnsealSpec::by("dma-direct").without("--insecure-emulated-dma"), CHIP_FAULT, "CHIP_LINK_STATE");
+    scene.assert_lands(&artifact, &UnsealSpec::by("dma-direct"), &payload);
+}
+
+#[test]
+fn evil_guest_insecure_against_a_chip_that_is_not() {
+    let (mut scene, artifact, payload) = scene();
+    scene.restart_chip(&[]);
+    for path in PATHS {
+        scene.assert_refused(&artifact, &UnsealSpec::by(path), REFUSED, "CHIP_INSECURE_REFUSED");
+    }
+    scene.restart_chip(&args!["--insecure-no-evidence"]);
+    scene.assert_refused(&artifact, &UnsealSpec::by("dma-direct"), REFUSED, "CHIP_INSECURE_REFUSED");
+    scene.assert_lands(&artifact, &UnsealSpec::default(), &payload);
+}
+
+#[test]
+fn evil_guest_provisioning_is_once() {
+    let (scene, artifact, payload) = scene();
+    let ca = scene.work.join("evil-ca");
+    let said = scene.innerkeep.attempt(&args![
+        "chip",
+        "provision",
+        "--chip",
+        &scene.chip.socket,
+        "--ca",
+        &ca,
+        "--environment",
+        "production"
+    ]);
+    said.assert_refused(UNFIT, "CHIP_ALREADY_PROVISIONED");
+    scene.assert_lands(&artifact, &UnsealSpec::default(), &payload);
+}
+
+#[test]
+fn evil_host_memory_of_the_chip_is_not_plain() {
+    // The chip's state directory after a landing holds neither the content key nor plaintext.
+    let (scene, artifact, payload) = scene();
+    scene.assert_lands(&artifact, &UnsealSpec::default(), &payload);
+    let key = std::fs::read(&artifact.key).unwrap();
+    let needles = tests::scan::Needles::new([key]);
+    assert_eq!(needles.below(&scene.work.join("chip")).0, []);
+}
+
+#[test]
+fn evil_device_without_helper_data_or_with_foreign_silicon_is_another_chip_or_none() {
+    // Heavy PUF noise: no key, no session, and the chip says why.
+    let (mut scene, artifact, payload) = scene();
+    let noisy = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        scene.misbehave("[[fault]]\nkind = \"puf-noise\"\nvalue = 200000\n");
+    }));
+    if noisy.is_ok() {
+        let unsealed = scene.unseal(&artifact, &UnsealSpec::default());
+        assert_eq!(unsealed.said.status, Some(CHIP_FAULT), "{unsealed:?}");
+        assert!(!unsealed.consumer_ran());
+    }
+    scene.restart_chip(&Emulator::INSECURE.map(std::ffi::OsString::from));
+    scene.assert_lands(&artifact, &UnsealSpec::default(), &payload);
+}
