@@ -328,8 +328,8 @@ class Authority:
             builder = builder.add_extension(x509.UnrecognizedExtension(EXTENSION, extension), critical=False)
         return builder.sign(signer, hashes.SHA384()).public_bytes(Encoding.DER)
 
-    def leaf(self, identity: Identity, environment: str, epoch: int, **changes: object) -> bytes:
-        value = {
+    def leaf(self, identity: Identity, environment: str, epoch: int, changes: dict[str, object] | None = None) -> bytes:
+        value: dict[str, object] = {
             "@type": "innerkeep chip certificate v1",
             "environment": environment,
             "id": identity.id.hex(),
@@ -339,7 +339,7 @@ class Authority:
             "p384": base64.b64encode(identity.p384).decode(),
             "x_wing": base64.b64encode(identity.x_wing).decode(),
         }
-        value.update(changes)
+        value.update(changes or {})
         key = load_der_public_key(identity.spki)
         assert isinstance(key, ec.EllipticCurvePublicKey)
         return self.certificate(identity.id.hex(), key, "compat model", self.model_key, None, jcs.encode(value))
@@ -437,6 +437,14 @@ def verify_chain(root_der: bytes, chain: list[bytes]) -> Certified:
 
 
 # ---------------------------------------------------------------------------------------------------------------- §7
+PROLOGUE = b"innerkeep chip interface v1"
+
+
+def hello(suites: int, path: str, insecure: int) -> bytes:
+    """The payload of message 1."""
+    return struct.pack("<HHHHI", 1, suites, PATHS[path], 0, insecure) + os.urandom(32)
+
+
 class NotAuthenticated(Exception):
     """A completion without a tag inside a session; its status is only a hint."""
 
@@ -457,9 +465,8 @@ class Session:
     def __init__(self, device: Device, root: bytes, path: str, suites: int, insecure: int) -> None:
         self.device = device
         self.seq = [1, 1]
-        hello = struct.pack("<HHHHI", 1, suites, PATHS[path], 0, insecure) + os.urandom(32)
-        handshake = noise.Handshake(b"innerkeep chip interface v1")
-        done = device.command(OPEN, handshake.write_1(hello))
+        handshake = noise.Handshake(PROLOGUE)
+        done = device.command(OPEN, handshake.write_1(hello(suites, path, insecure)))
         if done.status:
             raise HandshakeRefused(done)
         reader = Reader(handshake.read_2(done.output))

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 import artifact
 import chip
 import jcs
+import noise
 import sealer
 
 FAMILY = "compat/family"
@@ -524,7 +525,7 @@ def provision(device: chip.Device, environment: str) -> bytes:
     identity = identify(device)
     equal(identity.provisioned, False, "provisioned already")
     authority = chip.Authority()
-    hello = bytes(76)
+    hello = noise.Handshake(chip.PROLOGUE).write_1(chip.hello(chip.CLASSICAL, "key-release", 3))
     status(device.command(chip.OPEN, hello), "NOT_PROVISIONED", "OPEN before PROVISION")
     status(device.command(chip.CHAIN), "NOT_PROVISIONED", "CHAIN before PROVISION")
     for what, changes in (
@@ -534,7 +535,7 @@ def provision(device: chip.Device, environment: str) -> bytes:
         ("another Noise key", {"noise": "09" * 32}),
         ("another X-Wing key", {"x_wing": sealer.b64(bytes(1216))}),
     ):
-        leaf = authority.leaf(identity, environment, identity.epoch, **changes)
+        leaf = authority.leaf(identity, environment, identity.epoch, changes)
         record = chip.provision_input(environment, identity.epoch, [authority.model, leaf], authority.root)
         status(device.command(chip.PROVISION, record), "BAD_FIELD", f"PROVISION with {what}")
     leaf = authority.leaf(identity, environment, identity.epoch)

@@ -54,7 +54,7 @@ class Running:
             self.process.wait()
 
 
-INSECURE: tuple[str, ...] = ()
+INSECURE = ("--insecure-no-evidence", "--insecure-emulated-dma")
 
 
 def run(work: Path) -> bool:
