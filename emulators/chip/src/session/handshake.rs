@@ -44,13 +44,13 @@ fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, Failure> {
 impl Firmware {
     pub(crate) fn open_session(&self, context: &Context<'_>, input: &[u8]) -> Output {
         let handshake = |_noise| Failure::from(Status::Handshake);
+        let certificates = self.present_certificates()?;
         let mut noise = self.responder()?;
         let mut payload = vec![0; input.len().min(MAX_NOISE)];
         let length = noise.read_message(input, &mut payload).map_err(handshake)?;
         let offer = Offer::parse(payload.get(..length).unwrap_or_default())?;
         let terms = self.accept_offer(&offer)?;
 
-        let certificates = self.present_certificates()?;
         let id = self.sessions.reserve().ok_or(Status::NoResources)?;
         let decapsulation = match terms.suite {
             SessionSuite::Hybrid => Some(DecapsulationKey::from_seed((*random::<64>()?).into())),
