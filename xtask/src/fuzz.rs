@@ -35,6 +35,8 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     let targets = targets(workspace, arguments.target.as_deref())?;
     let mut failed = Vec::new();
     for target in targets {
+        let mut build = workspace.command("cargo");
+        shell::run(build.args(["+nightly", "fuzz", "build", "--fuzz-dir", "fuzz", &target]))?;
         let start = Instant::now();
         let mut cargo = workspace.command("cargo");
         cargo.args(["+nightly", "fuzz", "run", "--fuzz-dir", "fuzz", &target, "--"]);

@@ -46,11 +46,15 @@ fn place(guard: &Guard) -> String {
     format!("{} ({}:{})", guard.name, guard.file.display(), guard.line)
 }
 
-/// The text without the guard: its statement is still compiled, and never reached.
+/// The text without the guard: its statement is still compiled, and never reached. (A name that is bound anew keeps its
+/// old value.)
 fn removed(text: &str, guard: &Guard) -> anyhow::Result<String> {
     let (before, rest) = text.split_at_checked(guard.statement.start).context("the file has changed")?;
     let (statement, after) =
         rest.split_at_checked(guard.statement.end - guard.statement.start).context("the file has changed")?;
+    if statement.starts_with("let ") && !statement.starts_with("let _ ") {
+        return Ok(format!("{before}{after}"));
+    }
     Ok(format!("{before}if false {{ {statement} }}{after}"))
 }
 
@@ -240,6 +244,12 @@ mod tests {
         let text = "fn f() {\n    verify(x)?;\n    Ok(())\n}\n";
         let guard = Guard { statement: 13..24, ..Guard::default() };
         assert_eq!(removed(text, &guard).unwrap(), "fn f() {\n    if false { verify(x)?; }\n    Ok(())\n}\n");
+    }
+
+    #[test]
+    fn a_name_that_is_bound_anew_keeps_its_value() {
+        let guard = Guard { statement: 7..27, ..Guard::default() };
+        assert_eq!(removed("{ f(); let x = x.filter(g); h(x) }", &guard).unwrap(), "{ f();  h(x) }");
     }
 
     #[test]

@@ -4,7 +4,8 @@ use anyhow::bail;
 
 /// The byte range of the first statement in `text`, comments and blank space before it left out.
 ///
-/// Refused, because they cannot be taken out: a `let` but for `let _ = …` (what follows needs its name), an item, and an expression
+/// Refused, because they cannot be taken out: a `let` (what follows needs its name; but `let _ = …` and a name bound
+/// anew from itself, `let x = x.filter(…);`, can go), an item, and an expression
 /// without `;` at the end of a block (it is the block's value).
 pub fn first(text: &str) -> anyhow::Result<std::ops::Range<usize>> {
     let mut lexer = Lexer { text, at: 0 };
@@ -12,8 +13,8 @@ pub fn first(text: &str) -> anyhow::Result<std::ops::Range<usize>> {
     let start = lexer.at;
     let rest = text.get(start..).unwrap_or_default();
     let head = rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default();
-    let bound = head == "let" && !rest.trim_start_matches("let").trim_start().starts_with("_ =");
-    if bound || matches!(head, "fn" | "pub" | "impl" | "struct" | "enum" | "use" | "const" | "static" | "mod")
+    if (head == "let" && !binds_nothing_new(rest))
+        || matches!(head, "fn" | "pub" | "impl" | "struct" | "enum" | "use" | "const" | "static" | "mod")
     {
         bail!("a `{head}` cannot be taken out; write the guard as a statement of its own");
     }
@@ -36,6 +37,15 @@ pub fn first(text: &str) -> anyhow::Result<std::ops::Range<usize>> {
         }
     }
     bail!("the guard is a block's value, not a statement: end it with `?;` or `return Err(…)` inside an `if`")
+}
+
+/// Whether a `let` can be left out: it binds nothing, or a name that the initialiser itself uses.
+fn binds_nothing_new(text: &str) -> bool {
+    let Some((pattern, rest)) = text.trim_start_matches("let").split_once('=') else { return false };
+    let name = pattern.trim().trim_start_matches("mut ").trim();
+    let initialiser = rest.split(';').next().unwrap_or_default();
+    let mut words = initialiser.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+    name == "_" || words.any(|word| word == name && !word.is_empty())
 }
 
 /// Walks over code bytes, skipping comments, strings and character literals.
@@ -229,6 +239,8 @@ mod tests {
     fn what_cannot_be_taken_out_is_refused() {
         assert!(statement("let x = verify()?;").starts_with("error: a `let`"));
         assert_eq!(statement("let _ = self.wipe(); next();"), "let _ = self.wipe();");
+        assert_eq!(statement("let x = x.filter(|_| n < 3); next(x);"), "let x = x.filter(|_| n < 3);");
+        assert!(statement("let x = xx.filter(); next(x);").starts_with("error: a `let`"));
         assert!(statement("let _x = verify()?;").starts_with("error: a `let`"));
         assert!(statement("let Some(x) = y else { return Err(E) };").starts_with("error: a `let`"));
         assert!(statement("verify(x)\n}").starts_with("error: the guard is a block's value"));
