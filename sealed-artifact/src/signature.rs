@@ -11,7 +11,7 @@ use crate::sealer_key::SignatureBytes;
 pub use crate::sealer_key::{SealerPublicKey, SealerSigningKey};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 const TYPE: &str = "innerkeep signature v1";
 /// Largest signature object in bytes.
