@@ -27,6 +27,7 @@ import noise
 import sealer
 
 FAMILY = "compat/family"
+SUITES = ("P-384", "X-Wing")
 
 
 class Wrong(Exception):
@@ -69,6 +70,7 @@ class Bench:
     identity: chip.Identity
     root: bytes
     environment: str
+    kept: dict[str, object] = field(default_factory=dict)  # what a later run on the same chip state looks at
     results: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -198,7 +200,7 @@ def session_of(suites: int) -> Callable[[Bench], str | None]:
             raise Wrong(f"submissions left: {submissions}")
         chip.Reader(status(session.submit(chip.FLOORS), "OK", "FLOORS").output).number(4)
         sealed = bench.seal()
-        for suite in ("P-384", "X-Wing"):
+        for suite in SUITES:
             done = bench.release(session, sealed, bench.policy(), suite)
             if suite == "X-Wing" and session.suite == chip.CLASSICAL:
                 status(done, "SUITE", "X-Wing grant in a classical session")
@@ -240,7 +242,7 @@ def binding(bench: Bench) -> str | None:
     status(bench.release(session, sealed, policy, core=sealed.core + b" "), "CORE_MALFORMED", "a core with a blank")
     status(bench.release(session, sealed, policy, core=b"{}"), "CORE_MALFORMED", "an empty core")
     identity = bench.identity
-    for suite in ("P-384", "X-Wing"):
+    for suite in SUITES:
         public = identity.public(suite)
         enc, wrapped = sealer.wrap(sealed, suite, public, identity.id, identity.epoch, policy)
         flipped = wrapped[:-1] + bytes([wrapped[-1] ^ 1])
@@ -269,6 +271,10 @@ def policies(bench: Bench) -> str | None:
         if done.status == 0:
             done = session.unwrap("P-384", identity.epoch, sealed.core, enc, wrapped)
         status(done, "POLICY_MALFORMED", f"malformed preimage {bad[:20]!r}")
+    status(session.present(text), "OK", "PRESENT")
+    status(session.present(b"{}"), "POLICY_MALFORMED", "PRESENT of something else")
+    done = session.unwrap("P-384", identity.epoch, sealed.core, enc, wrapped)
+    equal(status(done, "OK", "a refused PRESENT changes nothing").output, sealed.content_key, "content key")
     for rule, changes in (
         (1, {"environment": {"exactly": "elsewhere"}}),
         (3, {"family": {"exactly": "another/family"}}),
@@ -326,6 +332,12 @@ def signatures_and_floors(bench: Bench) -> str | None:
     floors = [(reader.take(32), reader.lp(), reader.number(8)) for _ in range(reader.number(4))]
     reader.end()
     equal((artifact.sha256(spki), FAMILY.encode(), 9) in floors, True, "the floor is listed")
+    bench.kept["below the floor"] = old
+    bench.kept["epoch"] = bench.identity.epoch
+    bench.kept["id"] = bench.identity.id
+    fresh, identity = bench.seal(), bench.identity
+    former = [(suite, *sealer.wrap(fresh, suite, identity.public(suite), identity.id, identity.epoch, policy)) for suite in SUITES]
+    bench.kept["former grants"] = (fresh, policy, former)
     bench.device.reset()
     session = bench.session()
     status(bench.release(session, old, policy), "ROLLBACK", "counter 8 after a controller reset")
@@ -344,6 +356,17 @@ def replay(bench: Bench) -> str | None:
     session = bench.session()
     entry, data = session.seal(0, chip.SESSION_STATUS, b"", 4096, 1)
     ends(session, lambda: session.send(0, entry, data[:-1] + bytes([data[-1] ^ 1]), 1), "AUTH", "a flipped tag bit")
+    session = bench.session()
+    for what, queue, opcode in (("an unknown opcode", 0, 0x2F), ("UNSEAL on queue 0", 0, chip.UNSEAL), ("UNWRAP on queue 1", 1, chip.UNWRAP)):
+        try:
+            session.submit(opcode, queue=queue)
+        except chip.NotAuthenticated as err:
+            equal(err.done.name, "BAD_OPCODE", what)
+            session.seq[queue] -= 1
+        else:
+            raise Wrong(f"{what} is authenticated")
+    status(session.submit(chip.SESSION_STATUS), "OK", "a refused opcode uses up no sequence number")
+    status(session.submit(chip.SESSION_STATUS, cap=8), "BAD_LENGTH", "output that does not fit")
     session = bench.session()
     entry, data = session.seal(0, chip.SESSION_STATUS, b"", 4096, 1)
     other = bytes([chip.FLOORS]) + entry[1:]
@@ -385,17 +408,6 @@ def session_limit(bench: Bench) -> str | None:
     for session in sessions:
         status(session.submit(chip.CLOSE), "OK", "CLOSE")
     return None
-
-
-def insecure_refused(bench: Bench) -> str | None:
-    if bench.identity.flags & 8:
-        return "the chip allows emulated private DMA"
-    try:
-        bench.session(insecure=bench.insecure | chip.EMULATED_DMA)
-    except chip.HandshakeRefused as err:
-        equal(err.done.name, "INSECURE_REFUSED", "emulated private DMA")
-        return None
-    raise Wrong("emulated private DMA is accepted")
 
 
 SOURCE = chip.DATA
@@ -461,6 +473,10 @@ def dma_sealed(bench: Bench) -> str | None:
     status(_unseal(session, handle, 0, 0, 1, size), "SEGMENT_AUTH", "segments exchanged", 0)
     status(_unseal(session, handle, 0, 0, 1, size, target=chip._SIZE), "DMA_FAULT", "a target that is not mapped")
     status(session.submit(chip.REGISTER, chip.scatter((IOVA + TARGET, 4096))), "PATH", "REGISTER in dma-sealed")
+    other = bench.session(path="dma-sealed")
+    status(_tags(bench, other, handle, 0, tags), "NO_HANDLE", "a handle of another session")
+    other = bench.session()
+    status(_tags(bench, other, 0, 0, tags), "PATH", "LOAD_TAGS in key-release")
     left = struct.unpack("<QQQII", status(session.submit(chip.SESSION_STATUS), "OK", "STATUS").output)
     equal(left[3], 1, "live handles")
     return None
@@ -494,6 +510,56 @@ def dma_direct(bench: Bench) -> str | None:
     return None
 
 
+def secure_mode(bench: Bench) -> str | None:
+    """The same chip state, started without any insecure mode."""
+    identity = bench.identity
+    equal(identity.flags & 0b1100, 0, "insecure modes in the identity record")
+    equal(identity.id, bench.kept["id"], "id after a restart")
+    for flags in (chip.NO_EVIDENCE, chip.EMULATED_DMA, chip.NO_TEE | chip.NO_EVIDENCE):
+        try:
+            bench.session(insecure=flags)
+        except chip.HandshakeRefused as err:
+            equal(err.done.name, "INSECURE_REFUSED", f"guest flags {flags}")
+        else:
+            raise Wrong(f"guest flags {flags} are accepted")
+    if bench.device.status() >> 8 & 0xF != 2:
+        try:
+            bench.session(path="dma-direct", insecure=0)
+        except chip.HandshakeRefused as err:
+            equal(err.done.name, "PATH", "dma-direct outside RUN")
+        else:
+            raise Wrong("dma-direct outside RUN is accepted")
+    session = bench.session(insecure=chip.NO_TEE)
+    sealed = bench.seal()
+    status(bench.release(session, sealed, bench.policy()), "EVIDENCE_REQUIRED", "no evidence")
+    old = bench.kept["below the floor"]
+    assert isinstance(old, sealer.Sealed)
+    status(bench.release(session, old, bench.policy()), "ROLLBACK", "the floor after a restart")
+    return None
+
+
+def raised_epoch(bench: Bench) -> str | None:
+    """The same chip state after its key epoch was raised and it was provisioned again."""
+    identity = bench.identity
+    before = bench.kept["epoch"]
+    equal((identity.id, identity.epoch), (bench.kept["id"], before + 1), "id and epoch")  # type: ignore[operator]
+    sealed, policy, former = bench.kept["former grants"]  # type: ignore[misc]
+    session = bench.session()
+    status(session.present(policy), "OK", "PRESENT")
+    for suite, enc, wrapped in former:
+        status(session.unwrap(suite, before, sealed.core, enc, wrapped), "EPOCH", f"a former grant, {suite}")  # type: ignore[arg-type]
+        relabelled = session.unwrap(suite, identity.epoch, sealed.core, enc, wrapped)
+        status(relabelled, "UNWRAP_FAILED", f"a former grant under the new epoch, {suite}")
+        done = status(bench.release(session, sealed, policy, suite), "OK", f"a new grant, {suite}")
+        equal(done.output, sealed.content_key, "content key")
+    old = bench.kept["below the floor"]
+    assert isinstance(old, sealer.Sealed)
+    status(bench.release(session, old, policy), "ROLLBACK", "the floor stays")
+    return None
+
+
+SECURE_CHECKS = (("secure mode", secure_mode),)
+EPOCH_CHECKS = (("raised epoch", raised_epoch),)
 CHECKS: tuple[tuple[str, Callable[[Bench], str | None]], ...] = (
     ("controller and rings", controller),
     ("doorbell out of range", doorbell_out_of_range),
@@ -510,7 +576,6 @@ CHECKS: tuple[tuple[str, Callable[[Bench], str | None]], ...] = (
     ("replay and forgery", replay),
     ("reset and zeroize end sessions", reset_ends_sessions),
     ("session limit", session_limit),
-    ("insecure mode refused", insecure_refused),
     ("path dma-sealed", dma_sealed),
     ("path dma-direct", dma_direct),
 )
@@ -525,7 +590,7 @@ def provision(device: chip.Device, environment: str) -> bytes:
     identity = identify(device)
     equal(identity.provisioned, False, "provisioned already")
     authority = chip.Authority()
-    hello = noise.Handshake(chip.PROLOGUE).write_1(chip.hello(chip.CLASSICAL, "key-release", 3))
+    hello = noise.Handshake(chip.PROLOGUE).write_1(chip.hello(chip.CLASSICAL, "key-release", chip.NO_TEE))
     status(device.command(chip.OPEN, hello), "NOT_PROVISIONED", "OPEN before PROVISION")
     status(device.command(chip.CHAIN), "NOT_PROVISIONED", "CHAIN before PROVISION")
     for what, changes in (
@@ -546,7 +611,14 @@ def provision(device: chip.Device, environment: str) -> bytes:
     return authority.root
 
 
-def run(socket: str, ca: Path, make_ca: bool, environment: str) -> bool:
+def run(
+    socket: str,
+    ca: Path,
+    make_ca: bool,
+    environment: str,
+    checks: tuple[tuple[str, Callable[[Bench], str | None]], ...] = CHECKS,
+    kept: dict[str, object] | None = None,
+) -> bool:
     device = chip.Device(socket)
     try:
         if make_ca:
@@ -554,9 +626,9 @@ def run(socket: str, ca: Path, make_ca: bool, environment: str) -> bool:
             ca.mkdir(parents=True, exist_ok=True)
             (ca / "root.der").write_bytes(root)
             print("ok   provisioned")
-        bench = Bench(device, identify(device), chip.load_root(ca), environment)
+        bench = Bench(device, identify(device), chip.load_root(ca), environment, {} if kept is None else kept)
         equal(bench.identity.environment, environment, "environment of the chip")
-        for name, action in CHECKS:
+        for name, action in checks:
             bench.run(name, action)
     finally:
         device.close()

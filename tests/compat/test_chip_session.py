@@ -9,7 +9,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import chip
 import chip_session
 
 NAME = "innerkeep-chip-emulator"
@@ -57,14 +56,29 @@ class Running:
 INSECURE = ("--insecure-no-evidence", "--insecure-emulated-dma")
 
 
-def run(work: Path) -> bool:
-    first = Running(work, "chip", *INSECURE)
+def phase(work: Path, title: str, options: tuple[str, ...], provision: bool, checks: tuple, kept: dict[str, object]) -> bool:
+    print(f"-- {title}", flush=True)
+    running = Running(work, "chip", *options)
     try:
-        passed = chip_session.run(str(first.socket), work / "ca", True, ENVIRONMENT)
+        passed = chip_session.run(str(running.socket), work / "ca", provision, ENVIRONMENT, checks, kept)
+    except Exception as err:
+        print(f"FAIL {title}: {type(err).__name__}: {err}")
+        passed = False
     finally:
-        first.stop()
+        running.stop()
     if not passed:
-        print(f"the emulator's log:\n{first.log.read_text(errors='replace')[-4000:]}")
+        print(f"the emulator's log:\n{running.log.read_text(errors='replace')[-4000:]}")
+    return passed
+
+
+def run(work: Path) -> bool:
+    kept: dict[str, object] = {}
+    passed = phase(work, "insecure modes allowed", INSECURE, True, chip_session.CHECKS, kept)
+    if not kept:
+        return False
+    passed &= phase(work, "restarted, no insecure mode", (), False, chip_session.SECURE_CHECKS, kept)
+    subprocess.run([emulator(), "raise-epoch", "--state", work / "chip"], check=True, stdout=subprocess.DEVNULL)
+    passed &= phase(work, "key epoch raised", INSECURE, True, chip_session.EPOCH_CHECKS, kept)
     return passed
 
 
