@@ -7,6 +7,7 @@
 //! Dropped in any state, a landing is wiped. After SIGKILL the freed pages are the kernel's to clear.
 
 mod attach;
+mod complete;
 mod error;
 mod file;
 mod host;
@@ -20,12 +21,11 @@ mod window;
 
 use std::fmt;
 use std::fs::File;
+use std::marker::PhantomData;
 use std::os::fd::AsFd;
 
-use rustix::fs::{Mode, fchmod, fstat};
-use rustix::io::Errno;
-
 pub use attach::{AttachTarget, Attachment, DetachedMount};
+pub use complete::{Complete, LandedBytes};
 pub use error::LandingError;
 pub use file::FillingFile;
 pub(crate) use host::read_capped;
@@ -37,7 +37,6 @@ pub use window::{Segments, Window};
 
 use crate::sys::mapping::Mapping;
 use crate::{HUGE_PAGE_BYTES, PageClass};
-use file::{FileRecord, wipe_through_descriptor};
 use tmpfs::{PrivateTmpfs, TmpfsOptions};
 
 /// An artifact's files in protected memory, in the state `S`.
@@ -52,13 +51,6 @@ pub struct Filling {
     // Declared before the tmpfs: files are wiped and closed first.
     files: Vec<FillingFile>,
     tmpfs: PrivateTmpfs,
-}
-
-/// The state in which nobody can write and the landing can be attached.
-pub struct Complete {
-    files: Vec<FileRecord>,
-    tmpfs: PrivateTmpfs,
-    wiped: bool,
 }
 
 impl Landing<Filling> {
@@ -202,7 +194,7 @@ impl Landing<Complete> {
             Ok(len) => Some(Mapping::readable(file.as_fd(), len, HUGE_PAGE_BYTES).map_err(failed)?),
             Err(_) => return Err(failed(std::io::Error::from(std::io::ErrorKind::FileTooLarge))),
         };
-        Ok(LandedBytes { mapping, landing: std::marker::PhantomData })
+        Ok(LandedBytes { mapping, landing: PhantomData })
     }
 
     /// Names and sizes of the files, in the order of the plan.
@@ -230,94 +222,9 @@ impl<S> Landing<S> {
     }
 }
 
-impl Complete {
-    fn record(&self, index: usize) -> Result<&FileRecord, LandingError> {
-        self.files.get(index).ok_or(LandingError::UnknownFile { index, count: self.files.len() })
-    }
-
-    /// The file has its planned size and cannot be opened for writing.
-    fn verify_file(&self, index: usize) -> Result<(), LandingError> {
-        let FileRecord { name, size, .. } = self.record(index)?;
-        let file = self.tmpfs.open_file(name).map_err(LandingError::system("opening of the landed file"))?;
-        let stat = fstat(&file).map_err(LandingError::system("stat of the landed file"))?;
-        let found = u64::try_from(stat.st_size).unwrap_or(u64::MAX);
-        // GUARD: landed-size -> evil_device_truncates_landing_is_refused
-        if found != *size {
-            return Err(LandingError::DeviceChangedSize { name: name.to_string(), expected: *size, found });
-        }
-        let writable = self.tmpfs.open_file_writable(name).map_err(|error| Errno::from_io_error(&error));
-        // GUARD: superblock-refuses-writers -> superblock_that_is_still_writable_is_refused
-        if !matches!(writable, Err(Some(Errno::ROFS))) {
-            return Err(LandingError::SuperblockWritable);
-        }
-        Ok(())
-    }
-
-    fn wipe(&mut self) -> Result<(), LandingError> {
-        if self.wiped {
-            return Ok(());
-        }
-        self.tmpfs.make_writable().map_err(LandingError::wipe("remount of the superblock writable"))?;
-        let results: Vec<_> = self.files.iter().map(|file| self.wipe_file(file)).collect();
-        self.wiped = true;
-        results.into_iter().collect()
-    }
-
-    fn wipe_file(&self, record: &FileRecord) -> Result<(), LandingError> {
-        let step = "opening of a landed file";
-        let file = self.tmpfs.open_file(&record.name).map_err(LandingError::wipe(step))?;
-        fchmod(&file, Mode::RUSR | Mode::WUSR)
-            .map_err(LandingError::wipe("change of a landed file's mode"))?;
-        let file = self.tmpfs.open_file_writable(&record.name).map_err(LandingError::wipe(step))?;
-        // Mapped, at memory speed; but a device that kept its descriptor could shorten the file under a mapping.
-        let len = usize::try_from(record.size).unwrap_or(0);
-        if len > 0
-            && !record.given_to_device
-            && let Ok(mut mapping) = Mapping::writable(file.as_fd(), len, HUGE_PAGE_BYTES)
-        {
-            mapping.wipe();
-            return Ok(());
-        }
-        wipe_through_descriptor(&file, record.size)
-            .map_err(LandingError::wipe("overwriting of a landed file"))
-    }
-}
-
-impl Drop for Complete {
-    fn drop(&mut self) {
-        // GUARD: wipe-after-refusal -> evil_device_keeps_mapping_is_refused_and_wiped
-        let _ = self.wipe();
-    }
-}
-
 impl fmt::Debug for Filling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Filling").field("files", &self.files).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Complete {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Complete").field("files", &self.files).finish_non_exhaustive()
-    }
-}
-
-/// A landed file, mapped for reading.
-pub struct LandedBytes<'a> {
-    mapping: Option<Mapping>,
-    landing: std::marker::PhantomData<&'a Landing<Complete>>,
-}
-
-impl LandedBytes<'_> {
-    /// The contents.
-    pub fn bytes(&self) -> &[u8] {
-        self.mapping.as_ref().map(Mapping::bytes).unwrap_or_default()
-    }
-}
-
-impl fmt::Debug for LandedBytes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LandedBytes(..)")
     }
 }
 
