@@ -270,8 +270,12 @@ def check_commitments(core: Core, content_key: bytes) -> None:
 
 
 def check_counts(core: Core, bundle: Bundle) -> None:
-    if len(bundle.payloads) != len(core.payloads) or len(bundle.tags) != len(core.payloads):
-        raise Refused("CARRIER_CORRUPT", "another number of payloads or tag tables than the core says")
+    """Part of parsing the core: the carrier has what the core names; a .sealed file may have more, which nobody looks at."""
+    wanted, found = len(core.payloads), min(len(bundle.payloads), len(bundle.tags))
+    if bundle.file and found < wanted:
+        raise Refused("CARRIER_CORRUPT", f"{wanted} payloads in the core, {found} in the directory")
+    if not bundle.file and (len(bundle.payloads) != wanted or len(bundle.tags) != wanted):
+        raise malformed(f"{wanted} payloads in the core, {found} in the carrier")
 
 
 def open_payload(core: Core, content_key: bytes, index: int, blob: bytes, tags: bytes) -> Iterator[bytes]:
@@ -606,6 +610,7 @@ class Bundle:
     grants: list[bytes] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
     tags: list[bytes] = field(default_factory=list)
+    file: bool = False
 
 
 def _corrupt(why: str) -> Refused:
@@ -748,7 +753,7 @@ def read_directory(data: bytes) -> Directory:
 def _slot(data: bytes, at: int) -> tuple[int, bytes, tuple[int, int]] | None:
     """(sequence, directory, its region) of a valid slot."""
     slot = data[at : at + 4096]
-    if len(slot) < 104 or slot[:8] != b"IKSEALED" or slot[8:12] != u32(1) or sha256(slot[:72]) != slot[72:104]:
+    if len(slot) < 104 or slot[:16] != b"IKSEALED" + u32(1) + u32(0) or sha256(slot[:72]) != slot[72:104]:
         return None
     sequence, offset, length = (int.from_bytes(slot[i : i + 8], "big") for i in (16, 24, 32))
     if length > MAX_DIRECTORY or offset + length > len(data):
@@ -786,4 +791,5 @@ def read_file(data: bytes) -> Bundle:
         grants=[cut(region) for region in directory.grants[:MAX_GRANTS]],
         payloads=[cut(region) for region in directory.payloads],
         tags=[cut(region) for region in directory.tags],
+        file=True,
     )

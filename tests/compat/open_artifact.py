@@ -96,6 +96,7 @@ def main() -> int:
     else:
         bundle = artifact.read_file(args.source.read_bytes())
     core = artifact.read_core(bundle.core)
+    artifact.check_counts(core, bundle)
     pins = pins_of(args)
     if pins:
         signature = None if bundle.signature is None else artifact.read_signature(bundle.signature)
@@ -109,7 +110,6 @@ def main() -> int:
         return 0
     key = content_key_of(args, core, bundle)
     artifact.check_commitments(core, key)
-    artifact.check_counts(core, bundle)
     wanted = [payload for payload in core.payloads if args.payload in (None, payload.name)]
     if args.out is None or not wanted or (len(wanted) > 1 and not args.out.is_dir()):
         raise SystemExit("open_artifact: --out FILE and --payload NAME of one payload, or --out FOLDER, are needed")

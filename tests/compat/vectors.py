@@ -216,6 +216,7 @@ def _bundle(vector: Vector, data: dict[str, bytes]) -> artifact.Bundle:
 def _run_artifact(vector: Vector, data: dict[str, bytes], released: hashlib._Hash) -> None:
     bundle = _bundle(vector, data)
     core = artifact.read_core(bundle.core)
+    artifact.check_counts(core, bundle)
     if vector.one.get("origin") != "unchecked":
         signature = None if bundle.signature is None else artifact.read_signature(bundle.signature)
         pins = [_pin(text) for text in vector.many["pin"]]
@@ -240,7 +241,6 @@ def _run_artifact(vector: Vector, data: dict[str, bytes], released: hashlib._Has
     if content_key is None:
         return
     artifact.check_commitments(core, content_key)
-    artifact.check_counts(core, bundle)
     for payload in core.payloads:
         index = payload.index
         for segment in artifact.open_payload(core, content_key, index, bundle.payloads[index], bundle.tags[index]):
