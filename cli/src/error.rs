@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use chip_client::abi::Status;
+
 /// A command's failure.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -12,14 +14,6 @@ pub(crate) enum Failure {
     /// The chip, or the way to it.
     #[error(transparent)]
     Chip(#[from] chip_client::error::ChipError),
-    /// The command to be run could not be started.
-    #[error("command {command}: {source}")]
-    Command {
-        /// The program.
-        command: String,
-        /// Why.
-        source: std::io::Error,
-    },
     /// A file or directory.
     #[error("{purpose} {path}: {source}", path = path.display())]
     File {
@@ -81,7 +75,6 @@ impl Failure {
         match self {
             Self::Artifact(error) => error.code(),
             Self::Chip(error) => error.code(),
-            Self::Command { .. } => "COMMAND_NOT_STARTED",
             Self::File { .. } => "FILE",
             Self::Input { .. } => "INPUT_UNFIT",
             Self::Memory(error) => error.code(),
@@ -97,7 +90,7 @@ impl Failure {
         match self {
             Self::Artifact(error) => artifact_status(error),
             Self::Chip(error) => chip_status(error),
-            Self::Command { .. } | Self::File { .. } => IO,
+            Self::File { .. } => IO,
             Self::Input { .. } => DATA,
             Self::Memory(error) => match error.class() {
                 protected_memory::Class::DeviceFault => UNAVAILABLE,
@@ -153,11 +146,41 @@ fn artifact_status(error: &sealed_artifact::ArtifactError) -> u8 {
 }
 
 fn chip_status(error: &chip_client::error::ChipError) -> u8 {
+    if let chip_client::error::ChipError::Refused { status, .. } = error {
+        return refusal_status(*status);
+    }
+    if let chip_client::error::ChipError::Artifact(error) = error {
+        return artifact_status(error);
+    }
     match error.class() {
         chip_client::error::Class::Bug => SOFTWARE,
         chip_client::error::Class::Config => CONFIG,
         chip_client::error::Class::PolicyDenied => REFUSED,
         chip_client::error::Class::Transient => TEMPORARY,
+        _ => UNAVAILABLE,
+    }
+}
+
+/// What a refusal by the chip comes to: a decision, a damaged artifact, or a quarrel about the interface.
+fn refusal_status(status: Status) -> u8 {
+    match status {
+        Status::CommitmentMismatch
+        | Status::CoreMalformed
+        | Status::SegmentAuth
+        | Status::SignatureInvalid
+        | Status::TagsMismatch => DATA,
+        Status::Epoch
+        | Status::EvidenceRefused
+        | Status::EvidenceRequired
+        | Status::InsecureRefused
+        | Status::NotProvisioned
+        | Status::AlreadyProvisioned
+        | Status::Path
+        | Status::PolicyDenied
+        | Status::PolicyMalformed
+        | Status::Rollback
+        | Status::Suite
+        | Status::UnwrapFailed => REFUSED,
         _ => UNAVAILABLE,
     }
 }

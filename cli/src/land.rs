@@ -74,8 +74,7 @@ pub(crate) fn write_to(
     store: &Store,
     opener: &PayloadOpener,
     index: usize,
-    file: &std::fs::File,
-    path: &std::path::Path,
+    (file, path): (&std::fs::File, &std::path::Path),
     threads: NonZeroUsize,
     observer: &impl Observer,
 ) -> Result<(), Failure> {

@@ -104,8 +104,8 @@ fn play(
 ) -> anyhow::Result<Value> {
     // Silicon and certificates: two chips of one model, provisioned for the environment "development".
     let ca = work.join("ca");
-    let chip = Chip::start(workspace, work, "chip-a")?;
-    let other = Chip::start(workspace, work, "chip-b")?;
+    let chip = Chip::start(workspace, work, "chip-a", arguments.path.name())?;
+    let other = Chip::start(workspace, work, "chip-b", arguments.path.name())?;
     for each in [&chip, &other] {
         innerkeep.run(&[
             "chip".as_ref(),

@@ -132,12 +132,14 @@ pub struct Chip {
 
 impl Chip {
     /// Starts one with a new silicon, and waits until it listens.
-    pub fn start(workspace: &Workspace, work: &Path, name: &str) -> anyhow::Result<Self> {
+    pub fn start(workspace: &Workspace, work: &Path, name: &str, path: &str) -> anyhow::Result<Self> {
         let program = workspace.ci_bin_dir().join("innerkeep-chip-emulator");
         let socket = work.join(format!("{name}.sock"));
         let log = std::fs::File::create(work.join(format!("{name}.log"))).context("create the chip's log")?;
         let mut process = Command::new(&program)
-            .args(["--insecure-no-evidence", "--insecure-emulated-dma", "--socket"])
+            .arg("--insecure-no-evidence")
+            .args((path == "dma-direct").then_some("--insecure-emulated-dma"))
+            .arg("--socket")
             .arg(&socket)
             .arg("--state")
             .arg(work.join(name))
