@@ -20,6 +20,7 @@ use crate::shell::Workspace;
 use anyhow::bail;
 use clap::Args;
 use scan::Guard;
+pub use scan::test_names;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Remove security checks one by one from a copy of the sources; each named test must then fail.

@@ -2,6 +2,7 @@
 
 mod file_size;
 mod leaks;
+mod named_tests;
 mod supply;
 mod unsafe_islands;
 
@@ -21,13 +22,14 @@ pub struct Arguments {
 /// Runs the subcommand: every rule, then one verdict.
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     type Rule = fn(&Workspace) -> anyhow::Result<()>;
-    let quick: [(&str, Rule); 7] = [
+    let quick: [(&str, Rule); 8] = [
         ("rustfmt", rustfmt),
         ("deps", |workspace| deps::run(workspace, &deps::Arguments {})),
         ("file sizes", file_size::lint),
         ("unsafe islands", unsafe_islands::lint),
         ("leaks", leaks::lint),
         ("guard comments", guards::lint),
+        ("named tests", named_tests::lint),
         ("supply chain", supply::lint),
     ];
     let slow: [(&str, Rule); 2] = [("clippy", clippy), ("rustdoc", rustdoc)];

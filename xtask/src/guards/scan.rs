@@ -87,6 +87,16 @@ pub fn guards(workspace: &Workspace) -> anyhow::Result<Vec<Guard>> {
     Ok(guards)
 }
 
+/// Names of all test functions of the workspace.
+pub fn test_names(workspace: &Workspace) -> anyhow::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for file in workspace.rust_files()? {
+        let text = std::fs::read_to_string(workspace.path(&file))?;
+        names.extend(test_functions(&text).into_iter().map(str::to_owned));
+    }
+    Ok(names)
+}
+
 /// Guards of one file.
 fn in_text(file: &Path, text: &str) -> anyhow::Result<Vec<Guard>> {
     let mut guards = Vec::new();
