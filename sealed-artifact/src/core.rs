@@ -8,6 +8,9 @@ use crate::json::Value;
 use crate::names::PayloadIndex;
 use crate::parameters::{Parameters, count};
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) const TYPE: &str = "innerkeep core v1";
 /// Largest core in bytes.
 pub const MAXIMUM_CORE: u64 = 262_144;

@@ -244,10 +244,10 @@ impl Grant {
         let suite = GrantSuite::parse(&members.take("suite")?.into_text("grant.suite")?)?;
         let core = CoreDigest::parse(&members.take("core")?.into_text("grant.core")?)?;
         let object = GrantObject::parse(&members.take("object")?.into_text("grant.object")?)?;
-        let encapsulated = members.take("enc")?.into_base64("grant.enc", 4_096)?;
-        let policy = members.take("policy")?.into_base64("grant.policy", MAXIMUM_PREIMAGE + 2)?;
+        let encapsulated = members.take("enc")?.into_base64("grant.enc")?;
+        let policy = members.take("policy")?.into_base64("grant.policy")?;
         limit("policy", 0, MAXIMUM_PREIMAGE, length(&policy))?;
-        let wrapped = members.take("wrapped")?.into_base64("grant.wrapped", 48)?;
+        let wrapped = members.take("wrapped")?.into_base64("grant.wrapped")?;
         let mut recipient = members.take("recipient")?.into_members("grant.recipient")?;
         members.finish()?;
         let id = RecipientId::new(recipient.take("id")?.into_hex("grant.recipient.id")?);

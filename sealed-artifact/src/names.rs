@@ -4,6 +4,9 @@ use std::fmt;
 
 use crate::error::{ArtifactError, Found, length, limit};
 
+#[cfg(test)]
+mod tests;
+
 /// Characters of `family` and `environment`.
 fn is_tag_character(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'/' | b'-')

@@ -12,6 +12,9 @@ use crate::seal::{no_such_payload, require_whole};
 use crate::segment;
 use crate::tags::TagTable;
 
+#[cfg(test)]
+mod tests;
+
 /// A core whose key commitments all match a content key. It says nothing about the core's origin.
 #[derive(Clone)]
 #[expect(missing_debug_implementations, reason = "holds key material")]

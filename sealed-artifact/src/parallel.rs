@@ -13,6 +13,9 @@ use crate::names::SegmentIndex;
 use crate::open::{PayloadOpener, Progress, VerifiedSegment};
 use crate::seal::{PayloadSealer, require_whole};
 
+#[cfg(test)]
+mod tests;
+
 /// Watches the work, and may stop it.
 pub trait Observer: Sync {
     /// Called after each segment with the number of its bytes, by whichever thread did it.

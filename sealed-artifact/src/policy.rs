@@ -198,7 +198,7 @@ impl Policy {
         let mut members = value.into_members("policy")?;
         let object_type = members.take("@type")?;
         if object_type == Value::text(OPAQUE_TYPE) {
-            let bytes = members.take("bytes")?.into_base64("policy.bytes", MAXIMUM_PREIMAGE)?;
+            let bytes = members.take("bytes")?.into_base64("policy.bytes")?;
             members.finish()?;
             return Ok(Self::Opaque(bytes));
         }

@@ -18,6 +18,9 @@ use crate::parameters::{Parameters, PayloadParameters};
 use crate::segment;
 use crate::tags::{Tag, TagTable};
 
+#[cfg(test)]
+mod tests;
+
 /// One input to be sealed.
 #[derive(Clone, Debug)]
 pub struct SealInput {

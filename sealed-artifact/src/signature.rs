@@ -44,8 +44,8 @@ impl Signature {
         let mut members = Value::parse("signature", bytes, MAXIMUM_SIGNATURE)?.into_members("signature")?;
         members.take_type(TYPE)?;
         let core = CoreDigest::parse(&members.take("core")?.into_text("signature.core")?)?;
-        let key = members.take("key")?.into_base64("signature.key", MAXIMUM_SIGNATURE)?;
-        let signature = members.take("signature")?.into_base64("signature.signature", MAXIMUM_SIGNATURE)?;
+        let key = members.take("key")?.into_base64("signature.key")?;
+        let signature = members.take("signature")?.into_base64("signature.signature")?;
         members.finish()?;
         let found = Found::value(format_args!("{} bytes", signature.len()));
         let signature = signature.try_into().map_err(|_| ArtifactError::Malformed {
@@ -216,9 +216,7 @@ pub fn verify_origin(
         expected: Found::text(expected),
         found: Found::value(found),
     };
-    let by_sealer = pins.iter().any(|pin| matches!(pin, Pin::Sealer { .. }));
-    // GUARD: origin-unpinned -> evil_unpinned_unsigned_core_is_refused
-    if !by_sealer {
+    if !pins.iter().any(|pin| matches!(pin, Pin::Sealer { .. })) {
         return Err(unproven("a core that is pinned", &core.digest()));
     }
     let Some(signature) = signature else {
@@ -234,10 +232,12 @@ pub fn verify_origin(
         }
         _ => None,
     });
-    let Some(pinned) = matching.max() else {
+    let pinned = matching.max();
+    // GUARD: origin-pinned-key -> evil_core_by_an_unpinned_sealer_is_refused, evil_core_of_an_unpinned_family_is_refused
+    if pinned.is_none() {
         return Err(unproven("a pinned sealer key and family", &format_args!("{key}, family {family}")));
-    };
-    let floor = floors.floor(key, family).max(pinned);
+    }
+    let floor = floors.floor(key, family).max(pinned.unwrap_or_default());
     let counter = core.parameters().counter();
     // GUARD: rollback -> evil_older_counter_is_refused
     if counter < floor {
