@@ -8,6 +8,7 @@ pub mod error;
 pub mod iova;
 pub mod ring;
 pub mod session;
+pub mod unseal;
 pub mod vfio_user;
 
 pub use error::{ChipError, Class};

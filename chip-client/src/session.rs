@@ -20,11 +20,13 @@ use std::marker::PhantomData;
 
 use crate::abi::{DataPath, InsecureFlags, SessionSuite, TdispState};
 use crate::chain::ChipIdentity;
-use crate::driver::Driver;
-use crate::error::ChipError;
+use crate::driver::{Driver, RingMemory};
+use crate::error::{ChipError, SessionError};
 
 pub use commands::{EvidenceFailure, SealerProof, UnwrapRequest};
 pub use requirement::{ExpectedChip, Requirement, SuiteRequirement};
+
+pub(crate) use protect::{Answer, Submitted, nonce};
 
 use protect::Protection;
 
@@ -74,12 +76,12 @@ pub enum Presented {}
 
 /// A session with a chip.
 pub struct Session<'d, S> {
-    inner: Inner<'d>,
+    pub(crate) inner: Inner<'d>,
     state: PhantomData<fn() -> S>,
 }
 
-struct Inner<'d> {
-    driver: &'d mut Driver,
+pub(crate) struct Inner<'d> {
+    pub(crate) driver: &'d mut Driver,
     protection: Protection,
     id: u32,
     agreement: Agreement,
@@ -95,6 +97,11 @@ impl<'d> Session<'d, Open> {
     /// The chip refuses, is not who it should be, or agrees to less than was demanded. Nothing was presented then.
     pub fn open(driver: &'d mut Driver, requirement: &Requirement<'_>) -> Result<Self, ChipError> {
         requirement.validate()?;
+        // GUARD: direct-private-rings -> dma_direct_needs_private_rings
+        if requirement.path == DataPath::DmaDirect && driver.ring_memory() != RingMemory::Private {
+            let what = "dma-direct needs rings and command buffers in private memory";
+            return Err(SessionError::Requirement { what }.into());
+        }
         if driver.is_down() {
             driver.recover()?;
         }

@@ -152,6 +152,12 @@ impl Driver {
         self.options.ring_memory
     }
 
+    /// Bulk commands that can be outstanding at once.
+    pub(crate) fn bulk_depth(&self) -> u16 {
+        let [_, bulk] = &self.queues;
+        bulk.depth()
+    }
+
     /// Function reset through the backing, then a bring-up.
     ///
     /// # Errors

@@ -56,6 +56,11 @@ impl Queue {
         self.slots.iter_mut().for_each(|(_, state)| *state = State::Free);
     }
 
+    /// Commands that can be outstanding at once.
+    pub(super) fn depth(&self) -> u16 {
+        u16::try_from(self.slots.len()).unwrap_or(u16::MAX)
+    }
+
     pub(super) fn size(&self) -> RingSize {
         self.submission.size()
     }

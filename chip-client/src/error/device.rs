@@ -59,6 +59,12 @@ pub enum DeviceError {
         /// The error of the operating system.
         source: io::Error,
     },
+    /// The device did not confirm that it lets go of private memory.
+    #[error("device does not confirm that it let go of the destination")]
+    KeepsMemory {
+        /// Why not.
+        source: Box<super::ChipError>,
+    },
     /// A completion that claims more output than there was room for.
     #[error("completion claims {found} bytes of output, expected at most {expected}")]
     LengthLie {
@@ -120,6 +126,7 @@ impl DeviceError {
             Self::Fatal { .. } => "CHIP_FATAL",
             Self::Gone { .. } => "CHIP_GONE",
             Self::Interrupt { .. } => "CHIP_INTERRUPT",
+            Self::KeepsMemory { .. } => "CHIP_KEEPS_MEMORY",
             Self::LengthLie { .. } => "CHIP_LENGTH_LIE",
             Self::Malformed { .. } => "CHIP_ANSWER_MALFORMED",
             Self::NotAChip { .. } => "CHIP_NOT_A_CHIP",

@@ -218,14 +218,6 @@ impl SessionError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JobError {
-    /// The chip's bulk counter is not the next one.
-    #[error("bulk counter: expected {expected}, found {found}")]
-    BulkCounter {
-        /// The next one.
-        expected: u64,
-        /// The chip's.
-        found: u64,
-    },
     /// A destination, tag table or payload whose length is not the core's.
     #[error("{what}: expected {expected} bytes, found {found}")]
     Length {
@@ -272,7 +264,6 @@ impl JobError {
     /// The stable code.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::BulkCounter { .. } => "CHIP_BULK_COUNTER",
             Self::Length { .. } => "CHIP_JOB_LENGTH",
             Self::NoPayload { .. } => "CHIP_NO_PAYLOAD",
             Self::PayloadDigest { .. } => "CHIP_PAYLOAD_DIGEST",
@@ -284,7 +275,7 @@ impl JobError {
     /// Who misbehaved.
     pub const fn class(&self) -> Class {
         match self {
-            Self::BulkCounter { .. } | Self::SegmentForged { .. } => Class::DeviceFault,
+            Self::SegmentForged { .. } => Class::DeviceFault,
             Self::Length { .. } | Self::PayloadDigest { .. } | Self::Source { .. } => Class::HostFault,
             Self::NoPayload { .. } => Class::Config,
         }

@@ -64,7 +64,7 @@ impl<'a> UnwrapRequest<'a> {
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let suite = match self.suite {
             GrantSuite::P384 => Unwrap::SUITE_P384,
             GrantSuite::XWing => Unwrap::SUITE_X_WING,

@@ -38,10 +38,6 @@ impl Protection {
         Self { keys, sequence: [0; 2] }
     }
 
-    pub(super) fn bulk(&self) -> &LessSafeKey {
-        &self.keys.bulk
-    }
-
     /// The input as it is sent: ciphertext and tag.
     fn seal(&self, queue: u16, sequence: u64, entry: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, ChipError> {
         let aad = [LABEL_SUBMISSION_AAD, entry].concat();
@@ -81,6 +77,11 @@ impl Protection {
 }
 
 impl Inner<'_> {
+    /// Key of segments that cross shared memory.
+    pub(crate) fn bulk_key(&self) -> &LessSafeKey {
+        &self.protection.keys.bulk
+    }
+
     /// Sends a command; `None` while all slots of the queue are taken.
     pub(crate) fn submit(
         &mut self,
