@@ -85,7 +85,7 @@ fn files(set: &mut Set, fixture: &str, artifact: &Artifact, grant: &[u8]) {
     set.vector("file-empty", on("an empty file", "CARRIER_CORRUPT", b""));
     let payload = artifact.core.parameters().payloads()[0].layout.size();
     let outside = Region { length: payload, offset: 1 << 30 };
-    let changes: [(&str, &str, &dyn Fn(&mut Directory)); 5] = [
+    let changes: [Edit<'_>; 5] = [
         ("file-region-outside", "a region behind the end of the file", &|directory| {
             directory.payloads[0] = outside
         }),
@@ -199,6 +199,8 @@ fn layouts(set: &mut Set, fixture: &str, artifact: &Artifact, grant: &[u8]) {
     set.vector("oci-index-oversize", writer);
 }
 
+/// Name, comment, and what is done to the directory.
+type Edit<'a> = (&'static str, &'static str, &'a dyn Fn(&mut Directory));
 type Change = fn(String, &Artifact) -> String;
 
 /// What a registry can do to the manifest.

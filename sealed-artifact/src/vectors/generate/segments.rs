@@ -7,6 +7,9 @@ use crate::fixture::{Artifact, Recipe, plaintext, stream};
 
 const SEGMENT: usize = 65_536;
 
+/// Name, comment, and what is done to the recipe.
+type Edit = (&'static str, &'static str, fn(&mut Recipe));
+
 pub(super) fn add(set: &mut Set) {
     sizes(set);
     two_segments(set);
@@ -314,7 +317,7 @@ fn cores(set: &mut Set) {
             .line("released", &none)
             .mutate("every-prefix core"),
     );
-    let changes: [(&str, &str, fn(&mut Recipe)); 4] = [
+    let changes: [Edit; 4] = [
         ("other-size-in-core", "a core that states another size", |recipe| recipe.sizes = vec![39]),
         ("other-counter-in-core", "a core that states a higher counter", |recipe| recipe.counter = 8),
         ("other-family-in-core", "a core that states another family", |recipe| recipe.family = "acme/other"),
