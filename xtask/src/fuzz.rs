@@ -5,7 +5,8 @@ use anyhow::{Context, bail};
 use cargo_metadata::MetadataCommand;
 use clap::Args;
 use std::fmt::Write as _;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Fuzz every parser (or one target), with a nightly toolchain and cargo-fuzz.
@@ -14,6 +15,9 @@ pub struct Arguments {
     /// Runs for each target.
     #[arg(long, default_value_t = 1_000_000)]
     runs: u64,
+    /// End a target after this many seconds even if runs are left; the runs that were made are recorded. 0: no limit.
+    #[arg(long, default_value_t = 0)]
+    max_seconds: u64,
     /// Compile cargo-fuzz first if it is missing.
     #[arg(long)]
     install: bool,
@@ -23,7 +27,7 @@ pub struct Arguments {
 
 /// What the file of results begins with.
 const HEADING: &str = "# Fuzzing results\n\nOne row for each finished or failed run of `cargo xtask fuzz`.\n\n\
-     | date (UTC) | commit | target | runs | seconds | result |\n|---|---|---|---|---|---|\n";
+     | date (UTC) | commit | toolchain | target | runs | seconds | result |\n|---|---|---|---|---|---|---|\n";
 
 /// Runs the subcommand.
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
@@ -33,21 +37,16 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     }
     require_tools(workspace, arguments.install)?;
     let targets = targets(workspace, arguments.target.as_deref())?;
+    let mut build = workspace.command("cargo");
+    build.args(["+nightly", "fuzz", "build", "--fuzz-dir", "fuzz"]).args(&arguments.target);
+    shell::stage("build", || shell::run(&mut build))?;
+    let toolchain = shell::output(workspace.command("rustc").args(["+nightly", "--version"]))?;
     let mut failed = Vec::new();
     for target in targets {
-        let mut build = workspace.command("cargo");
-        shell::run(build.args(["+nightly", "fuzz", "build", "--fuzz-dir", "fuzz", &target]))?;
-        let start = Instant::now();
-        let mut cargo = workspace.command("cargo");
-        cargo.args(["+nightly", "fuzz", "run", "--fuzz-dir", "fuzz", &target, "--"]);
-        cargo.arg(format!("-runs={}", arguments.runs));
-        // A hang is 20 s for one input, an allocation above any cap of the formats is 512 MiB at once.
-        cargo.args(["-timeout=20", "-malloc_limit_mb=512", "-rss_limit_mb=3072", "-print_final_stats=1"]);
-        let outcome = shell::run(&mut cargo);
-        let result = if outcome.is_ok() { "no crash, hang or allocation above cap" } else { "FAILED" };
-        record(workspace, &target, arguments.runs, start.elapsed().as_secs(), result)?;
-        if let Err(error) = outcome {
-            eprintln!("{error:#}");
+        let outcome = fuzz(workspace, &target, arguments)?;
+        let result = if outcome.passed { "no crash, hang or allocation above cap" } else { "FAILED" };
+        record(workspace, toolchain.trim(), &target, &outcome, result)?;
+        if !outcome.passed {
             failed.push(target);
         }
     }
@@ -57,9 +56,51 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What became of one target.
+struct Outcome {
+    passed: bool,
+    runs: u64,
+    seconds: u64,
+}
+
+/// Runs one target on its corpus and its seeds, with what it prints handed through.
+fn fuzz(workspace: &Workspace, target: &str, arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let (corpus, seeds) = (format!("fuzz/corpus/{target}"), format!("fuzz/seeds/{target}"));
+    std::fs::create_dir_all(workspace.path(&corpus))?;
+    let mut cargo = workspace.command("cargo");
+    cargo.args(["+nightly", "fuzz", "run", "--fuzz-dir", "fuzz", target, &corpus]);
+    if workspace.path(&seeds).is_dir() {
+        cargo.arg(&seeds);
+    }
+    cargo.arg("--").arg(format!("-runs={}", arguments.runs));
+    cargo.arg(format!("-max_total_time={}", arguments.max_seconds));
+    // A hang is 20 s for one input, an allocation above any cap of the formats is 512 MiB at once.
+    cargo.args(["-timeout=20", "-malloc_limit_mb=512", "-rss_limit_mb=3072", "-print_final_stats=1"]);
+    let words = workspace.path(format!("{seeds}.dict"));
+    if words.is_file() {
+        cargo.arg(format!("-dict={}", words.display()));
+    }
+    let start = Instant::now();
+    let mut child = cargo
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start {}", shell::shown(&cargo)))?;
+    let mut runs = 0;
+    for line in BufReader::new(child.stderr.take().context("no standard error")?).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        eprintln!("{line}");
+        if let Some(number) = line.strip_prefix("stat::number_of_executed_units:") {
+            runs = number.trim().parse().unwrap_or(0);
+        }
+    }
+    Ok(Outcome { passed: child.wait()?.success(), runs, seconds: start.elapsed().as_secs() })
+}
+
 fn require_tools(workspace: &Workspace, install: bool) -> anyhow::Result<()> {
     let mut nightly = Command::new("cargo");
-    nightly.args(["+nightly", "--version"]).stdout(std::process::Stdio::null());
+    nightly.args(["+nightly", "--version"]).stdout(Stdio::null());
     if !nightly.status().is_ok_and(|status| status.success()) {
         bail!("missing: a nightly toolchain (`rustup toolchain install nightly`)");
     }
@@ -94,7 +135,13 @@ fn targets(workspace: &Workspace, only: Option<&str>) -> anyhow::Result<Vec<Stri
     Ok(targets)
 }
 
-fn record(workspace: &Workspace, target: &str, runs: u64, seconds: u64, result: &str) -> anyhow::Result<()> {
+fn record(
+    workspace: &Workspace,
+    toolchain: &str,
+    target: &str,
+    outcome: &Outcome,
+    result: &str,
+) -> anyhow::Result<()> {
     let path = workspace.path("fuzz/RESULTS.md");
     let mut text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -105,9 +152,11 @@ fn record(workspace: &Workspace, target: &str, runs: u64, seconds: u64, result: 
     let days = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / 86_400;
     writeln!(
         text,
-        "| {} | {} | `{target}` | {runs} | {seconds} | {result} |",
+        "| {} | {} | {toolchain} | `{target}` | {} | {} | {result} |",
         civil_date(days),
-        commit.trim()
+        commit.trim(),
+        outcome.runs,
+        outcome.seconds
     )?;
     std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
 }
