@@ -141,7 +141,7 @@ fn json_objects() {
             "1.5",
             "1979-05-27",
             "'''",
-            "\\\"\\\"\\\"",
+            "\"\"\"",
         ],
     );
 }
@@ -202,6 +202,9 @@ fn scripts() {
     put("chip_puf", "clean", &[0, 0, 0, 0]);
     put("chip_puf", "noisy", &[0, 0, 30, 6, 3, 0, 0]);
     put("chip_puf", "altered", &[0, 0, 2, 0, 3, 0, 1, 0xF0, 0, 1]);
+    put("chip_relay", "honest-classical", &[6]);
+    put("chip_relay", "honest-hybrid", &[7]);
+    put("chip_relay", "edits", &[5, 0, 0, 0, 0, 0, 0, 1, 1, 4, 0, 1]);
     put("chip_driver", "honest", &[7]);
     put("chip_driver", "opened", &[0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     put("chip_driver", "lies", &[7, 0, 0, 0, 0, 0x81, 0x1F, 0xFE, 0, 0xFD, 0x87, 0xFF, 0xFF, 0xFF, 0xFF]);
