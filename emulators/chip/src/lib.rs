@@ -24,6 +24,8 @@ mod release;
 pub mod serve;
 mod session;
 mod sys;
+#[cfg(test)]
+mod testing;
 mod unseal;
 mod vfio_user;
 

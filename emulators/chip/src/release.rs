@@ -25,8 +25,8 @@ impl Firmware {
     /// Keeps the policy for this session. The evidence is not looked at: no verifier exists in this version, so it satisfies nothing.
     pub(crate) fn present(&self, session: &LiveSession, input: &[u8]) -> Output {
         let body = Present::parse(input)?;
-        let policy = PolicyDocument::parse(body.preimage)
-            .map_err(|_policy| Failure::from(Status::PolicyMalformed))?;
+        let policy =
+            PolicyDocument::parse(body.preimage).map_err(|_policy| Failure::from(Status::PolicyMalformed))?;
         let digest = policy.digest();
         session.present(Presented { policy });
         Ok(Zeroizing::new(digest.as_bytes().to_vec()))
@@ -151,8 +151,9 @@ impl Firmware {
     pub(crate) fn floors(&self) -> Zeroizing<Vec<u8>> {
         let nvm = self.nvm();
         let floors = nvm.floors().iter();
-        let floors =
-            floors.map(|f| Floor { sealer: f.sealer, family: f.family.clone(), counter: f.counter }).collect();
+        let floors = floors
+            .map(|f| Floor { sealer: f.sealer, family: f.family.clone(), counter: f.counter })
+            .collect();
         Zeroizing::new(Floors { floors }.encode())
     }
 }
@@ -205,3 +206,6 @@ fn rule_number(rule: &str) -> u32 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,7 +41,8 @@ impl Interrupts {
     fn each(&self, start: u32, count: u32, mut act: impl FnMut(&mut Vector, usize)) -> Result<(), Errno> {
         let mut vectors = self.vectors();
         let start = usize::try_from(start).map_err(|_large| Errno::INVAL)?;
-        let end = usize::try_from(count).ok().and_then(|count| start.checked_add(count)).ok_or(Errno::INVAL)?;
+        let end =
+            usize::try_from(count).ok().and_then(|count| start.checked_add(count)).ok_or(Errno::INVAL)?;
         let range = vectors.get_mut(start..end).ok_or(Errno::INVAL)?;
         for (index, vector) in range.iter_mut().enumerate() {
             act(vector, index);
@@ -56,7 +57,12 @@ impl Interrupts {
     }
 
     /// Fires those of `count` vectors that `select` names.
-    pub(crate) fn trigger(&self, start: u32, count: u32, select: impl Fn(usize) -> bool) -> Result<(), Errno> {
+    pub(crate) fn trigger(
+        &self,
+        start: u32,
+        count: u32,
+        select: impl Fn(usize) -> bool,
+    ) -> Result<(), Errno> {
         self.each(start, count, |vector, index| {
             if select(index) {
                 vector.deliver();

@@ -140,4 +140,19 @@ impl Controller {
         self.state().ending = true;
         self.wake.notify_all();
     }
+
+    /// Keys as the chip derives them, for tests that play its maker or a sealer.
+    #[cfg(test)]
+    pub(crate) fn keys_for_tests(&self) -> crate::identity::Keys {
+        self.power.keys(&Faults::default()).unwrap()
+    }
+
+    /// The powered-up chip, for tests that move it into states that take too long to reach.
+    #[cfg(test)]
+    pub(crate) fn firmware_for_tests(&self) -> Arc<Firmware> {
+        self.state().firmware.clone().unwrap()
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,11 @@ impl Power {
 
     /// Reads the silicon and derives everything from it.
     pub(super) fn up(&self, faults: &Arc<Faults>) -> Result<Arc<Firmware>, Status> {
+        let keys = self.keys(faults)?;
+        Ok(Arc::new(Firmware::new(keys, Arc::clone(&self.nvm), self.modes, Arc::clone(faults))))
+    }
+
+    pub(super) fn keys(&self, faults: &Faults) -> Result<Keys, Status> {
         let mut silicon = self.silicon.lock().unwrap_or_else(PoisonError::into_inner);
         let reading = match faults.take(Kind::PufNoise, None) {
             None => silicon.read(),
@@ -39,7 +44,6 @@ impl Power {
         drop(silicon);
         let root = self.extractor.reconstruct(&reading, &self.helper).map_err(|_puf| Status::PufFailed)?;
         let epoch = self.nvm.lock().unwrap_or_else(PoisonError::into_inner).key_epoch();
-        let keys = Keys::derive(&root, epoch).map_err(|_derivation| Status::Internal)?;
-        Ok(Arc::new(Firmware::new(keys, Arc::clone(&self.nvm), self.modes, Arc::clone(faults))))
+        Keys::derive(&root, epoch).map_err(|_derivation| Status::Internal)
     }
 }

@@ -189,7 +189,8 @@ impl DmaMemory {
         let mut written = 0;
         for (_, entry) in &table.kept {
             let Some(backing) = entry.backing.as_ref().filter(|_| entry.writable) else { continue };
-            let (Ok(offset), Ok(length)) = (usize::try_from(backing.offset), usize::try_from(entry.length)) else {
+            let (Ok(offset), Ok(length)) = (usize::try_from(backing.offset), usize::try_from(entry.length))
+            else {
                 continue;
             };
             let chunk = [value; 4096];
@@ -246,7 +247,13 @@ impl Table {
     }
 
     /// The mapping of this file, made on first use and again when the file has grown.
-    fn open(&mut self, file: &OwnedFd, offset: u64, length: u64, writable: bool) -> Result<Arc<FileMapping>, Errno> {
+    fn open(
+        &mut self,
+        file: &OwnedFd,
+        offset: u64,
+        length: u64,
+        writable: bool,
+    ) -> Result<Arc<FileMapping>, Errno> {
         let stat = rustix::fs::fstat(file)?;
         let size = u64::try_from(stat.st_size).map_err(|_negative| Errno::INVAL)?;
         if offset.checked_add(length).is_none_or(|end| end > size) {

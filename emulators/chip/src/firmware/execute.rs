@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use chip_client::abi::limits::{CONTENT_KEY, POLICY_DIGEST};
 use chip_client::abi::{
-    DataPath, MAX_TRANSFER, Opcode, SUBMISSION_LEN, Sgl, SglEntry, SessionStatus, Status, Submission,
+    DataPath, MAX_TRANSFER, Opcode, SUBMISSION_LEN, SessionStatus, Sgl, SglEntry, Status, Submission,
 };
 use zeroize::Zeroizing;
 

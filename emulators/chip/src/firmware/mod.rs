@@ -70,11 +70,22 @@ pub(crate) struct Firmware {
     nvm: Arc<Mutex<Nvm>>,
     /// Where the last UNSEAL wrote, for the fault that rewrites it.
     last_destination: Mutex<Option<chip_client::abi::Sgl>>,
+    #[cfg(test)]
+    without_emulated_dma: std::sync::atomic::AtomicBool,
 }
 
 impl Firmware {
     pub(crate) fn new(keys: Keys, nvm: Arc<Mutex<Nvm>>, modes: Modes, faults: Arc<Faults>) -> Self {
-        Self { keys, modes, sessions: Sessions::default(), faults, nvm, last_destination: Mutex::new(None) }
+        Self {
+            keys,
+            modes,
+            sessions: Sessions::default(),
+            faults,
+            nvm,
+            last_destination: Mutex::new(None),
+            #[cfg(test)]
+            without_emulated_dma: std::sync::atomic::AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn nvm(&self) -> MutexGuard<'_, Nvm> {
@@ -91,8 +102,24 @@ impl Firmware {
     pub(crate) fn scribble_on_destination(&self, bus: &Bus<'_>) {
         let list = self.last_destination.lock().unwrap_or_else(PoisonError::into_inner).take();
         for entry in list.unwrap_or_default().entries {
-            let _ = bus.write(entry.iova, &vec![0xa5; usize::try_from(entry.length.min(1 << 20)).unwrap_or(0)]);
+            let _ =
+                bus.write(entry.iova, &vec![0xa5; usize::try_from(entry.length.min(1 << 20)).unwrap_or(0)]);
         }
+    }
+
+    /// Whether the chip was started to believe that DMA reaches private memory.
+    pub(crate) fn emulated_dma(&self) -> bool {
+        #[cfg(test)]
+        if self.without_emulated_dma.load(std::sync::atomic::Ordering::Acquire) {
+            return false;
+        }
+        self.modes.emulated_dma
+    }
+
+    /// A session that was opened while the mode was on, and the mode off.
+    #[cfg(test)]
+    pub(crate) fn forget_emulated_dma(&self) {
+        self.without_emulated_dma.store(true, std::sync::atomic::Ordering::Release);
     }
 
     /// The chip's own view of its interface. TDISP is not emulated: the interface is never locked.

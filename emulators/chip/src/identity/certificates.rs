@@ -11,7 +11,8 @@ use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, KeyUsages};
 use x509_cert::name::Name;
 
 use chip_client::abi::identity_const::{
-    CHIP_EXTENSION_OID, CHIP_EXTENSION_TYPE, NOT_AFTER_UNIX, NOT_BEFORE_UNIX, P384_PUBLIC_LEN, X_WING_PUBLIC_LEN,
+    CHIP_EXTENSION_OID, CHIP_EXTENSION_TYPE, NOT_AFTER_UNIX, NOT_BEFORE_UNIX, P384_PUBLIC_LEN,
+    X_WING_PUBLIC_LEN,
 };
 
 use super::Keys;
@@ -118,7 +119,11 @@ fn parse(which: &'static str, der: &[u8]) -> Result<Certificate, CertificateRefu
     Ok(certificate)
 }
 
-fn issued_by(which: &'static str, certificate: &Certificate, issuer: &Certificate) -> Result<(), CertificateRefused> {
+fn issued_by(
+    which: &'static str,
+    certificate: &Certificate,
+    issuer: &Certificate,
+) -> Result<(), CertificateRefused> {
     let refuse = |what| CertificateRefused { which, what };
     let body = certificate.tbs_certificate();
     if body.issuer() != issuer.tbs_certificate().subject() || body.issuer() == &Name::default() {
@@ -149,7 +154,8 @@ fn authority(
     let body = certificate.tbs_certificate();
     match body.get_extension::<BasicConstraints>() {
         Ok(Some((_, constraints)))
-            if constraints.ca && (path_length.is_none() || constraints.path_len_constraint == path_length) => {}
+            if constraints.ca
+                && (path_length.is_none() || constraints.path_len_constraint == path_length) => {}
         _ => return Err(refuse("basicConstraints do not make it a CA of this depth")),
     }
     match body.get_extension::<KeyUsage>() {

@@ -4,8 +4,8 @@ use hpke::kem::{DhP384HkdfSha384, X25519HkdfSha256, XWing};
 use hpke::{Deserializable, Kem, Serializable};
 use p384::ecdsa::signature::Signer;
 use p384::ecdsa::{Signature, SigningKey, VerifyingKey};
-use p384::elliptic_curve::bigint::{NonZero, U384, U576};
 use p384::elliptic_curve::Curve;
+use p384::elliptic_curve::bigint::{NonZero, U384, U576};
 use p384::pkcs8::EncodePublicKey;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -37,7 +37,10 @@ pub(crate) struct Keys {
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys").field("id", &hex::encode(self.id)).field("epoch", &self.epoch).finish_non_exhaustive()
+        f.debug_struct("Keys")
+            .field("id", &hex::encode(self.id))
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,7 +70,8 @@ impl Keys {
 
         let (grant_p384, p384_public) =
             DhP384HkdfSha384::derive_keypair(seed::<48>(root, "grant p384", epoch).as_slice());
-        let (grant_x_wing, x_wing_public) = XWing::derive_keypair(seed::<32>(root, "grant x-wing", epoch).as_slice());
+        let (grant_x_wing, x_wing_public) =
+            XWing::derive_keypair(seed::<32>(root, "grant x-wing", epoch).as_slice());
         let mut grant_p384_public = [0; P384_PUBLIC_LEN];
         p384_public.write_exact(&mut grant_p384_public);
         let mut grant_x_wing_public = Box::new([0; X_WING_PUBLIC_LEN]);

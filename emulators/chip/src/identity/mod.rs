@@ -7,8 +7,6 @@ mod nvm;
 mod state;
 
 pub(crate) use certificates::{LeafExpectation, verify_provisioning};
-pub(crate) use keys::{DerivationFailed, Keys};
-pub use nvm::NvmError;
+pub(crate) use keys::Keys;
 pub(crate) use nvm::{Nvm, Provisioned};
-pub use state::StateError;
 pub(crate) use state::StateDirectory;

@@ -134,7 +134,12 @@ impl Nvm {
     }
 
     /// Raises a floor; never lowers it.
-    pub(crate) fn raise_floor(&mut self, sealer: &[u8; 32], family: &str, counter: u64) -> Result<(), NvmError> {
+    pub(crate) fn raise_floor(
+        &mut self,
+        sealer: &[u8; 32],
+        family: &str,
+        counter: u64,
+    ) -> Result<(), NvmError> {
         if self.floor(sealer, family).is_some_and(|floor| floor >= counter) {
             return Ok(());
         }

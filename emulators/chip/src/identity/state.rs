@@ -130,10 +130,13 @@ impl StateDirectory {
 
     fn read<const N: usize>(&self, name: &str) -> Result<[u8; N], StateError> {
         let path = self.path.join(name);
-        let bytes = Zeroizing::new(
-            fs::read(&path).map_err(|source| StateError::Io { path: path.clone(), source })?,
-        );
-        bytes.as_slice().try_into().map_err(|_length| StateError::Length { path, expected: N, found: bytes.len() })
+        let bytes =
+            Zeroizing::new(fs::read(&path).map_err(|source| StateError::Io { path: path.clone(), source })?);
+        bytes.as_slice().try_into().map_err(|_length| StateError::Length {
+            path,
+            expected: N,
+            found: bytes.len(),
+        })
     }
 }
 

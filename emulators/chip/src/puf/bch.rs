@@ -154,7 +154,10 @@ impl Bch {
     }
 
     /// Berlekamp–Massey for a binary code: every second discrepancy is zero, so only the odd steps are made.
-    fn error_locator(&self, syndromes: &[u8; 2 * ERRORS + 1]) -> Result<([u8; ERRORS + 2], usize), Uncorrectable> {
+    fn error_locator(
+        &self,
+        syndromes: &[u8; 2 * ERRORS + 1],
+    ) -> Result<([u8; ERRORS + 2], usize), Uncorrectable> {
         const SIZE: usize = 2 * ERRORS + 4;
         let mut locator = [0u8; SIZE];
         let mut previous = [0u8; SIZE];

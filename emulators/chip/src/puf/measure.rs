@@ -45,15 +45,23 @@ pub fn measure(what: Measurement) -> Result<Outcome, RateOutOfRange> {
     let failures = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
-                let share = what.reconstructions / threads + u64::from(thread < what.reconstructions % threads);
+                let share =
+                    what.reconstructions / threads + u64::from(thread < what.reconstructions % threads);
                 let extractor = &extractor;
-                scope.spawn(move || failures(extractor, noise, share, what.seed.wrapping_mul(1 << 16).wrapping_add(thread)))
+                scope.spawn(move || {
+                    failures(extractor, noise, share, what.seed.wrapping_mul(1 << 16).wrapping_add(thread))
+                })
             })
             .collect();
         workers.into_iter().map(|worker| worker.join().unwrap_or(u64::MAX)).fold(0, u64::saturating_add)
     });
     let elapsed: Duration = started.elapsed();
-    Ok(Outcome { reconstructions: what.reconstructions, failures, bit_error_rate: what.bit_error_rate, seconds: elapsed.as_secs_f64() })
+    Ok(Outcome {
+        reconstructions: what.reconstructions,
+        failures,
+        bit_error_rate: what.bit_error_rate,
+        seconds: elapsed.as_secs_f64(),
+    })
 }
 
 fn failures(extractor: &Extractor, noise: Probability, count: u64, seed: u64) -> u64 {
@@ -66,7 +74,8 @@ fn failures(extractor: &Extractor, noise: Probability, count: u64, seed: u64) ->
         bytes.fill_with(|| random.draw() as u8);
         let reference = Silicon::manufacture(&bytes);
         let enrolment = super::Response::unpack(&reference);
-        let (helper, _) = extractor.enrol(&enrolment, &std::array::from_fn::<u64, BLOCKS, _>(|_| random.draw()));
+        let (helper, _) =
+            extractor.enrol(&enrolment, &std::array::from_fn::<u64, BLOCKS, _>(|_| random.draw()));
         let mut silicon = Silicon::new(&reference, noise, random.draw());
         for _ in 0..left.min(READINGS_PER_CHIP) {
             // The helper data's MAC makes "no failure" mean "the enrolled root".
@@ -84,7 +93,9 @@ mod tests {
     #[test]
     fn the_stated_noise_does_not_fail_and_heavy_noise_does() {
         let rate = |bit_error_rate| {
-            measure(Measurement { reconstructions: 3_000, bit_error_rate, threads: 2, seed: 1 }).unwrap().failures
+            measure(Measurement { reconstructions: 3_000, bit_error_rate, threads: 2, seed: 1 })
+                .unwrap()
+                .failures
         };
         assert_eq!(rate(0.03), 0);
         assert!(rate(0.14) > 2_000);

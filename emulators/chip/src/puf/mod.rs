@@ -17,7 +17,7 @@ pub mod measure;
 pub(crate) mod noise;
 pub(crate) mod silicon;
 
-pub(crate) use extractor::{Extractor, HELPER_BYTES, HelperData, PufFailed, Root};
+pub(crate) use extractor::{Extractor, HELPER_BYTES, HelperData, Root};
 pub(crate) use silicon::Silicon;
 
 /// Blocks of the response.

@@ -44,7 +44,7 @@ pub(crate) struct Probability(u32);
 impl Probability {
     /// `None` outside 0 … 0.5.
     pub(crate) fn new(p: f64) -> Option<Self> {
-        (0.0..=0.5).contains(&p).then(|| Self((p * 4_294_967_296.0) as u32))
+        (0.0..=0.5).contains(&p).then_some(Self((p * 4_294_967_296.0) as u32))
     }
 }
 
@@ -57,7 +57,9 @@ mod tests {
         let mut random = Xoshiro::new(7);
         let probability = Probability::new(0.03).unwrap();
         let trials = 2_000_000;
-        let hits: u32 = (0..trials / 2).map(|_| random.happens(probability).iter().map(|b| u32::from(*b)).sum::<u32>()).sum();
+        let hits: u32 = (0..trials / 2)
+            .map(|_| random.happens(probability).iter().map(|b| u32::from(*b)).sum::<u32>())
+            .sum();
         let rate = f64::from(hits) / f64::from(trials);
         assert!((0.0290..0.0310).contains(&rate), "{rate}");
     }

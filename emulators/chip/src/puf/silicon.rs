@@ -40,7 +40,7 @@ impl Silicon {
     }
 
     /// A reading with one error more in its first block than the code corrects.
-    pub(crate) fn read_beyond_correction(&mut self) -> Response {
+    pub(crate) fn read_beyond_correction(&self) -> Response {
         let mut response = self.reference.clone();
         for bit in 0..=bch::ERRORS {
             response.0[0].flip(bit * 8);

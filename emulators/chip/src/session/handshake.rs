@@ -120,7 +120,7 @@ impl Firmware {
 
     /// Whether plaintext may be written to what the guest says is private memory.
     pub(crate) fn direct_dma_allowed(&self, guest: InsecureFlags) -> bool {
-        let emulated = self.modes.emulated_dma && guest.contains(InsecureFlags::EMULATED_DMA);
+        let emulated = self.emulated_dma() && guest.contains(InsecureFlags::EMULATED_DMA);
         self.tdisp() == TdispState::Run || emulated
     }
 
@@ -178,7 +178,8 @@ impl Firmware {
         let ciphertext =
             parse_finish(payload.get(..length).unwrap_or_default(), terms.suite).map_err(malformed)?;
         if let Some(key) = decapsulation {
-            let shared = key.decapsulate_slice(ciphertext).map_err(|_length| Failure::from(Status::Handshake))?;
+            let shared =
+                key.decapsulate_slice(ciphertext).map_err(|_length| Failure::from(Status::Handshake))?;
             let shared = Zeroizing::new(<[u8; 32]>::from(shared));
             secret.extend_from_slice(shared.as_slice());
         }

@@ -170,6 +170,12 @@ impl LiveSession {
         self.state().handles.get(&number).map(|(handle, _)| Arc::clone(handle))
     }
 
+    /// A session that has ended while a worker still holds it.
+    #[cfg(test)]
+    pub(crate) fn mark_ended_for_tests(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
     /// Moves the session next to the end of its budgets.
     #[cfg(test)]
     pub(crate) fn exhaust(&self, queue: u16, next: u64, bytes_left: u64) {

@@ -6,8 +6,8 @@ mod protect;
 mod table;
 
 pub(crate) use live::{LiveSession, Presented};
-pub(crate) use protect::{CompletionHead, Protected, SessionKeys};
+pub(crate) use protect::{CompletionHead, Protected};
 pub(crate) use table::{HandleLimit, Sessions};
 
-
-
+#[cfg(test)]
+mod tests;

@@ -57,7 +57,13 @@ impl SessionKeys {
     }
 
     /// Encrypts in place under the bulk key. The nonce's first word is `0x80000000 + queue`.
-    pub(crate) fn seal_bulk(&self, word: u32, counter: u64, aad: &[u8], data: &mut [u8]) -> Option<[u8; TAG]> {
+    pub(crate) fn seal_bulk(
+        &self,
+        word: u32,
+        counter: u64,
+        aad: &[u8],
+        data: &mut [u8],
+    ) -> Option<[u8; TAG]> {
         let tag = self.bulk.seal_in_place_separate_tag(nonce(word, counter), Aad::from(aad), data).ok()?;
         tag.as_ref().try_into().ok()
     }
@@ -88,7 +94,13 @@ pub(crate) struct Protected {
 }
 
 impl Protected {
-    pub(super) fn new(keys: Arc<SessionKeys>, queue: u16, seq: u64, entry: &[u8; SUBMISSION_LEN], input: &[u8]) -> Self {
+    pub(super) fn new(
+        keys: Arc<SessionKeys>,
+        queue: u16,
+        seq: u64,
+        entry: &[u8; SUBMISSION_LEN],
+        input: &[u8],
+    ) -> Self {
         let mut hash = Sha256::new();
         hash.update(entry);
         hash.update(input);

@@ -113,7 +113,8 @@ impl Firmware {
                 .and_then(|()| Ok(destination.write(&context.bus, data)?));
             if let Err(failure) = result {
                 // What this command wrote, the segment that failed half-way included, is no one's to read.
-                Cursor::new(&job.body.destination).zero(&context.bus, written.saturating_add(span.length as u64));
+                Cursor::new(&job.body.destination)
+                    .zero(&context.bus, written.saturating_add(span.length as u64));
                 return Err(failure);
             }
             written = written.saturating_add(span.length as u64);

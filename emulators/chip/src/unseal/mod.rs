@@ -88,3 +88,6 @@ impl Firmware {
         Ok(Zeroizing::default())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -170,7 +170,9 @@ mod tests {
 
     #[test]
     fn flr_by_a_write_of_any_width_resets_the_space() {
-        for (offset, bytes) in [(0x58, &[0u8, 0x80][..]), (0x59, &[0x80][..]), (0x58, &[0x10, 0xa8, 0, 0][..])] {
+        for (offset, bytes) in
+            [(0x58, &[0u8, 0x80][..]), (0x59, &[0x80][..]), (0x58, &[0x10, 0xa8, 0, 0][..])]
+        {
             let mut space = ConfigSpace::new();
             space.write(4, &[0x06]).unwrap();
             assert_eq!(space.write(offset, bytes), Some(Effect::FunctionLevelReset));

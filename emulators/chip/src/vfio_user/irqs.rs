@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use chip_client::abi::MSIX_VECTORS;
 use chip_client::vfio_user::wire::{
     IRQ_FLAG_EVENTFD, IRQ_SET_ACTION_MASK, IRQ_SET_ACTION_TRIGGER, IRQ_SET_ACTION_UNMASK, IRQ_SET_DATA_BOOL,
-    IRQ_SET_DATA_EVENTFD, IRQ_SET_DATA_NONE, IrqInfo, PCI_ERR_IRQ, PCI_MSIX_IRQ, PCI_NUM_IRQS, PCI_REQ_IRQ, SetIrqs,
+    IRQ_SET_DATA_EVENTFD, IRQ_SET_DATA_NONE, IrqInfo, PCI_ERR_IRQ, PCI_MSIX_IRQ, PCI_NUM_IRQS, PCI_REQ_IRQ,
+    SetIrqs,
 };
 use rustix::io::Errno;
 
@@ -25,7 +26,7 @@ pub(super) fn vectors(index: u32) -> Result<u32, Errno> {
 pub(super) fn info(index: u32) -> Result<IrqInfo, Errno> {
     let count = vectors(index)?;
     let flags = if count > 0 { IRQ_FLAG_EVENTFD } else { 0 };
-    Ok(IrqInfo { argsz: IrqInfo::LEN as u32, flags, index, count })
+    Ok(IrqInfo { argsz: super::wire_size(IrqInfo::LEN), flags, index, count })
 }
 
 /// `data` follows the fixed part.
@@ -66,7 +67,11 @@ pub(super) fn set(
             if mine { interrupts.arm(start, count, descriptors) } else { Ok(()) }
         }
         (IRQ_SET_DATA_NONE | IRQ_SET_DATA_BOOL, IRQ_SET_ACTION_TRIGGER) => {
-            if mine { interrupts.trigger(start, count, selected) } else { Ok(()) }
+            if mine {
+                interrupts.trigger(start, count, selected)
+            } else {
+                Ok(())
+            }
         }
         (IRQ_SET_DATA_NONE | IRQ_SET_DATA_BOOL, IRQ_SET_ACTION_MASK | IRQ_SET_ACTION_UNMASK) => {
             let masked = action == IRQ_SET_ACTION_MASK;

@@ -11,3 +11,10 @@ mod server;
 pub(crate) use connection::{Connection, Disconnected};
 pub(crate) use server::Server;
 
+/// A length as its field has it.
+fn wire_size(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use chip_client::abi::{BAR_MSIX, BAR_REGISTERS, BAR0_SIZE, BAR4_SIZE, MSIX_PBA_OFFSET, Reader, WireError};
 use chip_client::vfio_user::wire::{
-    Command, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET, DMA_READ, DMA_UNMAP_ALL, DMA_WRITE, DeviceInfo, DmaMap, DmaUnmap,
-    IrqInfo, MAJOR, MAX_DATA_XFER, MAX_MSG_FDS, MAX_VERSION_JSON, MINOR, PCI_CONFIG_REGION, PCI_NUM_IRQS,
-    PCI_NUM_REGIONS, REGION_FLAG_READ, REGION_FLAG_WRITE, RegionAccess, RegionInfo, SetIrqs, VersionHeader,
+    Command, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET, DMA_READ, DMA_UNMAP_ALL, DMA_WRITE, DeviceInfo, DmaMap,
+    DmaUnmap, IrqInfo, MAJOR, MAX_DATA_XFER, MAX_MSG_FDS, MAX_VERSION_JSON, MINOR, PCI_CONFIG_REGION,
+    PCI_NUM_IRQS, PCI_NUM_REGIONS, REGION_FLAG_READ, REGION_FLAG_WRITE, RegionAccess, RegionInfo, SetIrqs,
+    VersionHeader,
 };
 use rustix::io::Errno;
 
@@ -23,6 +24,8 @@ const REGISTERS: u32 = BAR_REGISTERS as u32;
 const MSIX: u32 = BAR_MSIX as u32;
 /// Bytes that name what is asked for in GET_INFO commands, beyond which clients differ in what they send.
 const ARGSZ: usize = 4;
+const MSIX_BYTES: usize = 4_096;
+const _: () = assert!(MSIX_BYTES as u64 == BAR4_SIZE);
 
 /// The device as one client sees it.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ pub(crate) struct Server {
     controller: Arc<Controller>,
     config: ConfigSpace,
     /// MSI-X table and pending bits: memory; a vfio client delivers interrupts itself.
-    msix: Box<[u8; BAR4_SIZE as usize]>,
+    msix: Box<[u8; MSIX_BYTES]>,
 }
 
 fn invalid(_error: WireError) -> Errno {
@@ -39,7 +42,7 @@ fn invalid(_error: WireError) -> Errno {
 
 impl Server {
     pub(crate) fn new(controller: Arc<Controller>) -> Self {
-        Self { controller, config: ConfigSpace::new(), msix: Box::new([0; BAR4_SIZE as usize]) }
+        Self { controller, config: ConfigSpace::new(), msix: Box::new([0; MSIX_BYTES]) }
     }
 
     /// Serves until the client is gone. Nothing of the client is left in the device afterwards.
@@ -158,7 +161,9 @@ impl Server {
                 self.controller.read_registers(offset, out)?;
             }
             _ if self.controller.is_gone() => reply.resize(data + count as usize, 0xff),
-            PCI_CONFIG_REGION => reply.extend_from_slice(self.config.read(offset, count).ok_or(Errno::INVAL)?),
+            PCI_CONFIG_REGION => {
+                reply.extend_from_slice(self.config.read(offset, count).ok_or(Errno::INVAL)?)
+            }
             MSIX => {
                 let start = usize::try_from(offset).map_err(|_large| Errno::INVAL)?;
                 let bytes = self.msix.get(start..).and_then(|rest| rest.get(..count as usize));
@@ -238,7 +243,7 @@ fn device_info(body: &[u8]) -> Result<Vec<u8>, Errno> {
         return Err(Errno::INVAL);
     }
     let info = DeviceInfo {
-        argsz: DeviceInfo::LEN as u32,
+        argsz: super::wire_size(DeviceInfo::LEN),
         flags: DEVICE_FLAG_RESET | DEVICE_FLAG_PCI,
         num_regions: PCI_NUM_REGIONS,
         num_irqs: PCI_NUM_IRQS,
@@ -252,7 +257,7 @@ fn region_info(body: &[u8]) -> Result<Vec<u8>, Errno> {
     let size = region_size(request.index).ok_or(Errno::INVAL)?;
     let flags = if size > 0 { REGION_FLAG_READ | REGION_FLAG_WRITE } else { 0 };
     let info = RegionInfo {
-        argsz: RegionInfo::LEN as u32,
+        argsz: super::wire_size(RegionInfo::LEN),
         flags,
         index: request.index,
         cap_offset: 0,

@@ -81,5 +81,8 @@ fn more_errors_never_give_the_original_word() {
             }
         }
     }
-    assert!(detected > 2_500, "a (255, 63) code has few words within distance 30 of a random one: {detected}");
+    assert!(
+        detected > 2_500,
+        "a (255, 63) code has few words within distance 30 of a random one: {detected}"
+    );
 }
