@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn too_much_noise_fails() {
-        let (extractor, mut silicon, helper, _) = enrolled(13, 0.0);
+        let (extractor, silicon, helper, _) = enrolled(13, 0.0);
         assert_eq!(extractor.reconstruct(&silicon.read_beyond_correction(), &helper).err(), Some(PufFailed));
     }
 

@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "small numbers of a test")]
+
 use chip_client::abi::limits::MAX_HANDLES;
 use chip_client::abi::*;
 use sealed_artifact::policy::PolicyDocument;

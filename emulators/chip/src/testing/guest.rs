@@ -6,7 +6,7 @@ use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Key, Nonce};
 use chip_client::abi::*;
 use hkdf::Hkdf;
-use ml_kem::kem::{Encapsulate, TryKeyInit};
+use ml_kem::kem::Encapsulate;
 use p384::ecdsa::signature::Verifier;
 use p384::ecdsa::{Signature, VerifyingKey};
 use p384::pkcs8::DecodePublicKey;
