@@ -3,7 +3,10 @@
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 
-use protected_memory::landing::{FileName, Filling, Landing, LandingPlan};
+use chip_client::session::{Presented, Session};
+use chip_client::unseal::{Handle, UnsealJob, verify_payload_digest};
+use protected_memory::dma::SharedMemoryProvider;
+use protected_memory::landing::{Complete, FileName, Filling, Landing, LandingPlan};
 use protected_memory::source::MappedSource;
 use sealed_artifact::core::Core;
 use sealed_artifact::keys::ContentKey;
@@ -12,7 +15,9 @@ use sealed_artifact::names::PayloadIndex;
 use sealed_artifact::open::PayloadOpener;
 use sealed_artifact::parallel::{Observer, open_reading, open_slices, open_streaming};
 
+use crate::args::PathArg;
 use crate::error::Failure;
+use crate::output::Progress;
 use crate::store::Store;
 
 /// The files that a core becomes.
@@ -65,6 +70,49 @@ pub(crate) fn fill(
                 )?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Lets the chip decrypt every payload into its file of the landing. After an error the landing is to be dropped, which wipes it.
+pub(crate) fn fill_by_dma(
+    store: &Store,
+    session: &mut Session<'_, Presented>,
+    handle: Handle,
+    path: PathArg,
+    landing: &mut Landing<Filling>,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    for (index, _) in (0_u32..).zip(store.core.payloads()) {
+        let payload = PayloadIndex::new(index);
+        let blob = store.payload(payload.as_usize())?;
+        let tag_table = store.tag_table(payload.as_usize())?;
+        let job = UnsealJob {
+            handle,
+            core: &store.core,
+            payload,
+            tag_table: &tag_table,
+            staging: SharedMemoryProvider::Emulated,
+        };
+        let mut read = |offset: u64, buffer: &mut [u8]| {
+            blob.file.read_exact_at(buffer, blob.offset.saturating_add(offset))
+        };
+        let mut advanced = |bytes: u64| progress.advance(bytes);
+        let file = landing.file_mut(payload.as_usize())?;
+        if path == PathArg::DmaDirect {
+            session.unseal_direct(&job, &mut read, file, &mut advanced)?;
+        } else {
+            session.unseal_sealed(&job, &mut read, file.window()?.bytes_mut(), &mut advanced)?;
+        }
+    }
+    Ok(())
+}
+
+/// Compares the payload digests of landed files that nobody can write any more.
+pub(crate) fn verify_landed(store: &Store, landed: &Landing<Complete>) -> Result<(), Failure> {
+    for (index, _) in (0_u32..).zip(store.core.payloads()) {
+        let payload = PayloadIndex::new(index);
+        verify_payload_digest(&store.core, payload, landed.map(payload.as_usize())?.bytes())?;
     }
     Ok(())
 }

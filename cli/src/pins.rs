@@ -15,9 +15,10 @@ pub(crate) fn read(arguments: &PinArgs) -> Result<Vec<Pin>, Failure> {
         return Ok(vec![Pin::Core(CoreDigest::parse(core)?)]);
     }
     // GUARD: cli-pin-demanded -> evil_landing_without_a_pin_is_refused
-    let Some(sealer_key) = &arguments.sealer_key else {
+    if arguments.sealer_key.is_none() {
         return Err(Failure::NoPin);
-    };
+    }
+    let Some(sealer_key) = &arguments.sealer_key else { return Ok(Vec::new()) };
     let key = key::read_public(sealer_key)?.digest();
     let family = arguments.family.as_deref().map(Family::parse).transpose()?;
     Ok(vec![Pin::sealer(key, family, arguments.min_counter.map(Counter::new))?])
@@ -36,5 +37,16 @@ pub(crate) fn describe(origin: &Origin) -> String {
             format!("signed by {key}, family {family}, counter {}", counter.value())
         }
         _ => "accepted".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evil_landing_without_a_pin_is_refused() {
+        let none = PinArgs { core: None, sealer_key: None, family: None, min_counter: None };
+        assert_eq!(read(&none).unwrap_err().code(), "NO_PIN");
     }
 }

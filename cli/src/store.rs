@@ -129,16 +129,7 @@ impl Store {
         };
         let expected =
             self.core.parameters().payloads().get(index).map_or(0, |payload| payload.layout.size());
-        // GUARD: stored-blob-length -> evil_truncated_payload_blob_is_refused
-        if blob.length != expected {
-            let payload = u32::try_from(index).unwrap_or(u32::MAX);
-            return Err(Failure::Artifact(sealed_artifact::ArtifactError::LengthMismatch {
-                payload,
-                what: "ciphertext",
-                expected,
-                found: blob.length,
-            }));
-        }
+        require_length("ciphertext", index, expected, blob.length)?;
         Ok(blob)
     }
 
@@ -184,6 +175,17 @@ impl Store {
         self.grants.retain(|stored| stored.digest != digest);
         Ok(())
     }
+}
+
+/// Refuses a stored blob of another length than the core's payload has, before it is read.
+fn require_length(what: &'static str, index: usize, expected: u64, found: u64) -> Result<(), Failure> {
+    // GUARD: stored-length -> evil_stored_blob_of_another_length_is_refused_unread
+    if found != expected {
+        let payload = u32::try_from(index).unwrap_or(u32::MAX);
+        let error = sealed_artifact::ArtifactError::LengthMismatch { payload, what, expected, found };
+        return Err(Failure::Artifact(error));
+    }
+    Ok(())
 }
 
 /// Digest of an object as text.
@@ -252,6 +254,14 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn evil_stored_blob_of_another_length_is_refused_unread() {
+        require_length("tag table", 0, 32, 32).unwrap();
+        for found in [0, 16, 31, 33, 1 << 40] {
+            assert_eq!(require_length("tag table", 0, 32, found).unwrap_err().code(), "LENGTH_MISMATCH");
+        }
+    }
 
     #[test]
     fn references_are_files_layouts_and_tags() {

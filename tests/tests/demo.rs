@@ -25,13 +25,26 @@ fn verify(report: &Value, path: &str) {
     assert_eq!(report["input_sha256"].as_str().map(str::len), Some(64));
     assert_eq!(report["input_sha256"], report["landed_sha256"]);
     assert!(report["tensors"].as_array().is_some_and(|tensors| tensors.len() > 100), "{}", report["tensors"]);
-    let codes: Vec<&str> =
-        report["refusals"].as_array().expect("refusals").iter().filter_map(|refusal| refusal["code"].as_str()).collect();
+    let codes: Vec<&str> = report["refusals"]
+        .as_array()
+        .expect("refusals")
+        .iter()
+        .filter_map(|refusal| refusal["code"].as_str())
+        .collect();
     assert_eq!(codes.len(), 5, "{codes:?}");
 }
 
 #[test]
 fn demo_by_key_release_lands_the_model_and_refuses_five_attacks() {
-    let report = play("key-release");
-    verify(&report, "key-release");
+    verify(&play("key-release"), "key-release");
+}
+
+#[test]
+fn demo_by_sealed_dma_lands_the_model_and_refuses_five_attacks() {
+    verify(&play("dma-sealed"), "dma-sealed");
+}
+
+#[test]
+fn demo_by_direct_dma_lands_the_model_and_refuses_five_attacks() {
+    verify(&play("dma-direct"), "dma-direct");
 }

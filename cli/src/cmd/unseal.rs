@@ -61,6 +61,10 @@ pub(crate) fn run(arguments: &UnsealArgs, output: Output) -> Result<u8, Failure>
 
     let start = Instant::now();
     let landed = landing.complete()?;
+    if arguments.path == PathArg::DmaDirect {
+        // Until now the device could still write: only what cannot change any more is hashed.
+        land::verify_landed(&prepared.store, &landed)?;
+    }
     let directory = FileName::parse("model")?;
     let mount = namespaces.attach(&landed, &directory)?;
     let visible = start.elapsed();
@@ -101,7 +105,7 @@ impl Prepared {
         let root = certificates::read_root(&arguments.chip_root)?;
         let start = Instant::now();
         let store = Store::open(&reference)?;
-        // GUARD: unseal-origin -> evil_unsigned_core_is_refused_before_the_chip_is_asked
+        // Nothing is asked of a chip for a core whose origin is not proven.
         let origin = pins::describe(&pins::verify(&store, &pins)?);
         if arguments.verify_blob_digests {
             for index in 0..store.core.payloads().len() {
@@ -225,6 +229,14 @@ fn fill(
     let session = chip.session(arguments, prepared)?;
     // Attestation is not part of this build: the session says so in its transcript, and the chip decides.
     let mut session = session.present(grant.preimage(), |_| Ok(Vec::new()))?;
+    if arguments.path != PathArg::KeyRelease {
+        let handle = session.unwrap_grant(&request)?;
+        let asked = start.elapsed();
+        let start = Instant::now();
+        land::fill_by_dma(store, &mut session, handle, arguments.path, landing, progress)?;
+        session.close()?;
+        return Ok((start.elapsed(), asked));
+    }
     let key = session.release_key(&request)?;
     session.close()?;
     let asked = start.elapsed();

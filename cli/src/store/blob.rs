@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 use sealed_artifact::ArtifactError;
 use sealed_artifact::digest::BlobDigest;
 use sealed_artifact::error::Found;
@@ -75,11 +76,23 @@ pub(crate) fn open_below(directory: &File, root: &Path, path: &str, write: bool)
     let shown = root.join(path);
     let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
     let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut resolve = ResolveFlags::BENEATH;
     // GUARD: store-no-symlinks -> evil_symlinked_blob_is_refused
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let file = openat2(directory, path, flags, Mode::empty(), resolve)
-        .map_err(|error| Failure::file("open", &shown)(error.into()))?;
-    regular(file.into(), &shown)
+    resolve.insert(ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS);
+    let file = openat2(directory, path, flags, Mode::empty(), resolve).map_err(|error| match error {
+        // What a store can do to a blob; anything else is this machine's trouble.
+        Errno::NOENT | Errno::LOOP | Errno::XDEV | Errno::NOTDIR | Errno::NXIO => {
+            corrupt(&shown, &error.to_string())
+        }
+        error => Failure::file("open", &shown)(error.into()),
+    })?;
+    let file = File::from(file);
+    let metadata = file.metadata().map_err(Failure::file("look at", &shown))?;
+    // GUARD: store-regular-files -> evil_blob_that_is_no_file_is_refused
+    if !metadata.is_file() {
+        return Err(corrupt(&shown, "something else"));
+    }
+    Ok(file)
 }
 
 /// Opens a regular file that the user named.
@@ -88,20 +101,19 @@ pub(crate) fn open_named(path: &Path, write: bool) -> Result<File, Failure> {
     let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = rustix::fs::openat(CWD, path, flags, Mode::empty())
         .map_err(|error| Failure::file("open", path)(error.into()))?;
-    regular(file.into(), path)
-}
-
-fn regular(file: File, path: &Path) -> Result<File, Failure> {
+    let file = File::from(file);
     let metadata = file.metadata().map_err(Failure::file("look at", path))?;
-    // GUARD: store-regular-files -> evil_blob_that_is_no_file_is_refused
+    // GUARD: named-regular-file -> evil_sealed_file_that_is_no_file_is_refused
     if !metadata.is_file() {
-        return Err(Failure::Input {
-            path: path.to_owned(),
-            expected: "a regular file",
-            found: "something else".to_owned(),
-        });
+        let found = "something else".to_owned();
+        return Err(Failure::Input { path: path.to_owned(), expected: "a regular file", found });
     }
     Ok(file)
+}
+
+fn corrupt(path: &Path, found: &str) -> Failure {
+    let found = Found::text(&format!("{found}: {}", path.file_name().unwrap_or_default().display()));
+    Failure::Artifact(ArtifactError::CarrierCorrupt { expected: "a regular file for each descriptor", found })
 }
 
 #[cfg(test)]
@@ -119,16 +131,21 @@ mod tests {
         let (directory, open) = directory();
         std::fs::write(directory.path().join("secret"), b"x").unwrap();
         std::os::unix::fs::symlink("secret", directory.path().join("link")).unwrap();
-        assert_eq!(open_below(&open, directory.path(), "link", false).unwrap_err().code(), "FILE");
+        assert_eq!(open_below(&open, directory.path(), "link", false).unwrap_err().code(), "CARRIER_CORRUPT");
         assert!(open_below(&open, directory.path(), "secret", false).is_ok());
-        assert_eq!(open_below(&open, directory.path(), "../x", false).unwrap_err().code(), "FILE");
+        assert_eq!(open_below(&open, directory.path(), "../x", false).unwrap_err().code(), "CARRIER_CORRUPT");
     }
 
     #[test]
     fn evil_blob_that_is_no_file_is_refused() {
         let (directory, open) = directory();
         std::fs::create_dir(directory.path().join("d")).unwrap();
-        assert_eq!(open_below(&open, directory.path(), "d", false).unwrap_err().code(), "INPUT_UNFIT");
+        assert_eq!(open_below(&open, directory.path(), "d", false).unwrap_err().code(), "CARRIER_CORRUPT");
+    }
+
+    #[test]
+    fn evil_sealed_file_that_is_no_file_is_refused() {
+        assert_eq!(open_named(Path::new("/dev/null"), false).unwrap_err().code(), "INPUT_UNFIT");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use sealed_artifact::sealed_file::{Current, Directory, HEADER, Region, Slot, Slo
 use tempfile::NamedTempFile;
 
 use super::blob::{Blob, open_named};
-use super::{Carrier, Finished, Opened, digest};
+use super::{Carrier, Finished, Opened, digest, require_length};
 use crate::error::Failure;
 use crate::files;
 
@@ -67,18 +67,9 @@ impl SealedFile {
         Ok(Blob { file, path: self.path.clone(), offset: region.offset, length: region.length, stated: None })
     }
 
-    pub(super) fn tag_table(&self, index: usize, cap: u64) -> Result<Vec<u8>, Failure> {
+    pub(super) fn tag_table(&self, index: usize, length: u64) -> Result<Vec<u8>, Failure> {
         let region = region(&self.current.directory.tags, index)?;
-        // GUARD: sealed-file-tags-cap -> evil_oversized_tag_region_is_refused
-        if region.length > cap {
-            let error = ArtifactError::LimitExceeded {
-                what: "size of a tag table",
-                minimum: 0,
-                maximum: cap,
-                found: region.length,
-            };
-            return Err(Failure::Artifact(error));
-        }
+        require_length("tag table", index, length, region.length)?;
         self.read(region)
     }
 

@@ -13,7 +13,7 @@ use sealed_artifact::oci::{
 use tempfile::NamedTempFile;
 
 use super::blob::{Blob, open_below};
-use super::{Carrier, Finished, Opened};
+use super::{Carrier, Finished, Opened, require_length};
 use crate::error::Failure;
 use crate::files;
 
@@ -73,9 +73,12 @@ impl Layout {
         Ok(Blob { file, path, offset: 0, length, stated: Some(stated) })
     }
 
-    pub(super) fn tag_table(&self, index: usize, cap: u64) -> Result<Vec<u8>, Failure> {
+    pub(super) fn tag_table(&self, index: usize, length: u64) -> Result<Vec<u8>, Failure> {
         let path = self.blobs(index)?.tags.digest.layout_path();
-        read_below(&self.directory, &self.root, &path, cap)
+        let file = open_below(&self.directory, &self.root, &path, false)?;
+        let found = file.metadata().map_err(Failure::file("look at", self.root.join(&path)))?.len();
+        require_length("tag table", index, length, found)?;
+        read_below(&self.directory, &self.root, &path, length)
     }
 
     pub(super) fn add_grant(&mut self, grant: &[u8]) -> Result<(), Failure> {
@@ -236,4 +239,19 @@ fn write_signature(
     write_blob(root, EMPTY_BLOB)?;
     write_blob(root, &referrer.bytes)?;
     Ok(referrer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evil_oversized_index_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(INDEX), [b' '; 65]).unwrap();
+        let open = File::open(directory.path()).unwrap();
+        let error = read_below(&open, directory.path(), INDEX, 64).unwrap_err();
+        assert_eq!(error.code(), "LIMIT_EXCEEDED");
+        assert_eq!(read_below(&open, directory.path(), INDEX, 65).unwrap().len(), 65);
+    }
 }

@@ -67,6 +67,7 @@ pub fn play(
     let flip = tamper::FlippedBit::flip(store)?;
     let said = scene.unseal(innerkeep, chip, store);
     flip.restore()?;
-    judge("a flipped ciphertext bit", said?, DAMAGED, "SEGMENT_AUTH_FAILED")?;
+    let code = if scene.path == "key-release" { "SEGMENT_AUTH_FAILED" } else { "CHIP_SEGMENT_AUTH" };
+    judge("a flipped ciphertext bit", said?, DAMAGED, code)?;
     Ok(Value::Array(refused))
 }
