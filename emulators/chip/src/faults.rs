@@ -52,7 +52,17 @@ pub(crate) enum Kind {
 impl Kind {
     /// Whether the event belongs to a command, so that `command` can select it.
     fn takes_command(self) -> bool {
-        !matches!(self, Self::PufNoise | Self::HoldAfterUnmap | Self::WriteAfterUnmap)
+        !matches!(
+            self,
+            Self::PufNoise
+                | Self::HoldAfterUnmap
+                | Self::WriteAfterUnmap
+                | Self::WrongChain
+                | Self::WrongStaticKey
+                | Self::DowngradeSuite
+                | Self::LiePath
+                | Self::WrongSignature
+        )
     }
 }
 

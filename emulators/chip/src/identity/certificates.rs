@@ -15,6 +15,8 @@ use chip_client::abi::identity_const::{
     X_WING_PUBLIC_LEN,
 };
 
+use sealed_artifact::names::EnvironmentTag;
+
 use super::Keys;
 
 const ECDSA_WITH_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
@@ -195,6 +197,9 @@ fn leaf(certificate: &Certificate, expectation: LeafExpectation<'_>) -> Result<(
         serde_json::from_slice(bytes).map_err(|_json| refuse("the chip extension is malformed"))?;
     if serde_json::to_vec(&found).ok().as_deref() != Some(bytes) {
         return Err(refuse("the chip extension is not canonical"));
+    }
+    if EnvironmentTag::parse(&found.model).is_err() {
+        return Err(refuse("the model's name has another form than an environment's"));
     }
     if found != ChipExtension::of(keys, expectation.environment, &found.model) {
         return Err(refuse("the chip extension says something else than the chip"));

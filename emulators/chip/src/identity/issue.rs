@@ -68,7 +68,7 @@ impl Maker {
 
     /// The leaf of a chip.
     pub(crate) fn certify(&self, keys: &Keys, environment: &str) -> Result<Vec<u8>, IssueFailed> {
-        let extension = ChipExtension::of(keys, environment, "innerkeep emulated chip");
+        let extension = ChipExtension::of(keys, environment, "innerkeep-emulated-chip");
         let extension = serde_json::to_vec(&extension).map_err(|_json| IssueFailed)?;
         let name = format!("CN={}", hex::encode(keys.id()));
         let subject = Subject { name: &name, issuer: &self.model_name, role: Role::Chip(extension) };
