@@ -27,6 +27,7 @@ pub(crate) fn from_file(file: &[u8]) -> Result<Carried, ArtifactError> {
         Ok::<_, ArtifactError>(cut(file, region))
     })?;
     let directory = found.directory;
+    directory.require_payloads(&Core::parse(&cut(file, directory.core))?)?;
     let all = |regions: &[Region]| regions.iter().map(|region| cut(file, *region)).collect();
     Ok(Carried {
         core: cut(file, directory.core),

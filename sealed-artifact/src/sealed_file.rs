@@ -5,7 +5,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::core::MAXIMUM_CORE;
+use crate::core::{Core, MAXIMUM_CORE};
 use crate::error::{ArtifactError, Found, length, limit};
 use crate::grant::{MAXIMUM_GRANT, MAXIMUM_GRANTS};
 use crate::json::Value;
@@ -149,6 +149,21 @@ impl Directory {
     fn regions(&self) -> impl Iterator<Item = &Region> {
         let single = std::iter::once(&self.core).chain(&self.signature);
         single.chain(&self.grants).chain(&self.payloads).chain(&self.tags)
+    }
+
+    /// Refuses a directory with fewer payloads than `core` has; further ones are not looked at.
+    ///
+    /// # Errors
+    /// `CARRIER_CORRUPT`.
+    pub fn require_payloads(&self, core: &Core) -> Result<(), ArtifactError> {
+        // GUARD: directory-payloads -> evil_directory_with_fewer_payloads_is_refused
+        if self.payloads.len() < core.payloads().len() {
+            return Err(ArtifactError::CarrierCorrupt {
+                expected: "a region for each payload of the core",
+                found: Found::value(format_args!("{} regions", self.payloads.len())),
+            });
+        }
+        Ok(())
     }
 
     /// Refuses regions that leave the file, touch the slots or the directory, overlap, or payloads that are not aligned.

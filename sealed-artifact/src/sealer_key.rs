@@ -169,6 +169,10 @@ fn decode_pem(pem: &str, label: &'static str) -> Result<Zeroizing<Vec<u8>>, Arti
         .and_then(|rest| rest.strip_suffix(label))
         .and_then(|rest| rest.strip_suffix("-----END "))
         .ok_or_else(malformed)?;
-    let body: Zeroizing<String> = Zeroizing::new(body.chars().filter(|c| !c.is_ascii_whitespace()).collect());
-    BASE64.decode(body.as_bytes()).map(Zeroizing::new).map_err(|_| malformed())
+    // Enough room from the start: growing would leave copies behind.
+    let mut compact = Zeroizing::new(String::with_capacity(body.len()));
+    body.chars()
+        .filter(|character| !character.is_ascii_whitespace())
+        .for_each(|character| compact.push(character));
+    BASE64.decode(compact.as_bytes()).map(Zeroizing::new).map_err(|_| malformed())
 }

@@ -107,6 +107,14 @@ fn evil_unaligned_payload_is_refused() {
 }
 
 #[test]
+fn evil_directory_with_fewer_payloads_is_refused() {
+    let core = artifact().core;
+    assert_eq!(code(directory().require_payloads(&core)), "accepted");
+    let fewer = Directory::plan(700, &[100, 0], &[16, 16], None, &[]);
+    assert_eq!(code(fewer.require_payloads(&core)), "CARRIER_CORRUPT");
+}
+
+#[test]
 fn evil_directory_above_its_limit_is_not_read() {
     let mut slot = Slot::new(1, HEADER, b"");
     slot.directory.length = MAXIMUM_DIRECTORY + 1;

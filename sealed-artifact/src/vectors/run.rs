@@ -163,7 +163,9 @@ fn open_aws_lc(
     released: &mut Sha256,
 ) -> Result<(), ArtifactError> {
     let unlocked = core.unlock(key)?;
-    for (index, (blob, tags)) in (0..).zip(carried.payloads.iter().zip(&carried.tags)) {
+    for (index, (blob, tags)) in
+        (0..).zip(carried.payloads.iter().zip(&carried.tags).take(core.payloads().len()))
+    {
         let opener = unlocked.opener(PayloadIndex::new(index), tags)?;
         opener.require_blob_length(crate::error::length(blob))?;
         let mut progress = opener.progress();

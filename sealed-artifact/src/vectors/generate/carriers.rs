@@ -112,6 +112,19 @@ fn files(set: &mut Set, fixture: &str, artifact: &Artifact, grant: &[u8]) {
     );
     let shorter = with_directory(&file, |directory| directory.payloads[0].length -= 1);
     set.vector("file-payload-shorter", on("a payload cut by the directory", "LENGTH_MISMATCH", &shorter));
+    let fewer = with_directory(&file, |directory| {
+        directory.payloads.pop();
+        directory.tags.pop();
+    });
+    set.vector("file-fewer-payloads", on("fewer payloads than in the core", "CARRIER_CORRUPT", &fewer));
+    let more = with_directory(&file, |directory| {
+        directory.payloads.push(Region { length: 0, offset: 8_192 });
+        directory.tags.push(Region { length: 0, offset: 8_192 });
+    });
+    set.vector(
+        "success-file-further-payloads",
+        on("a directory with more payloads than the core", "success", &more),
+    );
     let stale = Slot::new(9, 8_192, b"{}").encode();
     let mut broken = file.clone();
     broken[4_096..8_192].copy_from_slice(&stale);
