@@ -17,6 +17,9 @@ use crate::error::{ChainError, ChipError};
 pub use authority::{Authority, PrivateKey};
 pub use certificate::{certificate_from_pem_or_der, certificate_to_pem};
 
+#[cfg(test)]
+pub(crate) use authority::spki_of_point;
+
 use certificate::{Certificate, Role};
 use extension::ChipExtension;
 

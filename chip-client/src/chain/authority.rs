@@ -53,6 +53,11 @@ impl PrivateKey {
         Zeroizing::new(pem::encode_string(KEY_LABEL, LineEnding::LF, &self.0).unwrap_or_default())
     }
 
+    #[cfg(test)]
+    pub(super) fn pair_for_tests(&self) -> EcdsaKeyPair {
+        self.pair().unwrap()
+    }
+
     fn generate() -> Result<Self, ChainError> {
         let pair = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING)
             .map_err(|_| unissuable("no key could be generated"))?;
@@ -197,8 +202,13 @@ fn new_key() -> Result<(PrivateKey, EcdsaKeyPair), ChainError> {
     Ok((key, pair))
 }
 
-pub(super) fn spki(pair: &EcdsaKeyPair) -> Vec<u8> {
-    [SPKI_PREFIX.as_slice(), pair.public_key().as_ref()].concat()
+fn spki(pair: &EcdsaKeyPair) -> Vec<u8> {
+    spki_of_point(pair.public_key().as_ref())
+}
+
+/// SubjectPublicKeyInfo of a P-384 point.
+pub(crate) fn spki_of_point(point: &[u8]) -> Vec<u8> {
+    [SPKI_PREFIX.as_slice(), point].concat()
 }
 
 pub(super) fn issue(

@@ -77,6 +77,7 @@ pub struct Driver {
     queues: [Queue; 2],
     cap: Cap,
     up: bool,
+    looks: u64,
     options: DriverOptions,
     mapper: DmaMapper,
     backing: Arc<dyn DeviceBacking>,
@@ -103,6 +104,7 @@ impl Driver {
             queues: [control, bulk],
             cap: found.cap,
             up: false,
+            looks: 0,
             options,
             mapper,
             backing,
@@ -145,6 +147,11 @@ impl Driver {
     /// Whether a bring-up is needed before the next command.
     pub fn is_down(&self) -> bool {
         !self.up
+    }
+
+    /// How often a completion ring was looked at since the driver was opened.
+    pub fn ring_looks(&self) -> u64 {
+        self.looks
     }
 
     /// Where rings and command buffers lie.

@@ -86,17 +86,14 @@ impl Driver {
 
     /// Reads an entry if it is new. Each byte is fetched once, the phase in one load with what was written before it.
     fn fetch(&mut self, queue: u16, offset: usize) -> Result<Option<Completion>, ChipError> {
+        self.looks = self.looks.saturating_add(1);
         let mut bytes = [0; COMPLETION_LEN];
-        let (head, tail) = bytes.split_at_mut(HEAD_LEN);
-        head.copy_from_slice(&self.arena.load_u64(offset)?.to_le_bytes());
-        let phase_only = {
-            let mut entry = [0; COMPLETION_LEN];
-            entry[..HEAD_LEN].copy_from_slice(head);
-            Completion::parse(&entry)
-        };
-        if !self.queue_mut(queue)?.is_new(&phase_only) {
+        let head = self.arena.load_u64(offset)?.to_le_bytes();
+        bytes.iter_mut().zip(head).for_each(|(to, from)| *to = from);
+        if !self.queue_mut(queue)?.is_new(&Completion::parse(&bytes)) {
             return Ok(None);
         }
+        let (_, tail) = bytes.split_at_mut(HEAD_LEN);
         self.arena.copy_out(offset + HEAD_LEN, tail)?;
         Ok(Some(Completion::parse(&bytes)))
     }

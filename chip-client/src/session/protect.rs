@@ -38,6 +38,11 @@ impl Protection {
         Self { keys, sequence: [0; 2] }
     }
 
+    #[cfg(test)]
+    pub(super) fn set_sequence(&mut self, last: u64) {
+        self.sequence = [last; 2];
+    }
+
     /// The input as it is sent: ciphertext and tag.
     fn seal(&self, queue: u16, sequence: u64, entry: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, ChipError> {
         let aad = [LABEL_SUBMISSION_AAD, entry].concat();
