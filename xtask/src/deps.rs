@@ -23,6 +23,7 @@ const TABLE: &[(&str, May)] = &[
     ("chip-client", May::Use(&["protected-memory", "sealed-artifact"])),
     ("cli", May::Use(&["chip-client", "protected-memory", "sealed-artifact"])),
     ("chip-emulator", May::Use(&["chip-client", "sealed-artifact"])),
+    ("evidence", May::Use(&[])),
     ("tests", May::UseAnything),
     ("xtask", May::Use(&[])),
 ];
@@ -30,7 +31,6 @@ const TABLE: &[(&str, May)] = &[
 /// Rows of the design that no crate fills yet.
 const FUTURE: &[&str] = &[
     "protocol",
-    "evidence",
     "initdata",
     "policy-engine",
     "attestation-agent",
@@ -74,7 +74,8 @@ pub fn run(workspace: &Workspace, _arguments: &Arguments) -> anyhow::Result<()> 
     if !problems.is_empty() {
         bail!("dependency rules are broken:\n  {}", problems.join("\n  "));
     }
-    println!("dependency table holds for {} crates; still to come: {}", TABLE.len(), FUTURE.join(", "));
+    let count = metadata.workspace_packages().len();
+    println!("dependency table holds for {count} crates; still to come: {}", FUTURE.join(", "));
     Ok(())
 }
 
