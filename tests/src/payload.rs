@@ -57,7 +57,10 @@ impl Payload {
     /// `count` windows of 32 bytes: the payload is cut into as many pieces, and one window lies in each at random. Whoever copied a
     /// whole piece, and 31 bytes on either side, copied a window.
     pub fn windows(&self, random: &mut Random, count: usize) -> Vec<[u8; 32]> {
-        let piece = self.bytes.len() / count.max(1);
+        if count == 0 {
+            return Vec::new();
+        }
+        let piece = self.bytes.len() / count;
         assert!(piece >= 32, "expected pieces of at least 32 bytes, found {piece}");
         (0..count)
             .map(|index| {

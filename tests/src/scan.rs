@@ -68,14 +68,13 @@ impl Needles {
         let mut buffer = vec![0; self.longest + CHUNK];
         let (mut kept, mut position, mut read) = (0, 0_u64, 0_u64);
         while read < limit {
-            // Data behind a hole: go there. Devices and file systems without holes answer otherwise and are read through.
-            if let Ok(data) = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(position)) {
-                if data > position {
-                    kept = 0;
-                    position = data;
-                }
-            } else if file.metadata()?.is_file() && position >= file.metadata()?.len() {
-                break;
+            match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(position)) {
+                // Data behind a hole: go there.
+                Ok(data) if data > position => (kept, position) = (0, data),
+                // Nothing but a hole up to the end, or the end.
+                Err(rustix::io::Errno::NXIO) => break,
+                // Data here; or a device or file system that knows of no holes and is read through.
+                _ => {}
             }
             file.seek(SeekFrom::Start(position))?;
             let count = file.read(&mut buffer[kept..])?;

@@ -144,6 +144,9 @@ pub struct UnsealSpec {
 impl Default for UnsealSpec {
     fn default() -> Self {
         let mut insecure = vec!["--insecure-no-tee", "--insecure-no-evidence"];
+        if std::env::var_os("IK_LOOSE").is_some() {
+            insecure.push("--insecure-emulated-dma");
+        }
         if swap_is_on() {
             insecure.push("--insecure-swap");
         }
@@ -163,7 +166,7 @@ impl UnsealSpec {
     /// Over a data path, with the insecure flag that it needs outside a TEE.
     pub fn by(path: &'static str) -> Self {
         let mut spec = Self { path, ..Self::default() };
-        if path == "dma-direct" {
+        if path == "dma-direct" && std::env::var_os("IK_LOOSE").is_none() {
             spec.insecure.push("--insecure-emulated-dma");
         }
         spec
@@ -300,7 +303,7 @@ impl Scene {
     pub fn misbehave(&mut self, plan: &str) {
         let plan = self.work.write("faults.toml", plan);
         let mut arguments: Vec<OsString> = Emulator::INSECURE.map(OsString::from).into();
-        arguments.extend(args!["--faults", &plan]);
+        arguments.extend(args!["--fault-plan", &plan]);
         self.restart_chip(&arguments);
     }
 
@@ -509,6 +512,14 @@ impl Scene {
             assert_no_plaintext(&Needles::new(&artifact.needles), self.work.path(), &apart);
         }
     }
+}
+
+/// The content key in a key file, raw and in hex.
+pub fn content_key(file: &Path) -> Vec<Vec<u8>> {
+    let text = std::fs::read_to_string(file).expect("read a content key file");
+    let hex =
+        text.lines().find_map(|line| line.strip_prefix("key ")).expect("a line with the key").to_owned();
+    vec![hex::decode(&hex).expect("a key in hex"), hex.into_bytes()]
 }
 
 /// Windows of what was sealed.

@@ -1,5 +1,7 @@
 //! The README's first command, as it is typed: the demo ends well only if the model landed whole and every attack was refused.
 
+#![expect(clippy::expect_used, reason = "tests")]
+
 use std::path::Path;
 use std::process::Command;
 

@@ -1,6 +1,8 @@
 //! What a thief, a registry or a mirror can do to stored bytes. Each attack goes through the real commands, and each test asserts the exit
 //! status, the code, that the consumer never ran and that nothing appeared.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -35,6 +37,18 @@ impl Theft {
         let copy = Layout::at(&self.artifact.reference).copy(&self.scene.work.join(name));
         alter(&copy);
         self.artifact.at(copy.path())
+    }
+
+    /// An artifact whose core was altered, with a key file that names the altered core: what a holder of the key can write.
+    fn with_key_for(&self, altered: Artifact) -> Artifact {
+        let core = Layout::at(&altered.reference).core_digest();
+        let text = std::fs::read_to_string(&self.artifact.key).unwrap();
+        let text = text.replace(&self.artifact.core, &core);
+        let key = self
+            .scene
+            .work
+            .write(Path::new(altered.reference.file_name().unwrap()).with_extension("key"), text);
+        Artifact { core, key, ..altered }
     }
 
     #[track_caller]
@@ -237,6 +251,7 @@ fn evil_thief_key_guess_with_an_altered_commitment() {
         copy.alter_core(|core| core["payloads"][0]["commitment"] = json!("1".repeat(64)));
         copy.drop_manifests(GRANT);
     });
+    let altered = theft.with_key_for(altered);
     let policy = theft.scene.policy("again.toml", ENVIRONMENT, "any", 5);
     let arguments = theft.scene.grant_arguments(&altered, &policy, &args!["--allow-weak-policy"]);
     theft.scene.innerkeep.attempt(&arguments).assert_refused(DAMAGED, "COMMITMENT_MISMATCH");
@@ -323,11 +338,12 @@ fn evil_registry_oversize_objects() {
         DAMAGED,
         "LIMIT_EXCEEDED",
     );
+    // Anybody can put objects beside an artifact: what is not a grant is passed over.
     theft.refused(
         "grant",
         |copy| pad(&copy.blob_path(&copy.manifest(GRANT)["layers"][0]), 131_073),
-        DAMAGED,
-        "LIMIT_EXCEEDED",
+        REFUSED,
+        "NO_GRANT_FOR_CHIP",
     );
     // Huge without a byte on disk: no allocation may follow the length.
     let sparse =
@@ -342,8 +358,8 @@ fn evil_registry_oversize_objects() {
     theft.refused(
         "sparse-grant",
         |copy| sparse(&copy.blob_path(&copy.manifest(GRANT)["layers"][0])),
-        DAMAGED,
-        "LIMIT_EXCEEDED",
+        REFUSED,
+        "NO_GRANT_FOR_CHIP",
     );
 }
 
@@ -376,7 +392,7 @@ fn evil_registry_broken_index_and_manifest() {
             manifest["layers"].as_array_mut().unwrap().pop();
         });
     };
-    theft.refused("layers", layers, DAMAGED, "CARRIER_CORRUPT");
+    theft.refused("layers", layers, DAMAGED, "MALFORMED");
 }
 
 #[test]
@@ -539,7 +555,7 @@ fn evil_thief_other_grant() {
         copy.drop_manifests(GRANT);
         copy.adopt_grants(&Layout::at(&other.reference));
     });
-    theft.scene.assert_refused(&foreign, &UnsealSpec::default(), DAMAGED, "GRANT_WRONG_OBJECT");
+    theft.scene.assert_refused(&foreign, &UnsealSpec::default(), REFUSED, "NO_GRANT_FOR_CHIP");
     // Made to name this core: the chip computes the context from what it was given.
     let core = theft.artifact.core.clone();
     let renamed = theft.altered("renamed", |copy| {
@@ -551,12 +567,12 @@ fn evil_thief_other_grant() {
     // Another epoch, another object type, another suite.
     let epoch = theft
         .altered("epoch", |copy| copy.alter_grant(0, |grant| grant["recipient"]["key_epoch"] = json!(2)));
-    theft.scene.assert_refused(&epoch, &UnsealSpec::default(), DAMAGED, "GRANT_WRONG_RECIPIENT");
+    theft.scene.assert_refused(&epoch, &UnsealSpec::default(), REFUSED, "NO_GRANT_FOR_CHIP");
     let object =
         theft.altered("object", |copy| copy.alter_grant(0, |grant| grant["object"] = json!("secret")));
-    theft.scene.assert_refused(&object, &UnsealSpec::default(), DAMAGED, "GRANT_WRONG_OBJECT");
+    theft.scene.assert_refused(&object, &UnsealSpec::default(), REFUSED, "NO_GRANT_FOR_CHIP");
     let kind = theft.altered("kind", |copy| copy.alter_grant(0, |grant| grant["kind"] = json!("kbs")));
-    theft.scene.assert_refused(&kind, &UnsealSpec::default(), DAMAGED, "GRANT_KIND_UNKNOWN");
+    theft.scene.assert_refused(&kind, &UnsealSpec::default(), REFUSED, "NO_GRANT_FOR_CHIP");
     for (name, member, length) in [("enc", "enc", 40), ("wrapped", "wrapped", 20)] {
         let flipped = theft.altered(name, |copy| {
             copy.alter_grant(0, |grant| {
@@ -592,7 +608,7 @@ fn evil_holder_forgery_is_stopped_by_the_payload_digest() {
         copy.alter_core(|core| core["payloads"][0]["blake3"] = json!("3".repeat(64)));
         copy.drop_manifests(GRANT);
     });
-    let altered = Artifact { core: Layout::at(&altered.reference).core_digest(), ..altered };
+    let altered = theft.with_key_for(altered);
     theft.scene.grant_usual(&altered);
     let pin = Pin::Core(altered.core.clone());
     for (path, code) in PATHS.into_iter().zip([
@@ -658,7 +674,6 @@ fn evil_registry_damaged_sealed_files() {
         file.replace_directory(&directory);
     };
     refused("unknown", &unknown, "MALFORMED");
-    refused("oversize", &|file| file.replace_directory_bytes(&vec![b' '; (1 << 20) + 1]), "LIMIT_EXCEEDED");
     refused(
         "length",
         &|file| {
@@ -668,6 +683,13 @@ fn evil_registry_damaged_sealed_files() {
         },
         "LENGTH_MISMATCH",
     );
+    // A directory that is none makes its slot invalid: the older directory, without the grant, is what is left.
+    let path = scene.work.join("oversize.sealed");
+    std::fs::copy(&artifact.reference, &path).unwrap();
+    let mut file = SealedFile::read(&path);
+    file.replace_directory_bytes(&vec![b' '; (1 << 20) + 1]);
+    file.write();
+    scene.assert_refused(&artifact.at(&path), &UnsealSpec::default(), REFUSED, "NO_GRANT_FOR_CHIP");
     // The newest slot torn: the older directory, without the grant, is what is left.
     let path = scene.work.join("torn.sealed");
     std::fs::copy(&artifact.reference, &path).unwrap();

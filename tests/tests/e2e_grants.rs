@@ -9,7 +9,7 @@ use tests::payload::Payload;
 use tests::scene::{Artifact, Carrier, ENVIRONMENT, Scene, SealSpec, UnsealSpec};
 use tests::sealed::SealedFile;
 use tests::trace::{Mark, Trace};
-use tests::{DAMAGED, REFUSED, UNFIT};
+use tests::{DAMAGED, REFUSED, UNFIT, USAGE};
 
 /// Size, time and inode of every blob but those of grants, and the digests of core and signature.
 fn fixed(layout: &Layout) -> (Vec<(std::path::PathBuf, Mark)>, String, serde_json::Value) {
@@ -150,7 +150,7 @@ fn a_grant_that_is_not_there_cannot_be_removed() {
         &artifact.reference,
         format!("sha256:{}", "0".repeat(64))
     ]);
-    said.assert_refused(DAMAGED, "NOT_FOUND");
+    said.assert_refused(USAGE, "USAGE");
     before.assert_unchanged(&artifact.reference, &[]);
 }
 
@@ -264,6 +264,11 @@ fn evil_holder_key_of_another_artifact_gives_no_grant() {
     let two = scene.seal("two", &[&input], &SealSpec::default());
     let policy = scene.policy("policy.toml", ENVIRONMENT, "any", 5);
     let mixed = Artifact { key: two.key.clone(), ..one.clone() };
+    let arguments = scene.grant_arguments(&mixed, &policy, &args!["--allow-weak-policy"]);
+    grant_is_refused(&scene, &one, &arguments, DAMAGED, "INPUT_UNFIT");
+    // The key file can be edited to name the core; the key itself then does not fit.
+    let text = std::fs::read_to_string(&two.key).unwrap().replace(&two.core, &one.core);
+    let mixed = Artifact { key: scene.work.write("mixed.key", text), ..one.clone() };
     let arguments = scene.grant_arguments(&mixed, &policy, &args!["--allow-weak-policy"]);
     grant_is_refused(&scene, &one, &arguments, DAMAGED, "COMMITMENT_MISMATCH");
 }

@@ -74,7 +74,7 @@ fn sealing_twice_repeats_no_key_and_no_nonce() {
 fn killed_seal_changed_input_and_sealed_again_repeats_no_key_and_no_nonce() {
     let scene = Scene::start();
     // Larger, so that a kill finds it at work; the first half stays the same in both versions of the input.
-    let first = Payload::random(301, 24 << 20);
+    let first = Payload::random(301, 12 << 20);
     let mut changed = first.bytes().to_vec();
     let half = changed.len() / 2;
     changed.truncate(half);
@@ -83,7 +83,7 @@ fn killed_seal_changed_input_and_sealed_again_repeats_no_key_and_no_nonce() {
     let mut random = Random::new(303);
     for (carrier, kind) in [(Carrier::Layout, "l"), (Carrier::File, "f")] {
         let (mut interrupted, mut partial) = (0, 0);
-        for round in 0..12 {
+        for round in 0..8 {
             let name = format!("{kind}{round}");
             let input = scene.input("model.bin", &first);
             let spec = SealSpec { carrier, more: args!["--threads", "1"], ..SealSpec::default() };
@@ -155,8 +155,8 @@ fn killed_seal_changed_input_and_sealed_again_repeats_no_key_and_no_nonce() {
             }
         }
         assert!(
-            interrupted >= 4 && partial >= 2,
-            "of 12 seals {interrupted} were interrupted, {partial} left ciphertext"
+            interrupted >= 3 && partial >= 2,
+            "of 8 seals {interrupted} were interrupted, {partial} left ciphertext"
         );
     }
 }
@@ -195,7 +195,7 @@ fn what_cannot_be_sealed_leaves_nothing() {
     refused(&seal(&[&scene.work.join("input")], &usual), DAMAGED, "INPUT_UNFIT");
     refused(&seal(&[&scene.work.join("nowhere")], &usual), IO, "FILE");
     refused(&seal(&[&input, &input], &usual), DAMAGED, "MALFORMED");
-    let family = SealSpec { family: "-acme".into(), ..usual.clone() };
+    let family = SealSpec { family: " acme".into(), ..usual.clone() };
     refused(&seal(&[&input], &family), DAMAGED, "MALFORMED");
     let environment = SealSpec { environment: "a b".into(), ..usual.clone() };
     refused(&seal(&[&input], &environment), DAMAGED, "MALFORMED");
@@ -215,7 +215,11 @@ fn a_second_artifact_in_a_layout_leaves_the_first_as_it_is() {
     let before = Trace::of(&scene.work.join("store/blobs"), &[]);
     let second = scene.seal("store:v2", &[&two], &SealSpec::default());
     let after = Trace::of(&scene.work.join("store/blobs"), &[]);
-    for (path, mark) in before.files() {
+    // Their common blob, the empty configuration of signatures, may be written twice.
+    let empty = scene
+        .work
+        .join("store/blobs/sha256/44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
+    for (path, mark) in before.files().iter().filter(|(path, _)| **path != empty) {
         assert_eq!(after.files().get(path), Some(mark), "{}", path.display());
     }
     for (artifact, payload) in [(&first, &payloads[0]), (&second, &payloads[1])] {

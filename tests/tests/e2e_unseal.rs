@@ -126,14 +126,14 @@ fn unseal_without_payload_digest() {
 fn unseal_with_small_and_large_segments_and_any_number_of_threads() {
     let scene = Scene::start();
     let payload = Payload::random(5, 9_000_000);
-    for size in ["65536", "1048576", "4194304"] {
-        for threads in ["1", "2", "5"] {
-            let name = format!("s{size}t{threads}");
-            let more = args!["--segment-size", size, "--threads", threads];
-            let artifact = scene.sealed(&name, &payload, &SealSpec { more, ..SealSpec::default() });
-            let more = args!["--threads", threads];
-            scene.assert_lands(&artifact, &UnsealSpec { more, ..UnsealSpec::default() }, &payload);
-        }
+    for (size, threads) in
+        [("65536", "1"), ("65536", "5"), ("1048576", "2"), ("4194304", "1"), ("4194304", "5")]
+    {
+        let more = args!["--segment-size", size, "--threads", threads];
+        let artifact =
+            scene.sealed(&format!("s{size}t{threads}"), &payload, &SealSpec { more, ..SealSpec::default() });
+        let more = args!["--threads", threads];
+        scene.assert_lands(&artifact, &UnsealSpec { more, ..UnsealSpec::default() }, &payload);
     }
 }
 
@@ -214,16 +214,31 @@ fn unseal_to_disk_only_when_asked_for_by_name() {
     let payload = Payload::random(9, 700_000);
     let artifact = scene.sealed("model", &payload, &SealSpec::default());
     let plain = scene.work.join("input/plain");
-    for path in PATHS {
-        let mut arguments = scene.unseal_options(&artifact, &UnsealSpec::by(path));
+    let to_disk = |spec: &UnsealSpec| {
+        let mut arguments = scene.unseal_options(&artifact, spec);
         arguments.extend(args!["--insecure-to-disk", &plain]);
-        let said = scene.innerkeep.attempt(&arguments);
-        assert_eq!(said.status, Some(0), "{said:?}");
-        assert_eq!(std::fs::read(&plain).unwrap(), payload.bytes(), "{path}");
-        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&plain).unwrap().permissions());
-        assert_eq!(mode & 0o077, 0, "others may read it");
-        std::fs::remove_file(&plain).unwrap();
-    }
+        scene.innerkeep.attempt(&arguments)
+    };
+    let said = to_disk(&UnsealSpec::default());
+    assert_eq!(said.status, Some(0), "{said:?}");
+    assert!(said.report()["insecure"].to_string().contains("to-disk"), "{said:?}");
+    assert_eq!(std::fs::read(&plain).unwrap(), payload.bytes());
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&plain).unwrap().permissions());
+    assert_eq!(mode & 0o077, 0, "others may read it");
+    // Never over something that is there.
+    let before = std::fs::metadata(&plain).unwrap().modified().unwrap();
+    to_disk(&UnsealSpec::default()).assert_refused(tests::IO, "FILE");
+    assert_eq!(std::fs::metadata(&plain).unwrap().modified().unwrap(), before);
+    std::fs::remove_file(&plain).unwrap();
+    // Only by the path and with the flag that are honest about it.
+    to_disk(&UnsealSpec::by("dma-sealed")).assert_refused(tests::USAGE, "USAGE");
+    to_disk(&UnsealSpec::default().without("--insecure-no-tee")).assert_refused(tests::USAGE, "USAGE");
+    assert!(!plain.exists());
+    // And a file that turns out wrong at its last byte does not stay.
+    let blob = Layout::at(&artifact.reference).payload(0);
+    tests::layout::flip(&blob, payload.bytes().len() - 1);
+    to_disk(&UnsealSpec::default()).assert_refused(tests::DAMAGED, "SEGMENT_AUTH_FAILED");
+    assert!(!plain.exists(), "something partial stayed");
     // Neither a command nor a file: a usage error.
     let said = scene.innerkeep.attempt(&scene.unseal_options(&artifact, &UnsealSpec::default()));
     assert_eq!(said.status, Some(tests::USAGE), "{said:?}");
@@ -246,7 +261,7 @@ fn unseal_reports_what_it_did_and_what_was_insecure() {
         assert!(report["seconds"].is_number() && report["gb_per_s"].is_number(), "{report}");
         assert!(["huge-2m", "base-4k"].contains(&report["pages"].as_str().unwrap()), "{report}");
         let insecure = report["insecure"].to_string();
-        for mode in ["no-tee", "no-evidence", "emulated-chip"] {
+        for mode in ["no-tee", "no-evidence"] {
             assert!(insecure.contains(mode), "expected {mode} in {insecure}");
         }
         assert_eq!(insecure.contains("emulated-dma"), path == "dma-direct", "{insecure}");

@@ -52,8 +52,8 @@ fn main() {
 
 /// The victims' root file system.
 struct Root {
-    /// The raw image that the writable directories are on.
-    image: Option<PathBuf>,
+    /// The raw image that the writable directories are on. It lies on a mount that nobody can reach any more.
+    image: Option<std::fs::File>,
 }
 
 impl Root {
@@ -64,7 +64,7 @@ impl Root {
         std::fs::create_dir(&root).expect("make a directory for the root");
         mount("kill-suite", &root, "tmpfs", MountFlags::empty(), Some(c"size=3g,mode=755"))
             .expect("mount the root");
-        for name in ["programs", "input", "proc", "dev", "old", "disk"]
+        for name in ["programs", "input", "proc", "dev", "old", "disk", "image"]
             .into_iter()
             .chain(inside(&WRITABLE))
             .chain(inside(&[ATTACH]))
@@ -108,7 +108,7 @@ impl Root {
         std::env::set_current_dir("/").expect("go to the root");
         unmount("/old", UnmountFlags::DETACH).expect("leave the host's file systems");
         let _ = std::fs::remove_dir("/old");
-        Self { image: image.map(|_| PathBuf::from("/disk.img")) }
+        Self { image }
     }
 
     /// Makes every mount but the writable directories and `/proc` read-only, for this process too.
@@ -145,10 +145,11 @@ impl Root {
         if let Some(image) = &self.image {
             // What was deleted is still there: the control's windows are, the payload's are not.
             let control = stage.control_needles();
-            let (hit, bytes) = control.in_file(image, u64::MAX).expect("search the image");
+            let image = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(image)));
+            let (hit, bytes) = control.in_file(&image, u64::MAX).expect("search the image");
             println!("control in the raw image: {hit:?} in {bytes} bytes");
             assert!(hit.is_some(), "the deleted control is not found in the raw image: {controls}");
-            search(image);
+            search(&image);
         } else {
             println!(
                 "no raw image: not root of this machine, loop devices cannot be used; files were searched"
@@ -181,19 +182,23 @@ fn bind_device(device: &Path, root: &Path) {
 }
 
 /// The file system of the writable directories: ext4 in an image where loop devices can be had, else tmpfs.
-fn make_disk(root: &Path) -> Option<PathBuf> {
+fn make_disk(root: &Path) -> Option<std::fs::File> {
     let disk = root.join("disk");
     if !has_loop_devices() {
         mount("kill-suite", &disk, "tmpfs", MountFlags::empty(), Some(c"size=1g,mode=755"))
             .expect("mount the disk");
         return None;
     }
-    let image = root.join("disk.img");
+    mount("kill-suite", root.join("image"), "tmpfs", MountFlags::empty(), Some(c"size=2g,mode=700"))
+        .expect("mount a place");
+    let image = root.join("image/disk");
     std::fs::File::create(&image).and_then(|file| file.set_len(IMAGE_BYTES)).expect("make the image");
     run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image));
     run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&disk));
+    let file = std::fs::File::open(&image).expect("open the image");
+    unmount(root.join("image"), UnmountFlags::DETACH).expect("unmount the place");
     let _ = std::fs::remove_dir(disk.join("lost+found"));
-    Some(image)
+    Some(file)
 }
 
 /// Root of the machine, not only of a user namespace, with loop devices.
@@ -286,7 +291,7 @@ fn assert_only_allowed_writable(mounts: &[Mount]) {
 struct Stage {
     payload: Payload,
     control: Payload,
-    content_key: Vec<u8>,
+    content_key: Vec<Vec<u8>>,
     chip: std::cell::RefCell<Child>,
 }
 
@@ -341,7 +346,7 @@ impl Stage {
             "/input/policy.toml",
             "--allow-weak-policy"
         ]);
-        stage.content_key = std::fs::read("/input/reference.key").expect("read the content key");
+        stage.content_key = tests::scene::content_key(Path::new("/input/reference.key"));
         stage
     }
 
@@ -361,7 +366,7 @@ impl Stage {
     fn needles(&self, random: &mut Random) -> Needles {
         let mut needles: Vec<Vec<u8>> =
             self.payload.windows(random, WINDOWS).iter().map(|window| window.to_vec()).collect();
-        needles.push(self.content_key.clone());
+        needles.extend(self.content_key.iter().cloned());
         Needles::new(needles)
     }
 

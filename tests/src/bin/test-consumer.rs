@@ -90,7 +90,7 @@ fn attack(path: &Path) -> Value {
     note("enter the parent's mounts", tried(run(&["nsenter", "--target", &parent(), "--mount", "true"])));
     note("parent's memory", tried(File::open(format!("/proc/{}/mem", parent())).map(drop)));
     note("parent's environment", tried(File::open(format!("/proc/{}/environ", parent())).map(drop)));
-    note("parent's descriptors", tried(std::fs::read_dir(format!("/proc/{}/fd", parent())).map(drop)));
+    note("parent's descriptors", tried(any_descriptor(&format!("/proc/{}/fd", parent()))));
     let (size, sha256) = digest(path);
     json!({ "attempts": attempts, "size": size, "sha256": sha256 })
 }
@@ -99,6 +99,18 @@ fn run(command: &[&str]) -> std::io::Result<()> {
     let (program, arguments) = command.split_first().expect("a program");
     let output = std::process::Command::new(program).args(arguments).output()?;
     if output.status.success() { Ok(()) } else { Err(std::io::ErrorKind::PermissionDenied.into()) }
+}
+
+/// Opens any of the descriptors in a directory of `/proc`. That they exist is no secret to the same user; what they lead to is.
+fn any_descriptor(directory: &str) -> std::io::Result<()> {
+    let mut outcome = Err(std::io::ErrorKind::NotFound.into());
+    for entry in std::fs::read_dir(directory)? {
+        outcome = std::fs::read_link(entry?.path()).map(drop);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
 }
 
 fn parent() -> String {

@@ -25,8 +25,8 @@ use serde::{Deserialize, Serialize};
 use super::store::{self, Stored};
 use crate::counting;
 
-/// Bytes that a thread takes at a time where no segment says so.
-const PIECE: usize = 1 << 20;
+/// Bytes that a thread of the reference takes at a time: a huge page, as the product does.
+const PIECE: usize = 2 << 20;
 const LABEL: &str = "model";
 
 /// What to do with each piece of the source.
