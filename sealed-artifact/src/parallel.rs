@@ -50,14 +50,14 @@ pub fn open_slices(
     drive(
         threads,
         observer,
-        || windows.next(),
-        |(), (span, window)| {
+        |taken| windows.next(taken),
+        |_, (span, window)| {
             let source = part(ciphertext, &span);
             let verified = opener.open_into(span.segment, source, window)?;
             record(opener, &progress, verified, window)?;
             Ok(span.length)
         },
-        || (),
+        Taken::default,
     )?;
     finish(progress)
 }
@@ -81,14 +81,14 @@ pub fn open_reading<E: From<ArtifactError> + Send>(
     drive(
         threads,
         observer,
-        || windows.next(),
-        |(), (span, window)| -> Result<usize, E> {
+        |taken| windows.next(taken),
+        |_, (span, window)| -> Result<usize, E> {
             read(&span, window)?;
             let verified = opener.open_in_place(span.segment, window)?;
             record(opener, &progress, verified, window)?;
             Ok(span.length)
         },
-        || (),
+        Taken::default,
     )?;
     Ok(finish(progress)?)
 }
@@ -109,7 +109,7 @@ pub fn open_streaming<E: From<ArtifactError> + Send>(
     drive(
         threads,
         observer,
-        || spans.next(),
+        |_| spans.next(),
         |buffer: &mut Buffer, span| -> Result<usize, E> {
             let buffer = buffer.window(&span);
             read(&span, buffer)?;
@@ -138,7 +138,7 @@ pub fn seal_streaming<E: From<ArtifactError> + Send>(
     drive(
         threads,
         observer,
-        || spans.next(),
+        |_| spans.next(),
         |buffer: &mut Buffer, span| -> Result<usize, E> {
             let buffer = buffer.window(&span);
             read(&span, buffer)?;
@@ -167,12 +167,12 @@ pub fn seal_slices(
     drive(
         threads,
         observer,
-        || windows.next(),
-        |(), (span, window)| {
+        |taken| windows.next(taken),
+        |_, (span, window)| {
             sealer.seal_into(span.segment, part(plaintext, &span), window)?;
             Ok(span.length)
         },
-        || (),
+        Taken::default,
     )
 }
 
@@ -221,23 +221,51 @@ impl Spans {
     }
 }
 
+/// Bytes of memory that one thread takes at a time: a huge page, or one segment if that is larger.
+///
+/// Two threads that touch the same huge page for the first time wait for each other while the kernel clears it.
+const TAKE_BYTES: u64 = 2 << 20;
+
 /// Hands out disjoint windows of one slice with their spans.
 struct Windows<'a> {
-    spans: Spans,
-    rest: Mutex<&'a mut [u8]>,
+    layout: Layout,
+    left: Mutex<Taken<'a>>,
+}
+
+/// Segments `next` to `end` with their memory: what is left for all, or what one thread took.
+#[derive(Default)]
+struct Taken<'a> {
+    next: u32,
+    end: u32,
+    bytes: &'a mut [u8],
 }
 
 impl<'a> Windows<'a> {
-    fn new(layout: &Layout, slice: &'a mut [u8]) -> Self {
-        Self { spans: Spans::new(layout), rest: Mutex::new(slice) }
+    fn new(layout: &Layout, bytes: &'a mut [u8]) -> Self {
+        Self { layout: *layout, left: Mutex::new(Taken { next: 0, end: layout.segments(), bytes }) }
     }
 
-    fn next(&self) -> Option<(Span, &'a mut [u8])> {
-        let mut rest = lock(&self.rest);
-        let span = self.spans.next()?;
-        let (window, after) = std::mem::take(&mut *rest).split_at_mut_checked(span.length)?;
-        *rest = after;
-        Some((span, window))
+    /// The next window of what a thread took, which takes more when that is used up.
+    fn next(&self, taken: &mut Taken<'a>) -> Option<(Span, &'a mut [u8])> {
+        if taken.next == taken.end {
+            let count = u32::try_from(TAKE_BYTES / self.layout.segment_size().bytes()).unwrap_or(u32::MAX);
+            *taken = lock(&self.left).split_front(&self.layout, count.max(1))?;
+        }
+        let one = taken.split_front(&self.layout, 1)?;
+        Some((self.layout.span(SegmentIndex::new(one.next)).ok()?, one.bytes))
+    }
+}
+
+impl Taken<'_> {
+    /// Splits off the first `count` segments, or as many as there are; `None` when there are none.
+    fn split_front(&mut self, layout: &Layout, count: u32) -> Option<Self> {
+        let (next, end) = (self.next, self.next.saturating_add(count).min(self.end));
+        let first = layout.span(SegmentIndex::new(next)).ok()?;
+        let last = layout.span(SegmentIndex::new(end.checked_sub(1).filter(|last| *last >= next)?)).ok()?;
+        let length = usize::try_from(last.offset - first.offset).ok()?.checked_add(last.length)?;
+        let (bytes, rest) = std::mem::take(&mut self.bytes).split_at_mut_checked(length)?;
+        (self.next, self.bytes) = (end, rest);
+        Some(Self { next, end, bytes })
     }
 }
 
@@ -259,7 +287,7 @@ impl Buffer {
 fn drive<J, S, E: From<ArtifactError> + Send>(
     threads: NonZeroUsize,
     observer: &impl Observer,
-    next: impl Fn() -> Option<J> + Sync,
+    next: impl Fn(&mut S) -> Option<J> + Sync,
     job: impl Fn(&mut S, J) -> Result<usize, E> + Sync,
     scratch: impl Fn() -> S + Sync,
 ) -> Result<(), E> {
@@ -271,7 +299,7 @@ fn drive<J, S, E: From<ArtifactError> + Send>(
             let outcome = if observer.is_cancelled() {
                 Err(ArtifactError::Cancelled.into())
             } else {
-                let Some(item) = next() else { return };
+                let Some(item) = next(&mut scratch) else { return };
                 job(&mut scratch, item)
             };
             match outcome {

@@ -178,3 +178,35 @@ fn errors_of_the_source_come_back() {
     let failed = open_reading(&opener_of(&artifact), threads(1), |_, _| Ok(()), &mut [0; 100], &());
     assert!(matches!(failed, Err(Broken::Artifact)));
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    /// Two threads in any interleaving: every byte is handed out once, and no huge page to both.
+    #[test]
+    fn windows_are_disjoint_and_whole_and_share_no_huge_page(
+        size in 0usize..9_000_000,
+        doubled in 0u32..7,
+        turns in prop::collection::vec(any::<bool>(), 200),
+    ) {
+        let segment = crate::names::SegmentSize::parse(65_536 << doubled).unwrap();
+        let layout = Layout::new(PayloadIndex::new(0), u64::try_from(size).unwrap(), segment).unwrap();
+        let mut bytes = vec![0; size];
+        let windows = Windows::new(&layout, &mut bytes);
+        let mut taken = [Taken::default(), Taken::default()];
+        let mut owners = std::collections::BTreeMap::new();
+        let mut segments = 0;
+        for thread in turns.into_iter().map(usize::from).chain([0, 1].repeat(200)) {
+            let Some((span, window)) = windows.next(&mut taken[thread]) else { continue };
+            prop_assert_eq!(window.len(), span.length);
+            prop_assert!(window.iter().all(|byte| *byte == 0));
+            window.fill(1);
+            segments += 1;
+            if span.length > 0 {
+                let owner = owners.entry(span.offset / TAKE_BYTES).or_insert(thread);
+                prop_assert_eq!(*owner, thread);
+            }
+        }
+        prop_assert_eq!(segments, layout.segments());
+        prop_assert!(bytes.iter().all(|byte| *byte == 1));
+    }
+}
