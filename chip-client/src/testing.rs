@@ -65,8 +65,8 @@ pub(crate) struct Lies {
     pub(crate) fatal_at_command: Option<u32>,
     /// After the driver took a completion, its entry and its output are overwritten with this.
     pub(crate) rewrite_after_head: Option<u8>,
-    /// Unmapping memory of at least this length is not confirmed.
-    pub(crate) refuse_unmap_from: Option<u64>,
+    /// Unmapping memory of this length is not confirmed.
+    pub(crate) refuse_unmap_of: Option<u64>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -238,7 +238,7 @@ impl State {
         let base = queue_register(queue);
         let size = self.register(base + QREG_CQ_SIZE);
         let ring = self.rings[usize::from(queue)];
-        let phase = (ring.lap % 2 == 0) != posted.stale_phase;
+        let phase = ring.lap.is_multiple_of(2) != posted.stale_phase;
         let mut completion = posted.completion;
         completion.phase = phase.into();
         let bytes = completion.encode();
@@ -254,7 +254,7 @@ impl State {
         }
     }
 
-    fn rewrite(&mut self, queue: u16) {
+    fn rewrite(&self, queue: u16) {
         if let Some(byte) = self.lies.rewrite_after_head {
             let ring = self.rings[usize::from(queue)];
             let (iova, len) = ring.last_output;
@@ -296,7 +296,7 @@ impl DmaSpace for FakeDevice {
 
     fn unmap(&self, iova: Iova, len: u64) -> Result<(), ChipError> {
         let mut state = self.state();
-        if state.lies.refuse_unmap_from.is_some_and(|least| len >= least) {
+        if state.lies.refuse_unmap_of == Some(len) {
             return Err(DeviceError::Timeout { what: "unmap", after_ms: 0 }.into());
         }
         state.memory.unmap(iova.0, len);

@@ -1,5 +1,6 @@
 //! `dma-direct`: the chip writes plaintext into the landing file.
 
+use protected_memory::dma::DmaRegion;
 use protected_memory::landing::FillingFile;
 use sealed_artifact::layout::Layout;
 
@@ -32,26 +33,38 @@ impl Session<'_, Presented> {
     ) -> Result<(), ChipError> {
         self.inner.require_path("unsealing into private memory", DataPath::DmaDirect)?;
         let layout = job.layout(file.size())?;
-        let shape = Shape::new(layout.segment_size().as_usize(), self.inner.driver.bulk_depth(), false);
-        let mapper = self.inner.driver.mapper().clone();
+        self.inner.unseal_region(job, &layout, read, &file.dma_region(), progress)
+    }
+}
+
+impl Inner<'_> {
+    /// Unseals into memory that is mapped for the chip, and takes it back.
+    pub(super) fn unseal_region(
+        &mut self,
+        job: &UnsealJob<'_>,
+        layout: &Layout,
+        read: &mut ReadCiphertext<'_>,
+        region: &DmaRegion<'_>,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), ChipError> {
+        let shape = Shape::new(layout.segment_size().as_usize(), self.driver.bulk_depth(), false);
+        let mapper = self.driver.mapper().clone();
         let staging = Staging::allocate(&mapper, job.staging, shape, job.tag_table.len())?;
-        let region = file.dma_region();
         let mapping = match region.len() {
             0 => None,
-            _ => Some(mapper.map(&region, DmaAccess::ReadWrite)?),
+            _ => Some(mapper.map(region, DmaAccess::ReadWrite)?),
         };
-        let inner = &mut self.inner;
-        let run = register(inner, mapping.as_ref()).and_then(|()| {
-            let mut lanes = Lanes { inner, job, staging: &staging, shape };
-            run(&mut lanes, &layout, read, mapping.as_ref(), progress)
+        let run = register(self, mapping.as_ref()).and_then(|()| {
+            let mut lanes = Lanes { inner: self, job, staging: &staging, shape };
+            run(&mut lanes, layout, read, mapping.as_ref(), progress)
         });
         // On failure the controller stops first, so that nothing is written into memory that is given back.
-        let run = run.map_err(|e| self.inner.end(e));
+        let run = run.map_err(|e| self.end(e));
         let held = |source: ChipError| ChipError::from(DeviceError::KeepsMemory { source: Box::new(source) });
         let released = mapping.map_or(Ok(()), DmaMapping::unmap).map_err(held);
         run?;
         // GUARD: direct-unmap-confirmed -> evil_device_does_not_confirm_the_unmap
-        released.map_err(|e| self.inner.end(e))?;
+        released.map_err(|e| self.end(e))?;
         staging.release()
     }
 }

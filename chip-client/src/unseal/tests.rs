@@ -1,7 +1,9 @@
 //! Jobs against a chip whose shared memory is rewritten on the way.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
+use protected_memory::dma::{DmaBuffer, Private};
 use sealed_artifact::grant::GrantSuite;
 use sealed_artifact::names::{Counter, EnvironmentTag, Family, MediaType, PayloadName, SegmentSize};
 use sealed_artifact::parallel::{Observer, seal_slices};
@@ -9,7 +11,7 @@ use sealed_artifact::seal::{SealInput, SealRequest, Sealed, Sealer};
 
 use super::*;
 use crate::abi::InsecureFlags;
-use crate::driver::Driver;
+use crate::driver::{Driver, RingMemory};
 use crate::session::{ExpectedChip, Requirement, SuiteRequirement};
 use crate::testing::{Chip, FakeDevice, World, assert_code};
 
@@ -44,6 +46,25 @@ fn payload(len: usize) -> Vec<u8> {
     (0..len).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect()
 }
 
+fn request(core: &Core) -> UnwrapRequest<'_> {
+    UnwrapRequest {
+        suite: GrantSuite::P384,
+        key_epoch: 1,
+        core: core.bytes(),
+        encapsulated: vec![1; 97],
+        wrapped: vec![2; 48],
+        sealer: None,
+    }
+}
+
+fn reader(bytes: &[u8]) -> impl FnMut(u64, &mut [u8]) -> io::Result<()> {
+    |offset, to| {
+        let start = usize::try_from(offset).unwrap();
+        to.copy_from_slice(&bytes[start..start + to.len()]);
+        Ok(())
+    }
+}
+
 /// Unseals `bytes` over `dma-sealed` with a chip that lies; the result, and what landed.
 fn unseal(
     bytes: &[u8],
@@ -67,15 +88,7 @@ fn unseal(
     };
     let session = Session::open(&mut driver, &requirement).unwrap();
     let mut session = session.present(b"policy", |_| Ok(Vec::new())).unwrap();
-    let request = UnwrapRequest {
-        suite: GrantSuite::P384,
-        key_epoch: 1,
-        core: sealed.core.bytes(),
-        encapsulated: vec![1; 97],
-        wrapped: vec![2; 48],
-        sealer: None,
-    };
-    let handle = session.unwrap_grant(&request).unwrap();
+    let handle = session.unwrap_grant(&request(&sealed.core)).unwrap();
     let job = UnsealJob {
         handle,
         core: &sealed.core,
@@ -85,12 +98,7 @@ fn unseal(
     };
     let mut landed = vec![0xAA; bytes.len()];
     let mut done = 0;
-    let mut read = |offset: u64, to: &mut [u8]| {
-        let start = usize::try_from(offset).unwrap();
-        to.copy_from_slice(&bytes[start..start + to.len()]);
-        Ok(())
-    };
-    let result = session.unseal_sealed(&job, &mut read, &mut landed, &mut |n| done += n);
+    let result = session.unseal_sealed(&job, &mut reader(bytes), &mut landed, &mut |n| done += n);
     if result.is_ok() {
         assert_eq!(done, bytes.len() as u64);
     }
@@ -172,4 +180,60 @@ fn lengths_that_are_not_the_cores_are_refused() {
     assert_code(job.layout(99), "CHIP_JOB_LENGTH");
     assert_code(UnsealJob { payload: PayloadIndex::new(7), ..job }.layout(100), "CHIP_NO_PAYLOAD");
     assert_eq!(job.layout(100).unwrap().size(), 100);
+}
+
+/// Unseals over `dma-direct` into a private buffer, on a device that lies about its address space.
+fn unseal_direct(bytes: &[u8], refuse_unmap: bool) -> (Result<(), ChipError>, Vec<u8>) {
+    let sealed = artifact(bytes, false);
+    let world = World::new();
+    let flags = InsecureFlags::NO_TEE.union(InsecureFlags::NO_EVIDENCE).union(InsecureFlags::EMULATED_DMA);
+    let mut chip = world.chip();
+    chip.lies.accept = Some(Box::new(|a| a.insecure = InsecureFlags::EMULATED_DMA));
+    let device = FakeDevice::new(chip);
+    device.state().lies.refuse_unmap_of = refuse_unmap.then_some(bytes.len() as u64);
+    let mut options = FakeDevice::options();
+    options.ring_memory = RingMemory::Private;
+    let mut driver = Driver::open(Arc::new(device.clone()), options).unwrap();
+    let requirement = Requirement {
+        root: &world.root,
+        chip: ExpectedChip::Exactly(world.id()),
+        path: DataPath::DmaDirect,
+        suite: SuiteRequirement::Hybrid,
+        guest_insecure: flags,
+        accepted_insecure: flags,
+    };
+    let session = Session::open(&mut driver, &requirement).unwrap();
+    let mut session = session.present(b"policy", |_| Ok(Vec::new())).unwrap();
+    let handle = session.unwrap_grant(&request(&sealed.core)).unwrap();
+    let job = UnsealJob {
+        handle,
+        core: &sealed.core,
+        payload: PayloadIndex::new(0),
+        tag_table: sealed.tag_tables[0].bytes(),
+        staging: SharedMemoryProvider::Emulated,
+    };
+    let buffer = DmaBuffer::<Private>::allocate(bytes.len()).unwrap();
+    let layout = job.layout(bytes.len() as u64).unwrap();
+    let region = buffer.region();
+    let result = session.inner.unseal_region(&job, &layout, &mut reader(bytes), &region, &mut |_| ());
+    let mut landed = vec![0; bytes.len()];
+    buffer.copy_out(0, &mut landed).unwrap();
+    drop(session);
+    assert_eq!(device.state().memory.mappings(), 1 + usize::from(refuse_unmap));
+    (result, landed)
+}
+
+#[test]
+fn direct_payloads() {
+    for len in [1, SEGMENT + 1, 3_000_001] {
+        let (result, landed) = unseal_direct(&payload(len), false);
+        result.unwrap();
+        assert!(landed == payload(len), "{len} bytes");
+    }
+}
+
+#[test]
+fn evil_device_does_not_confirm_the_unmap() {
+    let (result, _) = unseal_direct(&payload(100_000), true);
+    assert_code(result, "CHIP_KEEPS_MEMORY");
 }
