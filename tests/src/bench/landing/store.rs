@@ -102,6 +102,19 @@ pub(crate) fn plaintext(offset: u64, buffer: &mut [u8]) {
     }
 }
 
+/// Reads a file once, so that it is in the page cache: a kernel may reclaim what lay idle since the last round.
+pub(crate) fn read_through(file: &File) -> anyhow::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
+    loop {
+        let read = file.read_at(&mut buffer, offset)?;
+        if read == 0 {
+            return Ok(());
+        }
+        offset += read as u64;
+    }
+}
+
 fn digest_of(file: &File) -> anyhow::Result<BlobDigest> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

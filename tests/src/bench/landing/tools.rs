@@ -12,13 +12,15 @@ use protected_memory::confine::enter_private_namespaces;
 use rustix::mount::{MountFlags, mount};
 use serde::{Deserialize, Serialize};
 
-use super::store::{Made, TAG, plaintext};
+use super::store::{Made, TAG, plaintext, read_through};
 
 /// A program whose run is timed from start to end, with a fresh tmpfs of huge pages to write to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ToolJob {
     pub(crate) program: String,
     pub(crate) arguments: Vec<String>,
+    /// What it reads.
+    pub(crate) source: PathBuf,
     /// Directory that the tmpfs covers; the program writes into it.
     pub(crate) room: PathBuf,
     pub(crate) size: u64,
@@ -47,6 +49,7 @@ pub(crate) fn run(job: &ToolJob) -> anyhow::Result<f64> {
     }
     drop(file);
     fs::remove_file(&warm)?;
+    read_through(&fs::File::open(&job.source)?)?;
     let mut command = Command::new(&job.program);
     command.args(&job.arguments).env("GNUPGHOME", &job.gnupg_home);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -83,14 +86,15 @@ impl Tools {
         let mut tools = Self { jobs: Vec::new(), skipped: Vec::new() };
         let text = |path: &Path| path.display().to_string();
         let (plain, out) = (text(&plain), text(&room.join("out")));
-        let job = |program: &str, arguments: &[&str]| ToolJob {
+        let job = |program: &str, source: &str, arguments: &[&str]| ToolJob {
+            source: source.into(),
             program: program.to_owned(),
             arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
             room: room.clone(),
             size,
             gnupg_home: gnupg_home.clone(),
         };
-        tools.jobs.push(("cp", job("cp", &[&plain, &out])));
+        tools.jobs.push(("cp", job("cp", &plain, &[&plain, &out])));
         let (key, sealed) = (text(&directory.join("age.key")), text(&directory.join("plain.age")));
         let made = prepare("age-keygen", &["-o", &key], &gnupg_home).and_then(|()| {
             let public = fs::read_to_string(&key)?;
@@ -98,19 +102,23 @@ impl Tools {
             let public = public.context("age-keygen printed no public key")?.to_owned();
             prepare("age", &["-r", &public, "-o", &sealed, &plain], &gnupg_home)
         });
-        tools.enter("age -d", made, job("age", &["-d", "-i", &key, "-o", &out, &sealed]));
+        tools.enter("age -d", made, job("age", &sealed, &["-d", "-i", &key, "-o", &out, &sealed]));
         let sealed = text(&directory.join("plain.ctr"));
         let (key, iv) = ("5a".repeat(32), "a5".repeat(16));
         let options = ["enc", "-aes-256-ctr", "-K", &key, "-iv", &iv];
         let made =
             prepare("openssl", &[&options[..], &["-in", &plain, "-out", &sealed]].concat(), &gnupg_home);
         let open = [&options[..], &["-d", "-in", &sealed, "-out", &out]].concat();
-        tools.enter("openssl enc -d -aes-256-ctr", made, job("openssl", &open));
+        tools.enter("openssl enc -d -aes-256-ctr", made, job("openssl", &sealed, &open));
         let sealed = text(&directory.join("plain.gpg"));
         let options = ["--batch", "--yes", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "bench"];
         let seal = ["--symmetric", "--cipher-algo", "AES256", "-z", "0", "-o", &sealed, &plain];
         let made = prepare("gpg", &[&options[..], &seal].concat(), &gnupg_home);
-        tools.enter("gpg -d", made, job("gpg", &[&options[..], &["-o", &out, "-d", &sealed]].concat()));
+        tools.enter(
+            "gpg -d",
+            made,
+            job("gpg", &sealed, &[&options[..], &["-o", &out, "-d", &sealed]].concat()),
+        );
         Ok(tools)
     }
 
@@ -246,9 +254,8 @@ impl Chip {
             "--insecure-no-evidence",
             "--insecure-swap",
         ]);
-        if path == "dma-direct" {
-            command.arg("--insecure-emulated-dma");
-        }
+        // The emulator was started with it, whatever path is taken.
+        command.arg("--insecure-emulated-dma");
         command.args(["--", "true"]).stdin(Stdio::null());
         let start = Instant::now();
         let output = command.output().context("innerkeep")?;

@@ -38,7 +38,7 @@ pub(crate) enum Work {
     RawAead,
     /// What the product does.
     KeyRelease,
-    /// Nothing: the room is made warm for a process that follows.
+    /// Nothing: room and source are made warm for a process that follows.
     Warm,
 }
 
@@ -95,6 +95,7 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<Measured> {
     let key = ContentKey::from_bytes(&hex::decode(&job.key)?)?;
     let policy = LandingPolicy { tee: TeePolicy::InsecureNoTee, swap: SwapPolicy::InsecureSwap };
     warm_room(job.size, policy)?;
+    store::read_through(&Stored::open(&job.store)?.ciphertext()?.0)?;
     if job.work == Work::Warm {
         return Ok(Measured::default());
     }
