@@ -240,10 +240,12 @@ fn faults_lost_duplicate_and_wrong_head() {
 
 #[test]
 fn fault_rewrite_after_completion() {
-    let mut bench = Bench::with_faults(INSECURE, &fault("rewrite-after-completion", "command = \"CHAIN\""));
-    let chain = bench.plain(Opcode::Chain, &[]);
-    drop(chain);
-    std::thread::sleep(Duration::from_millis(50));
+    let mut bench = Bench::with_faults(
+        INSECURE,
+        &fault("rewrite-after-completion", "command = \"CHAIN\"\nmilliseconds = 300"),
+    );
+    bench.plain(Opcode::Chain, &[]).unwrap();
+    std::thread::sleep(Duration::from_millis(600));
     assert_eq!(bench.read(Bench::output_iova(0), 4), [0xa5; 4]);
 }
 

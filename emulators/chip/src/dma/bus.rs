@@ -66,6 +66,22 @@ impl<'a> Bus<'a> {
         })
     }
 
+    /// Lets the kernel set up the pages of a destination at once instead of one fault a page; it may fail without harm.
+    pub(crate) fn prepare(&self, list: &Sgl) {
+        for entry in &list.entries {
+            let _ = self.memory.for_pieces(
+                self.generation,
+                entry.iova,
+                entry.length,
+                Direction::Write,
+                |piece| {
+                    piece.file.populate(piece.offset, piece.length);
+                    Some(())
+                },
+            );
+        }
+    }
+
     /// Stores two bytes after everything written before.
     pub(crate) fn publish(&self, iova: u64, value: [u8; 2]) -> Result<(), DmaError> {
         self.memory.for_pieces(self.generation, iova, 2, Direction::Write, |piece| {

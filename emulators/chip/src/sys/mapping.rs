@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, fence};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 /// A shared mapping of a file from offset 0. The client changes these bytes at any time, so nothing ever borrows them: they
 /// are copied out once or written once.
@@ -74,6 +74,22 @@ impl FileMapping {
         // SAFETY: `to` is valid for `length` bytes by `at` and the mapping is writable.
         unsafe { std::ptr::write_bytes(to.as_ptr(), 0, length) };
         Some(())
+    }
+
+    /// Sets up the pages of a range for writing, if the kernel can.
+    pub(crate) fn populate(&self, offset: usize, length: usize) {
+        const PAGE: usize = 4_096;
+        let start = offset & !(PAGE - 1);
+        let Some(end) = offset.checked_add(length).and_then(|end| end.checked_next_multiple_of(PAGE)) else {
+            return;
+        };
+        let end = end.min(self.length.next_multiple_of(PAGE));
+        if !self.writable || start >= end || self.at(start, 0).is_none() {
+            return;
+        }
+        // SAFETY: start ≤ length by `at`, and the mapping reaches to the end of its last page. Populating reads and writes nothing.
+        let _ =
+            unsafe { madvise(self.base.as_ptr().add(start).cast(), end - start, Advice::LinuxPopulateWrite) };
     }
 
     /// Stores two bytes at an even offset so that a reader who sees them sees everything that was written before.

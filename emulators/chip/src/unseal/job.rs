@@ -1,6 +1,7 @@
 //! UNSEAL: each ciphertext byte is read once, verified, and only then does its plaintext go anywhere.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use chip_client::abi::limits::{BULK_NONCE_BASE, TAG};
 use chip_client::abi::{DataPath, LABEL_BULK_AAD, Opcode, SealedReply, Status, Unseal};
@@ -73,51 +74,14 @@ impl Firmware {
         Ok(Job { body, opener, spans, counter })
     }
 
-    /// Reads, verifies and decrypts one segment into `buffer`.
-    fn open_segment(
-        &self,
-        context: &Context<'_>,
-        session: &LiveSession,
-        job: &Job<'_>,
-        span: &Span,
-        source: &mut Cursor<'_>,
-        buffer: &mut [u8],
-    ) -> Result<(), Failure> {
-        // GUARD: job-cancelled -> evil_job_of_an_ended_session_stops
-        if context.cancel.is_cancelled() || session.has_ended() {
-            return Err(Status::Aborted.into());
-        }
-        source.read(&context.bus, buffer)?;
-        let segment = span.segment;
-        let opened = job.opener.open_in_place(segment, buffer);
-        if opened.is_err() {
-            return Err(Failure::Status(Status::SegmentAuth, segment.value()));
-        }
-        if self.faults.take(Kind::CorruptData, Some(Opcode::Unseal)).is_some()
-            && let Some(first) = buffer.first_mut()
-        {
-            *first ^= 1;
-        }
-        Ok(())
-    }
-
     fn unseal_direct(&self, context: &Context<'_>, session: &LiveSession, job: &Job<'_>) -> Output {
-        let mut source = Cursor::new(&job.body.source);
-        let mut destination = Cursor::new(&job.body.destination);
-        let mut buffer = segment_buffer(job);
-        let mut written = 0u64;
-        for span in &job.spans {
-            let data = buffer.get_mut(..span.length).unwrap_or_default();
-            let result = self
-                .open_segment(context, session, job, span, &mut source, data)
-                .and_then(|()| Ok(destination.write(&context.bus, data)?));
-            if let Err(failure) = result {
-                // What this command wrote, the segment that failed half-way included, is no one's to read.
-                Cursor::new(&job.body.destination)
-                    .zero(&context.bus, written.saturating_add(span.length as u64));
-                return Err(failure);
+        let result = self.each_segment(context, session, job, |_, _| Ok(()));
+        if let Err(failure) = result {
+            // What this command wrote is no one's to read.
+            for entry in &job.body.destination.entries {
+                let _ = context.bus.zero(entry.iova, entry.length);
             }
-            written = written.saturating_add(span.length as u64);
+            return Err(failure);
         }
         Ok(Zeroizing::default())
     }
@@ -129,25 +93,101 @@ impl Firmware {
         protected: &Protected,
         job: &Job<'_>,
     ) -> Output {
+        let word = BULK_NONCE_BASE.wrapping_add(context.queue.into());
+        let tags = self.each_segment(context, session, job, |place, data| {
+            let segment = job.spans.get(place).map_or(SegmentIndex::new(0), |span| span.segment);
+            let aad = bulk_aad(protected.hash(), job.body.payload, segment);
+            let counter = job.counter.checked_add(place as u64).ok_or(Status::Internal)?;
+            Ok(protected.keys().seal_bulk(word, counter, &aad, data).ok_or(Status::Internal)?)
+        })?;
+        Ok(Zeroizing::new(SealedReply { first_counter: job.counter, tags }.encode()))
+    }
+
+    /// Reads, verifies and decrypts each segment, lets `seal` have it, and writes what is left in the buffer. Several at a time,
+    /// as a chip with several engines would; the first failure in the order of segments is the one reported.
+    fn each_segment<R: Send>(
+        &self,
+        context: &Context<'_>,
+        session: &LiveSession,
+        job: &Job<'_>,
+        seal: impl Fn(usize, &mut [u8]) -> Result<R, Failure> + Sync,
+    ) -> Result<Vec<R>, Failure> {
+        context.bus.prepare(&job.body.destination);
+        let engines = if self.faults.is_empty() { engines(job.spans.len()) } else { 1 };
+        let share = job.spans.len().div_ceil(engines).max(1);
+        let failed = AtomicBool::new(false);
+        let run = |part: usize| {
+            let result = self.run_part(context, session, job, part * share, share, &seal, &failed);
+            failed.fetch_or(result.is_err(), Ordering::AcqRel);
+            result
+        };
+        let parts: Vec<Result<Vec<R>, Failure>> = std::thread::scope(|scope| {
+            let run = &run;
+            let others: Vec<_> = (1..engines).map(|part| scope.spawn(move || run(part))).collect();
+            let first = run(0);
+            let others = others.into_iter().map(|o| o.join().unwrap_or(Err(Status::Internal.into())));
+            std::iter::once(first).chain(others).collect()
+        });
+        // A part that stopped because another failed says ABORTED: the other's reason is the better one.
+        let failures = parts.iter().filter_map(|part| part.as_ref().err());
+        let aborted = Failure::from(Status::Aborted);
+        if let Some(failure) = failures.clone().find(|f| **f != aborted).or(failures.clone().next()) {
+            return Err(*failure);
+        }
+        Ok(parts.into_iter().flatten().flatten().collect())
+    }
+
+    /// The segments at `start` and the `share − 1` behind it.
+    #[expect(clippy::too_many_arguments, reason = "one engine's whole task")]
+    fn run_part<R>(
+        &self,
+        context: &Context<'_>,
+        session: &LiveSession,
+        job: &Job<'_>,
+        start: usize,
+        share: usize,
+        seal: &(impl Fn(usize, &mut [u8]) -> Result<R, Failure> + Sync),
+        failed: &AtomicBool,
+    ) -> Result<Vec<R>, Failure> {
+        let skipped =
+            job.spans.iter().take(start).fold(0u64, |sum, span| sum.saturating_add(span.length as u64));
         let mut source = Cursor::new(&job.body.source);
         let mut destination = Cursor::new(&job.body.destination);
-        let mut buffer = segment_buffer(job);
-        let word = BULK_NONCE_BASE.wrapping_add(context.queue.into());
-        let mut tags = Vec::with_capacity(job.spans.len());
-        for (counter, span) in (job.counter..).zip(&job.spans) {
+        source.skip(skipped);
+        destination.skip(skipped);
+        let spans = job.spans.iter().enumerate().skip(start).take(share);
+        let largest = spans.clone().map(|(_, span)| span.length).max().unwrap_or(0);
+        let mut buffer = Zeroizing::new(vec![0; largest]);
+        let mut results = Vec::with_capacity(share.min(job.spans.len()));
+        for (place, span) in spans {
+            let stop = context.cancel.is_cancelled() || session.has_ended() || failed.load(Ordering::Acquire);
+            // GUARD: job-cancelled -> evil_job_of_an_ended_session_stops
+            if stop {
+                return Err(Status::Aborted.into());
+            }
             let data = buffer.get_mut(..span.length).unwrap_or_default();
-            self.open_segment(context, session, job, span, &mut source, data)?;
-            let aad = bulk_aad(protected.hash(), job.body.payload, span.segment);
-            tags.push(protected.keys().seal_bulk(word, counter, &aad, data).ok_or(Status::Internal)?);
+            source.read(&context.bus, data)?;
+            // GUARD: verified-before-written -> evil_altered_segment_releases_nothing
+            if job.opener.open_in_place(span.segment, data).is_err() {
+                return Err(Failure::Status(Status::SegmentAuth, span.segment.value()));
+            }
+            if self.faults.take(Kind::CorruptData, Some(Opcode::Unseal)).is_some()
+                && let Some(first) = data.first_mut()
+            {
+                *first ^= 1;
+            }
+            results.push(seal(place, data)?);
             destination.write(&context.bus, data)?;
         }
-        Ok(Zeroizing::new(SealedReply { first_counter: job.counter, tags }.encode()))
+        Ok(results)
     }
 }
 
-fn segment_buffer(job: &Job<'_>) -> Zeroizing<Vec<u8>> {
-    let largest = job.spans.iter().map(|span| span.length).max().unwrap_or(0);
-    Zeroizing::new(vec![0; largest])
+/// How many segments are worked on at once.
+fn engines(segments: usize) -> usize {
+    const MOST: usize = 4;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    cores.min(MOST).min(segments).max(1)
 }
 
 /// Where the segments lie. `None`: outside the payload.

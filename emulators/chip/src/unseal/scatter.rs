@@ -54,12 +54,11 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// Overwrites the next `length` bytes of the list with zeros, as far as they are still mapped.
-    pub(super) fn zero(&mut self, bus: &Bus<'_>, mut length: u64) {
+    /// Passes over the next `length` bytes.
+    pub(super) fn skip(&mut self, mut length: u64) {
         while length > 0 {
             let limit = usize::try_from(length).unwrap_or(usize::MAX);
-            let Some((iova, piece)) = self.piece(limit) else { return };
-            let _ = bus.zero(iova, piece as u64);
+            let Some((_, piece)) = self.piece(limit) else { return };
             length = length.saturating_sub(piece as u64);
         }
     }
