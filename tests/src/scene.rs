@@ -143,10 +143,8 @@ pub struct UnsealSpec {
 
 impl Default for UnsealSpec {
     fn default() -> Self {
-        let mut insecure = vec!["--insecure-no-tee", "--insecure-no-evidence"];
-        if std::env::var_os("IK_LOOSE").is_some() {
-            insecure.push("--insecure-emulated-dma");
-        }
+        // The scene's chip is in all insecure modes, and a guest has to accept those by name whatever its data path.
+        let mut insecure = vec!["--insecure-no-tee", "--insecure-no-evidence", "--insecure-emulated-dma"];
         if swap_is_on() {
             insecure.push("--insecure-swap");
         }
@@ -163,13 +161,9 @@ impl Default for UnsealSpec {
 }
 
 impl UnsealSpec {
-    /// Over a data path, with the insecure flag that it needs outside a TEE.
+    /// Over a data path.
     pub fn by(path: &'static str) -> Self {
-        let mut spec = Self { path, ..Self::default() };
-        if path == "dma-direct" && std::env::var_os("IK_LOOSE").is_none() {
-            spec.insecure.push("--insecure-emulated-dma");
-        }
-        spec
+        Self { path, ..Self::default() }
     }
 
     /// Without an insecure flag.

@@ -200,7 +200,7 @@ fn what_cannot_be_sealed_leaves_nothing() {
     let environment = SealSpec { environment: "a b".into(), ..usual.clone() };
     refused(&seal(&[&input], &environment), DAMAGED, "MALFORMED");
     let size = SealSpec { more: args!["--segment-size", "65537"], ..usual.clone() };
-    refused(&seal(&[&input], &size), DAMAGED, "MALFORMED");
+    refused(&seal(&[&input], &size), DAMAGED, "LIMIT_EXCEEDED");
     let media = SealSpec { more: args!["--media-type", "application/x+sealed"], ..usual.clone() };
     refused(&seal(&[&input], &media), DAMAGED, "MALFORMED");
 }

@@ -13,8 +13,9 @@ fn measure(reconstructions: u64, bit_error_rate: &str) -> serde_json::Value {
         "puf-measure",
         "--reconstructions",
         &reconstructions.to_string(),
-        "--bit-error-rate",
+        "--ber",
         bit_error_rate,
+        "--json",
     ]);
     let said = run_to_end(&mut command);
     assert_eq!(said.status, Some(0), "{said:?}");

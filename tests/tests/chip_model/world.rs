@@ -26,7 +26,7 @@ use tests::scene::Scene;
 
 /// Bytes of each payload: two segments, the last one short.
 pub const PAYLOAD_BYTES: usize = 65_536 + 1_000;
-/// Where staging and rings lie.
+/// Where staging lies. Rings lie in private memory, as `dma-direct` demands.
 pub const STAGING: SharedMemoryProvider = SharedMemoryProvider::Emulated;
 
 /// An artifact in memory.
@@ -85,9 +85,15 @@ impl World {
         }
     }
 
+    /// The driver, up.
     pub fn driver(&mut self) -> &mut Driver {
         let scene = &self.scene;
-        self.driver.get_or_insert_with(|| connect(scene))
+        let driver = self.driver.get_or_insert_with(|| connect(scene));
+        // A session that was dropped, or a fault, stopped the controller.
+        if driver.is_down() {
+            driver.recover().unwrap();
+        }
+        driver
     }
 
     /// A power cut, then on again with these modes and this misbehaviour.
@@ -225,7 +231,7 @@ impl Artifact {
 
 fn connect(scene: &Scene) -> Driver {
     let device = VfioUserDevice::connect(&scene.chip.socket, VfioUserTimeouts::default()).unwrap();
-    let mut options = DriverOptions::new(RingMemory::Shared(STAGING));
+    let mut options = DriverOptions::new(RingMemory::Private);
     // Only a lost completion waits so long.
     options.command_timeout = Duration::from_secs(3);
     Driver::open(Arc::new(device), options).unwrap()
