@@ -17,9 +17,6 @@ use crate::error::Failure;
 use crate::files;
 use crate::output::Report;
 
-/// Epoch of a new chip's grant keys.
-const FIRST_EPOCH: u64 = 1;
-
 /// Runs the command.
 pub(crate) fn run(command: &ChipCommand) -> Result<Report, Failure> {
     match command {
@@ -91,10 +88,10 @@ fn provision(socket: &Path, ca: &Path, environment: &str, model: &str) -> Result
     )?;
     let mut driver = open(socket, SHARED_RINGS)?;
     let record = driver.identify()?;
-    let leaf = model_ca.issue_chip(&record, environment, FIRST_EPOCH, model).map_err(ChipError::from)?;
+    let leaf = model_ca.issue_chip(&record, environment, record.key_epoch, model).map_err(ChipError::from)?;
     driver.provision(&Provision {
         environment: environment.to_owned(),
-        key_epoch: FIRST_EPOCH,
+        key_epoch: record.key_epoch,
         certificates: CertificateList { model: model_ca.certificate().to_vec(), chip: leaf },
         root: root.certificate().to_vec(),
         min_tcb_evaluation: 0,
@@ -103,7 +100,7 @@ fn provision(socket: &Path, ca: &Path, environment: &str, model: &str) -> Result
     let id = hex::encode(record.id);
     Ok(Report {
         text: format!("provisioned  {id} for {environment}\nroot         {}", ca.join("root.pem").display()),
-        json: json!({ "id": id, "environment": environment, "model": model, "key_epoch": FIRST_EPOCH, "root": ca.join("root.pem") }),
+        json: json!({ "id": id, "environment": environment, "model": model, "key_epoch": record.key_epoch, "root": ca.join("root.pem") }),
     })
 }
 

@@ -19,6 +19,7 @@ use protected_memory::landing::{
     Complete, FileName, Filling, InsecureChoice, Landing, LandingPolicy, LandingReport, SwapPolicy, TeePolicy,
 };
 use sealed_artifact::grant::{Grant, GrantSuite};
+use sealed_artifact::signature::Signature;
 use serde_json::{Value, json};
 
 use crate::args::{PathArg, UnsealArgs};
@@ -113,6 +114,11 @@ impl Prepared {
             }
         }
         Ok(Self { store, origin, root, opened: start.elapsed() })
+    }
+
+    /// The sealer's signature for the chip's own floor, if it is one: beside a core that is pinned by digest anything may lie.
+    fn proof(&self) -> Option<&Signature> {
+        self.store.signature.as_ref().filter(|signature| signature.verify(&self.store.core).is_ok())
     }
 
     fn total(&self) -> u64 {
@@ -225,7 +231,7 @@ fn fill(
     let store = &prepared.store;
     let start = Instant::now();
     let grant = prepared.grant_for(&chip.identity)?;
-    let request = UnwrapRequest::new(&store.core, grant, store.signature.as_ref());
+    let request = UnwrapRequest::new(&store.core, grant, prepared.proof());
     let session = chip.session(arguments, prepared)?;
     // Attestation is not part of this build: the session says so in its transcript, and the chip decides.
     let mut session = session.present(grant.preimage(), |_| Ok(Vec::new()))?;
@@ -359,7 +365,7 @@ fn to_disk(arguments: &UnsealArgs, output: Output, path: &Path) -> Result<u8, Fa
     }
     let mut chip = Chip::open(arguments, &prepared, facts.guest)?;
     let grant = prepared.grant_for(&chip.identity)?;
-    let request = UnwrapRequest::new(&prepared.store.core, grant, prepared.store.signature.as_ref());
+    let request = UnwrapRequest::new(&prepared.store.core, grant, prepared.proof());
     let mut session = chip.session(arguments, &prepared)?.present(grant.preimage(), |_| Ok(Vec::new()))?;
     let key = session.release_key(&request)?;
     session.close()?;

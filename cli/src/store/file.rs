@@ -5,6 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use sealed_artifact::ArtifactError;
+use sealed_artifact::core::Core;
 use sealed_artifact::error::Found;
 use sealed_artifact::sealed_file::{Current, Directory, HEADER, Region, Slot, SlotPosition};
 use tempfile::NamedTempFile;
@@ -27,8 +28,10 @@ pub(super) fn open(path: &Path) -> Result<Opened, Failure> {
     let file = open_named(path, false)?;
     let sealed = SealedFile { current: current(&file, path)?, path: path.to_owned(), file };
     let directory = &sealed.current.directory;
+    let core = sealed.read(directory.core)?;
+    directory.require_payloads(&Core::parse(&core)?)?;
     Ok(Opened {
-        core: sealed.read(directory.core)?,
+        core,
         signature: directory.signature.map(|region| sealed.read(region)).transpose()?,
         grants: directory.grants.iter().map(|region| sealed.read(*region)).collect::<Result<_, _>>()?,
         carrier: Carrier::File(sealed),

@@ -92,7 +92,7 @@ impl Layout {
         write_index(&self.root, &index)
     }
 
-    pub(super) fn remove_grant(&mut self, digest: &str) -> Result<bool, Failure> {
+    pub(super) fn remove_grant(&self, digest: &str) -> Result<bool, Failure> {
         let Some((object, manifest)) =
             self.grants.iter().find(|(object, _)| object.to_string() == digest).copied()
         else {
