@@ -1,0 +1,4 @@
+mod genuine;
+mod log;
+mod snp;
+mod tdx;
