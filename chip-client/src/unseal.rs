@@ -76,7 +76,7 @@ pub fn verify_payload_digest(core: &Core, payload: PayloadIndex, plaintext: &[u8
     let seal = core.payloads().get(payload.as_usize()).ok_or_else(|| no_payload(core, payload))?;
     if let Some(expected) = seal.blake3 {
         let found = blake3::hash(plaintext);
-        // GUARD: payload-digest -> evil_other_plaintext_under_the_same_tags
+        // GUARD: direct-payload-digest -> evil_other_plaintext_under_the_same_tags
         if found.as_bytes() != expected.as_bytes() {
             return Err(JobError::PayloadDigest { payload: payload.value() }.into());
         }
