@@ -1,6 +1,6 @@
 //! Plaintext of a killed seal or unseal is in no file, no core file, no swap and no block of the disk.
 //!
-//! The work is done by the driver (`src/bin/kill-suite.rs`) in a mount namespace where everything but four directories is read-only. Root of the
+//! The work is done by the driver (`src/bin/kill-driver.rs`) in a mount namespace where everything but four directories is read-only. Root of the
 //! machine, as in CI, gets an ext4 image behind a loop device and the search of its raw blocks; anyone else a user namespace and
 //! the same suite on tmpfs. 50 kills; 1,000 by `cargo xtask test --long`, then also the machine's block devices.
 
@@ -21,8 +21,10 @@ fn evil_host_kill_leaves_no_plaintext() {
     if !is_root() {
         command.args(["--user", "--map-root-user"]);
     }
-    command.args(["--mount", "--propagation", "private", "--"]).arg(programs.path("kill-suite"));
-    command.args([kills, &seed.to_string(), whole_disk]);
+    command.args(["--mount", "--propagation", "private", "--"]).arg(programs.path("kill-driver"));
+    // An empty directory to build on; what is mounted there is seen by the driver alone.
+    let root = tempfile::tempdir().expect("make a directory");
+    command.args([kills, &seed.to_string(), whole_disk]).arg(root.path());
     let directory = programs
         .path("kill-suite")
         .parent()

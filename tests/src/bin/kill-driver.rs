@@ -1,5 +1,5 @@
 //! The kill suite's driver: kills seals and unseals at random moments and looks for their plaintext. Started by `tests/kill_suite.rs`
-//! inside a mount namespace of its own: `kill-suite KILLS SEED WHOLE_DISK`. It prints a line of text for each kill and ends with one JSON line.
+//! inside a mount namespace of its own: `kill-driver KILLS SEED WHOLE_DISK DIRECTORY`. It prints a line of text for each kill and ends with one JSON line.
 //!
 //! The victims live in a small root file system made here. All of it is read-only but four directories (store, state, tmp, core) and
 //! `/proc`; so what a victim writes is in one of the four, in its landing, or nowhere. As root the four are on an ext4 image behind a loop device,
@@ -33,12 +33,12 @@ const WINDOWS: usize = PAYLOAD_BYTES / (128 << 10);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, kills, seed, whole_disk] = arguments.as_slice() else {
-        panic!("kill-suite KILLS SEED WHOLE_DISK")
+    let [_, kills, seed, whole_disk, directory] = arguments.as_slice() else {
+        panic!("kill-driver KILLS SEED WHOLE_DISK DIRECTORY")
     };
     let kills = kills.parse().expect("a number of kills");
     let mut random = Random::new(seed.parse().expect("a seed"));
-    let root = Root::build();
+    let root = Root::build(Path::new(directory));
     let payload = Payload::random(random.draw(), PAYLOAD_BYTES);
     std::fs::write("/input/payload.bin", payload.bytes()).expect("write the payload");
     let stage = Stage::set(payload, &root);
@@ -57,12 +57,10 @@ struct Root {
 }
 
 impl Root {
-    /// Makes it and moves into it.
-    fn build() -> Self {
+    /// Makes it over an empty directory and moves into it.
+    fn build(root: &Path) -> Self {
         let programs = Programs::built();
-        let root = PathBuf::from(format!("/tmp/ik-kill-{}", std::process::id()));
-        std::fs::create_dir(&root).expect("make a directory for the root");
-        mount("kill-suite", &root, "tmpfs", MountFlags::empty(), Some(c"size=3g,mode=755"))
+        mount("kill-suite", root, "tmpfs", MountFlags::empty(), Some(c"size=3g,mode=755"))
             .expect("mount the root");
         for name in ["programs", "input", "proc", "dev", "old", "disk", "image"]
             .into_iter()
@@ -90,21 +88,21 @@ impl Root {
         }
         mount_bind_recursive("/proc", root.join("proc")).expect("bind /proc");
         for name in ["null", "zero", "full", "random", "urandom"] {
-            bind_device(&Path::new("/dev").join(name), &root);
+            bind_device(&Path::new("/dev").join(name), root);
         }
         for device in block_devices().into_iter().chain(swap_areas()) {
             if device.starts_with("/dev") && device.exists() && is_root() {
-                bind_device(&device, &root);
+                bind_device(&device, root);
             }
         }
-        let image = make_disk(&root);
+        let image = make_disk(root);
         for name in inside(&WRITABLE) {
             std::fs::create_dir(root.join("disk").join(name)).expect("make a directory");
             mount_bind_recursive(root.join("disk").join(name), root.join(name))
                 .expect("bind a writable directory");
         }
         unmount(root.join("disk"), UnmountFlags::DETACH).expect("unmount the disk");
-        rustix::process::pivot_root(&root, root.join("old")).expect("change the root");
+        rustix::process::pivot_root(root, root.join("old")).expect("change the root");
         std::env::set_current_dir("/").expect("go to the root");
         unmount("/old", UnmountFlags::DETACH).expect("leave the host's file systems");
         let _ = std::fs::remove_dir("/old");
