@@ -324,7 +324,7 @@ fn evil_revoked_authority_is_refused() {
 fn certificates_of_the_host_are_sorted() {
     let collateral = milan().collateral().unwrap();
     let of = |kind, data: &[u8]| SnpCertificate { kind, data: data.to_vec() };
-    let pem = pem::encode_chain(&[collateral.vek.clone()]).into_bytes();
+    let pem = pem::encode_chain(std::slice::from_ref(&collateral.vek)).into_bytes();
     let table = [
         of(SnpCertificateKind::Vcek, &pem),
         of(SnpCertificateKind::Ask, collateral.ask.as_ref().unwrap()),
