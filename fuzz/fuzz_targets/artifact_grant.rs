@@ -14,22 +14,26 @@ use sealed_artifact::policy::PolicyDocument;
 static GOOD: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| [0, 1].map(|i| grant(&RECIPIENTS[i]).encode()));
 
 fuzz_target!(|data: &[u8]| {
-    check(data);
+    check(data, true);
     if let Some(text) = canonical(data) {
-        check(&text);
+        check(&text, true);
     }
     // The same mutations over a live grant: byte `at` replaced, for whatever the input says.
     if let [which, at0, at1, value, ..] = data {
         let mut bytes = GOOD[usize::from(*which & 1)].clone();
         let at = usize::from(u16::from_le_bytes([*at0, *at1])) % bytes.len();
         bytes[at] = *value;
-        check(&bytes);
+        // Opening costs a thousand times what parsing does.
+        check(&bytes, which & 0xF0 == 0);
     }
 });
 
-fn check(data: &[u8]) {
+fn check(data: &[u8], open: bool) {
     let Ok(parsed) = bounded(data.len(), || Grant::parse(data)) else { return };
     assert_eq!(parsed.encode(), data);
+    if !open {
+        return;
+    }
     for own in RECIPIENTS.iter() {
         let policy = PolicyDocument::parse(parsed.preimage());
         let Ok(policy) = policy else { continue };

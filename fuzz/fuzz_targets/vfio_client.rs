@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn drive(stream: UnixStream) {
-    let timeouts = VfioUserTimeouts { reply: Duration::from_millis(200) };
+    let timeouts = VfioUserTimeouts { reply: Duration::from_millis(5) };
     let Ok(device) = VfioUserDevice::from_stream(stream, timeouts) else { return };
     let _ = device.presence();
     if let Ok(bar) = device.map_bar(0) {
