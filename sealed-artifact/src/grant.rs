@@ -350,6 +350,18 @@ impl Grant {
     pub fn suite(&self) -> GrantSuite {
         self.suite
     }
+
+    /// HPKE encapsulated key.
+    #[must_use]
+    pub fn encapsulated(&self) -> &[u8] {
+        &self.encapsulated
+    }
+
+    /// The wrapped content key, with its tag.
+    #[must_use]
+    pub fn wrapped(&self) -> &[u8] {
+        &self.wrapped
+    }
 }
 
 /// Refuses a second recipient for a core whose key holders can forge its payloads.

@@ -80,6 +80,12 @@ impl Signature {
         &self.key
     }
 
+    /// The signature itself, `r ‖ s`.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.signature
+    }
+
     /// Verifies that this is a signature of `core` by the key that `core` names. Whether that key is to be trusted is the pins' matter.
     ///
     /// # Errors

@@ -2,8 +2,6 @@
 
 use std::marker::PhantomData;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use sealed_artifact::core::Core;
 use sealed_artifact::grant::{Grant, GrantSuite};
 use sealed_artifact::keys::ContentKey;
@@ -50,16 +48,15 @@ pub struct UnwrapRequest<'a> {
 impl<'a> UnwrapRequest<'a> {
     /// The request for this grant of this core.
     pub fn new(core: &'a Core, grant: &Grant, signature: Option<&Signature>) -> Self {
-        let sealed = grant.encode();
         Self {
             suite: grant.suite(),
             key_epoch: grant.key_epoch().value(),
             core: core.bytes(),
-            encapsulated: base64_member(&sealed, "enc"),
-            wrapped: base64_member(&sealed, "wrapped"),
+            encapsulated: grant.encapsulated().to_vec(),
+            wrapped: grant.wrapped().to_vec(),
             sealer: signature.map(|signature| SealerProof {
                 spki: signature.key().spki_der().to_vec(),
-                signature: base64_member(&signature.encode(), "signature"),
+                signature: signature.bytes().to_vec(),
             }),
         }
     }
@@ -182,11 +179,4 @@ fn refuse_large(what: &'static str, expected: usize, found: usize) -> Result<(),
         return Err(SessionError::TooLarge { what, expected, found }.into());
     }
     Ok(())
-}
-
-/// A base64 member of a canonical object that this process encoded itself.
-fn base64_member(object: &[u8], member: &str) -> Vec<u8> {
-    let value: Option<serde_json::Value> = serde_json::from_slice(object).ok();
-    let text = value.as_ref().and_then(|v| v.get(member)).and_then(serde_json::Value::as_str);
-    text.and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default()
 }
