@@ -1,6 +1,6 @@
 //! Physical unclonable function and fuzzy extractor (interface spec §6.1).
 //!
-//! [`silicon`] is the emulated response with its noise, [`bch`] the error-correcting code, [`extractor`] the code-offset construction
+//! `silicon` is the emulated response with its noise, `bch` the error-correcting code, `extractor` the code-offset construction
 //! with authenticated helper data, [`measure`] the failure-rate measurement behind SPECIFICATION.md.
 // Fixed-size tables and bit arithmetic over private, trusted values; nothing here parses bytes of the host.
 #![expect(
