@@ -58,11 +58,13 @@ fn collect(directory: &Path, apart: &[PathBuf], files: &mut BTreeMap<PathBuf, Ma
     }
 }
 
-/// The mount table of this process, as the kernel writes it, sorted. Other tests of the same machine may come and go in it with mounts of
-/// their own; those are in their own namespaces.
+/// The mounts of memory that this process sees, as the kernel writes them, sorted: a landing would be one of them. Other mounts come and go
+/// on a machine that is used for something else too.
 pub fn mounts() -> Vec<String> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").expect("read the mount table");
-    let mut mounts: Vec<String> = text.lines().map(str::to_owned).collect();
+    let is_memory =
+        |line: &&str| [" - tmpfs ", " - hugetlbfs ", " - ramfs "].iter().any(|kind| line.contains(kind));
+    let mut mounts: Vec<String> = text.lines().filter(is_memory).map(str::to_owned).collect();
     mounts.sort();
     mounts
 }
