@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chip_client::abi::MSIX_VECTORS;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 #[derive(Debug, Default)]
@@ -19,8 +20,12 @@ impl Vector {
         match &self.event {
             Some(event) if !self.masked => {
                 self.pending = false;
-                // A full counter means that the client has not looked yet: the interrupt is there.
-                let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+                // A full counter means that the client has not looked yet: the interrupt is there. Whatever the client passed as
+                // an event, writing to it must not block the device.
+                let mut ready = [PollFd::new(event, PollFlags::OUT)];
+                if poll(&mut ready, Some(&Timespec::default())) == Ok(1) {
+                    let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+                }
             }
             _ => self.pending = true,
         }
@@ -147,6 +152,20 @@ mod tests {
         assert_eq!(count(&event), 0);
         interrupts.mask(0, 1, false, |_| true).unwrap();
         assert_eq!(count(&event), 1);
+    }
+
+    #[test]
+    fn evil_event_that_is_full_does_not_block_the_device() {
+        let interrupts = Interrupts::default();
+        let event = eventfd(0, EventfdFlags::empty()).unwrap();
+        rustix::io::write(&event, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+        let (_reader, pipe) = rustix::pipe::pipe().unwrap();
+        rustix::fs::fcntl_setfl(&pipe, rustix::fs::OFlags::NONBLOCK).unwrap();
+        while rustix::io::write(&pipe, &[0; 4096]).is_ok() {}
+        rustix::fs::fcntl_setfl(&pipe, rustix::fs::OFlags::empty()).unwrap();
+        interrupts.arm(0, 2, vec![event, pipe]).unwrap();
+        interrupts.raise(0);
+        interrupts.raise(1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use ml_kem::kem::{Decapsulate, KeyExport};
 use ml_kem::ml_kem_768::DecapsulationKey;
 use sha2::{Digest, Sha512};
 use snow::HandshakeState;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::live::{LiveSession, Terms};
 use super::protect::SessionKeys;
@@ -163,8 +163,13 @@ impl Firmware {
         }
         let handshake = |_noise| Failure::from(Status::Handshake);
         let HalfOpen { mut noise, terms, decapsulation } = *half;
-        let (k1, k2) = noise.dangerously_get_raw_split();
-        let mut secret = Zeroizing::new([k1, k2].concat());
+        let (mut k1, mut k2) = noise.dangerously_get_raw_split();
+        // Room for the KEM's secret too: a vector that grows leaves a copy behind.
+        let mut secret = Zeroizing::new(Vec::with_capacity(96));
+        secret.extend_from_slice(&k1);
+        secret.extend_from_slice(&k2);
+        k1.zeroize();
+        k2.zeroize();
         let mut hash = Sha512::new();
         hash.update(LABEL_TRANSCRIPT);
         hash.update(noise.get_handshake_hash());
