@@ -63,6 +63,8 @@ pub(crate) struct Lies {
     pub(crate) gone_at_command: bool,
     /// The controller stops with this code at the next command.
     pub(crate) fatal_at_command: Option<u32>,
+    /// The controller resets itself at the next command and says nothing more.
+    pub(crate) reset_at_command: bool,
     /// After the driver took a completion, its entry and its output are overwritten with this.
     pub(crate) rewrite_after_head: Option<u8>,
     /// Unmapping memory of this length is not confirmed.
@@ -199,6 +201,10 @@ impl State {
         self.seen.push(submission.opcode);
         if self.lies.gone_at_command {
             self.gone = true;
+            return;
+        }
+        if self.lies.reset_at_command {
+            self.registers.insert(REG_STATUS, 0);
             return;
         }
         if let Some(code) = self.lies.fatal_at_command {

@@ -24,7 +24,10 @@ use crate::error::Failure;
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    let Cli { command, json, quiet } = Cli::parse();
+    let Cli { command, json, quiet } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(output::usage(&error)),
+    };
     let output = Output { json, quiet };
     match run(&command, output) {
         Ok(status) => ExitCode::from(status),

@@ -89,6 +89,23 @@ impl Output {
     }
 }
 
+/// Prints what is wrong with the command line (or the help that was asked for), as JSON if that was asked for; the exit status.
+pub(crate) fn usage(error: &clap::Error) -> u8 {
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    let status = u8::try_from(error.exit_code()).unwrap_or(1);
+    if json && error.use_stderr() {
+        let message = error.to_string();
+        eprintln!(
+            "{}",
+            json!({ "error": { "code": "USAGE", "class": "usage", "status": status, "message": message.trim_end() } })
+        );
+    } else {
+        // Nothing is left to be done when the streams are gone.
+        let _ = error.print();
+    }
+    status
+}
+
 /// A stretch of work that is shown and timed.
 #[derive(Debug)]
 pub(crate) struct Progress {

@@ -184,7 +184,7 @@ fn evil_device_lets_the_connection_go() {
 
 #[test]
 fn evil_device_reset_in_the_middle_of_a_job() {
-    refused_under(&fault("reset", "UNSEAL"), &["dma-direct"], CHIP_FAULT, "CHIP_TIMEOUT");
+    refused_under(&fault("reset", "UNSEAL"), &["dma-direct"], CHIP_FAULT, "CHIP_GONE");
 }
 
 #[test]

@@ -190,6 +190,15 @@ fn evil_device_gone_under_a_command() {
 }
 
 #[test]
+fn evil_controller_resets_itself_under_a_command() {
+    let (_, device) = device();
+    let mut driver = device.driver();
+    device.state().lies.reset_at_command = true;
+    assert_code(driver.identify(), "CHIP_GONE");
+    assert!(driver.is_down());
+}
+
+#[test]
 fn evil_device_gone_before() {
     let (_, device) = device();
     device.state().vendor = 0xFFFF;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Driver, Finished, Ticket};
-use crate::abi::{COMPLETION_LEN, Completion, cq_head_doorbell};
+use crate::abi::{COMPLETION_LEN, Completion, STATUS_RDY, cq_head_doorbell};
 use crate::error::{ChipError, DeviceError};
 
 /// Notifications without a completion that one wait listens to; after that it only polls.
@@ -50,10 +50,19 @@ impl Driver {
             if notified {
                 fruitless += 1;
             } else {
-                let alive = self.read_status();
+                let alive = self.require_ready();
                 alive.map_err(|e| self.fault(e))?;
             }
         }
+    }
+
+    /// A controller that reset itself under a command will never complete it.
+    fn require_ready(&self) -> Result<(), ChipError> {
+        // GUARD: ready-under-command -> evil_controller_resets_itself_under_a_command
+        if self.read_status()? & STATUS_RDY == 0 {
+            return Err(DeviceError::Gone { what: "STATUS is not ready under a command" }.into());
+        }
+        Ok(())
     }
 
     /// Takes what finished before, or looks at the ring.

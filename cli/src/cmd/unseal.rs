@@ -58,10 +58,11 @@ pub(crate) fn run(arguments: &UnsealArgs, output: Output) -> Result<u8, Failure>
     let mut chip = Chip::open(arguments, &prepared, facts.guest)?;
     let progress = output.progress("landing", total);
     let (filled, session) = fill(arguments, &prepared, &mut chip, &mut landing, &progress)?;
-    drop(chip);
 
     let start = Instant::now();
+    // The chip stays connected meanwhile: one that kept memory of the landing has to be seen here.
     let landed = landing.complete()?;
+    drop(chip);
     if arguments.path == PathArg::DmaDirect {
         // Until now the device could still write: only what cannot change any more is hashed.
         land::verify_landed(&prepared.store, &landed)?;
