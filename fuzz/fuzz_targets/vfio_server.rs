@@ -80,17 +80,20 @@ fuzz_target!(|data: &[u8]| {
     let Ok((ours, theirs)) = UnixStream::pair() else { return };
     let Ok(mut drain) = ours.try_clone() else { return };
     std::thread::scope(|scope| {
-        scope.spawn(move || {
+        let sender = scope.spawn(move || {
             send(&ours, data, &device.memory);
             let _ = ours.shutdown(std::net::Shutdown::Write);
         });
-        scope.spawn(move || {
+        let reader = scope.spawn(move || {
             let mut sink = [0; 65_536];
             while drain.read(&mut sink).is_ok_and(|n| n > 0) {}
         });
         let connection = Connection::new(OwnedFd::from(theirs), None);
         Server::new(Arc::clone(&device.controller)).serve(&connection);
         drop(connection);
+        // The end of a scope does not wait for the end of its threads, and what they still own would count as leaked.
+        sender.join().expect("the sender");
+        reader.join().expect("the reader");
     });
 });
 
