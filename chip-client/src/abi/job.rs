@@ -278,7 +278,7 @@ impl SealedReply {
 pub struct SessionStatus {
     /// Bulk bytes left.
     pub bytes_left: u64,
-    /// Submissions left on queue 0.
+    /// Submissions left on the queue that has fewer left.
     pub submissions_left: u64,
     /// Key epoch.
     pub key_epoch: u64,
