@@ -223,7 +223,10 @@ impl Layout {
 
 /// The canonical bytes of a JSON value without exotic numbers or member names: members sorted, no white space.
 pub fn canonical(value: &Value) -> Vec<u8> {
-    value.to_string().into_bytes()
+    let mut sorted = value.clone();
+    // Whether the library keeps members in order of insertion is decided by features that other crates turn on.
+    sorted.sort_all_objects();
+    sorted.to_string().into_bytes()
 }
 
 /// Flips a bit of a file in place.

@@ -36,7 +36,7 @@ pub fn alter_preimage(layout: &Path) -> anyhow::Result<()> {
         text.find("\"min_counter\":5").context("the policy has no min_counter 5")? + "\"min_counter\":".len();
     preimage[at] = b'6';
     grant["policy"] = Value::String(STANDARD.encode(&preimage));
-    // serde_json keeps members sorted and writes no white space: the canonical form for these objects.
+    // Replacing a value keeps the members where they were, and no white space is written: the canonical form for these objects.
     manifest["layers"][0] = put(layout, manifest["layers"][0].clone(), &serde_json::to_vec(&grant)?)?;
     let mut index = json(&layout.join("index.json"))?;
     index["manifests"][position] =
