@@ -39,7 +39,8 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command, output: Output) -> Result<u8, Failure> {
-    // Namespaces first: no thread and no secret exists yet.
+    protected_memory::harden::forbid_core_dumps()?;
+    // Namespaces next: no thread and no secret exists yet.
     if let Command::Unseal(arguments) = command {
         return cmd::unseal::run(arguments, output);
     }

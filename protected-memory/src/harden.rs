@@ -57,10 +57,19 @@ impl HardenError {
 /// The kernel refuses a step.
 pub fn harden_process() -> Result<(), HardenError> {
     // GUARD: core-limit -> hardened_process_cannot_dump_core
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(step("core limit"))?;
+    forbid_core_dumps()?;
     // GUARD: not-dumpable -> hardened_process_is_not_dumpable
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(step("not dumpable"))?;
     Ok(())
+}
+
+/// No core file of this process or of what it starts: the part of [`harden_process`] that can come before everything else.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn forbid_core_dumps() -> Result<(), HardenError> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).map_err(step("core limit"))
 }
 
 /// Neither this process nor what it starts gains privileges by an exec any more.
