@@ -5,10 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, readlink, statx};
+use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 
 use super::LandingError;
 use super::mount_table::MountEntry;
+
+/// How often a resolution that raced with a rename or mount elsewhere is tried again.
+const RACE_RETRIES: usize = 128;
 
 /// Where to attach: an existing directory that is reached without symbolic links.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +41,16 @@ impl<'a> AttachTarget<'a> {
             resolve |= ResolveFlags::IN_ROOT;
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat2(self.root.unwrap_or(CWD), self.path, flags, Mode::empty(), resolve)
-            .map_err(|source| LandingError::TargetRefused { path: self.path.into(), source: source.into() })
+        let open = || openat2(self.root.unwrap_or(CWD), self.path, flags, Mode::empty(), resolve);
+        let mut opened = open();
+        // The kernel answers so when anything anywhere was renamed or mounted while it resolved a `..` below the root.
+        for _ in 0..RACE_RETRIES {
+            if !matches!(opened, Err(Errno::AGAIN)) {
+                break;
+            }
+            opened = open();
+        }
+        opened.map_err(|source| LandingError::TargetRefused { path: self.path.into(), source: source.into() })
     }
 }
 
@@ -79,8 +91,7 @@ pub struct Attachment {
 impl Attachment {
     /// Attaches a detached mount and looks at the result.
     fn new(mount: OwnedFd, target: AttachTarget<'_>) -> Result<Self, LandingError> {
-        let failed =
-            |source: rustix::io::Errno| LandingError::Mount { step: "attach", source: source.into() };
+        let failed = |source: Errno| LandingError::Mount { step: "attach", source: source.into() };
         let directory = target.open()?;
         let path = path_of(directory.as_fd())
             .map_err(LandingError::system("reading of the attach target's path"))?;
