@@ -26,7 +26,7 @@ fn evil_host_kill_leaves_no_plaintext() {
     let root = tempfile::tempdir().expect("make a directory");
     command.args([kills, &seed.to_string(), whole_disk]).arg(root.path());
     let directory = programs
-        .path("kill-suite")
+        .path("kill-driver")
         .parent()
         .and_then(|ci| ci.parent())
         .expect("the target directory")
