@@ -1,0 +1,1 @@
+//! Attestation agent: providers, runtime measurement, KBS client, tokens, ttrpc service.

@@ -1,0 +1,1 @@
+//! Emulated key broker: the KBS protocol of Trustee, for laptops and tests.

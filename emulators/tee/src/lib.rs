@@ -1,0 +1,1 @@
+//! Emulated TEE: configfs-tsm, measurement files, event log, for laptops and tests.

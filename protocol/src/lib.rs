@@ -1,0 +1,1 @@
+//! All ttrpc services: `.proto`, generated code, typed requests.
