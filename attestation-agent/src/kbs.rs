@@ -1,0 +1,1 @@
+//! KBS client: RCAR 0.4.0.
