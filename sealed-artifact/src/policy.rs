@@ -14,6 +14,7 @@ use crate::names::{Counter, EnvironmentTag, Family};
 mod choice;
 mod evaluate;
 mod evidence;
+mod generation;
 mod lint;
 mod source;
 
@@ -23,6 +24,7 @@ mod tests;
 pub use choice::{Choice, Hex, InitdataDigest, LinkMode};
 pub use evaluate::StaticFacts;
 pub use evidence::{DebugRule, EvidenceRules, SnpRules, TdxRules};
+pub use generation::{Generation, TcbLayout};
 pub use lint::Weakness;
 pub use source::TEMPLATE;
 

@@ -44,6 +44,8 @@ GRANT_SUITES = {
     "HPKE P-384 HKDF-SHA-384 AES-256-GCM": "P-384",
     "HPKE X-Wing HKDF-SHA-384 AES-256-GCM": "X-Wing",
 }
+# TCB layout of each generation: the bytes that are not used.
+UNUSED_TCB_BYTES = {"genoa": range(2, 6), "milan": range(2, 6), "turin": range(4, 7)}
 LINK_MODES = ("dma-direct", "dma-sealed", "key-release")
 
 
@@ -443,6 +445,26 @@ def _link_mode(value: object) -> object:
     return value
 
 
+def _generation(value: object) -> object:
+    if is_text(value) not in UNUSED_TCB_BYTES:
+        raise malformed("generation")
+    return value
+
+
+def _min_tcb(tcb: bytes, generation: object) -> None:
+    """Not zero: one layout, and nothing in its unused bytes."""
+    if not any(tcb):
+        return
+    if not isinstance(generation, dict):
+        raise malformed("min_tcb with any generation")
+    names = [generation["exactly"]] if "exactly" in generation else generation["one_of"]
+    unused = {UNUSED_TCB_BYTES[name] for name in names}
+    if len(unused) != 1:
+        raise malformed("min_tcb for two layouts")
+    if any(tcb[index] for index in unused.pop()):
+        raise malformed("min_tcb in an unused byte")
+
+
 def _evidence(value: object) -> None:
     top = members(value, None, ("certificate_chain", "debug", "initdata", "unsigned_manifest"), ("snp", "tdx"))
     choice(top["certificate_chain"], _of_hex(32))
@@ -456,18 +478,21 @@ def _evidence(value: object) -> None:
         raise malformed("evidence without a TEE type")
     if "snp" in top:
         digests = ("author_key_digest", "id_key_digest", "measurement")
-        snp = members(top["snp"], None, (*digests, "guest_policy", "min_tcb", "max_vmpl"))
+        snp = members(top["snp"], None, (*digests, "generation", "guest_policy", "max_vmpl", "min_crl_number", "min_tcb"))
         for name in digests:
             choice(snp[name], _of_hex(48))
         choice(snp["guest_policy"], _of_hex(8))
-        hexed(snp["min_tcb"], 8)
+        choice(snp["generation"], _generation)
+        integer(snp["min_crl_number"])
+        _min_tcb(hexed(snp["min_tcb"], 8), snp["generation"])
         if integer(snp["max_vmpl"]) > 3:
             raise limit("max_vmpl")
     if "tdx" in top:
         registers = ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
-        tdx = members(top["tdx"], None, ("min_crl_number", "min_tcb_evaluation", "min_tee_tcb_svn", *registers))
-        integer(tdx["min_crl_number"])
-        integer(tdx["min_tcb_evaluation"])
+        numbers = ("min_pck_crl_number", "min_root_crl_number", "min_tcb_evaluation")
+        tdx = members(top["tdx"], None, (*numbers, "min_tee_tcb_svn", *registers))
+        for name in numbers:
+            integer(tdx[name])
         hexed(tdx["min_tee_tcb_svn"], 16)
         for name in registers:
             choice(tdx[name], _of_hex(48))

@@ -297,7 +297,8 @@ def policies(bench: Bench) -> str | None:
             "debug": {"exactly": False},
             "initdata": {"exactly": "00" * 32},
             "tdx": {
-                "min_crl_number": 1,
+                "min_pck_crl_number": 1,
+                "min_root_crl_number": 1,
                 "min_tcb_evaluation": 1,
                 "min_tee_tcb_svn": "01" * 16,
                 **{name: {"exactly": "11" * 48} for name in ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3")},

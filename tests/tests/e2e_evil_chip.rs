@@ -342,7 +342,8 @@ initdata = {{ exactly = "{}" }}
 unsigned_manifest = "any"
 
 [evidence.tdx]
-min_crl_number = 1
+min_pck_crl_number = 1
+min_root_crl_number = 1
 min_tcb_evaluation = 17
 min_tee_tcb_svn = "05000000000000000000000000000000"
 mrtd = {{ exactly = "{h96}" }}

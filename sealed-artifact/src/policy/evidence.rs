@@ -1,6 +1,7 @@
 //! What a policy demands of the guest's evidence. Judging evidence is not done here.
 
 use super::choice::{Choice, Hex, InitdataDigest};
+use super::generation::{Generation, TcbLayout};
 use crate::error::{ArtifactError, Found, limit};
 use crate::json::Value;
 
@@ -35,6 +36,8 @@ pub struct EvidenceRules {
 pub struct SnpRules {
     /// Digest of the author key.
     pub author_key_digest: Choice<Hex<48>>,
+    /// Generation of the processor. Not "any" where `min_tcb` is not zero, and then of one TCB layout.
+    pub generation: Choice<Generation>,
     /// Guest policy.
     pub guest_policy: Choice<Hex<8>>,
     /// Digest of the id key.
@@ -43,15 +46,19 @@ pub struct SnpRules {
     pub max_vmpl: u8,
     /// Launch measurement.
     pub measurement: Choice<Hex<48>>,
-    /// Lowest reported TCB, componentwise.
+    /// Lowest number of the revocation list; above 0, one has to be presented.
+    pub min_crl_number: u64,
+    /// Lowest reported TCB, componentwise, in the layout of `generation`; its unused bytes are zero.
     pub min_tcb: Hex<8>,
 }
 
 /// Rules for TDX quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TdxRules {
-    /// Lowest CRL number of the collateral.
-    pub min_crl_number: u64,
+    /// Lowest number of the revocation list for PCK certificates.
+    pub min_pck_crl_number: u64,
+    /// Lowest number of the root's revocation list; its numbers are a series of their own.
+    pub min_root_crl_number: u64,
     /// Lowest TCB-evaluation number of the collateral.
     pub min_tcb_evaluation: u64,
     /// Lowest TEE TCB SVN, componentwise.
@@ -117,23 +124,42 @@ impl SnpRules {
         limit("max_vmpl", 0, 3, max_vmpl)?;
         let rules = Self {
             author_key_digest: Choice::from_value("author_key_digest", members.take("author_key_digest")?)?,
+            generation: Choice::from_value("generation", members.take("generation")?)?,
             guest_policy: Choice::from_value("guest_policy", members.take("guest_policy")?)?,
             id_key_digest: Choice::from_value("id_key_digest", members.take("id_key_digest")?)?,
             max_vmpl: u8::try_from(max_vmpl).unwrap_or_default(),
             measurement: Choice::from_value("measurement", members.take("measurement")?)?,
+            min_crl_number: members.take("min_crl_number")?.into_integer("min_crl_number")?,
             min_tcb: Hex::from_value("min_tcb", members.take("min_tcb")?)?,
         };
         members.finish()?;
+        // GUARD: min-tcb-has-a-layout -> evil_minimum_tcb_without_one_layout_is_refused
+        rules.require_tcb_layout()?;
         Ok(rules)
+    }
+
+    /// Refuses a minimum whose bytes mean one thing on one processor and another on the next.
+    fn require_tcb_layout(&self) -> Result<(), ArtifactError> {
+        if self.min_tcb.is_zero() || TcbLayout::of(&self.generation).is_some_and(|it| it.fits(&self.min_tcb))
+        {
+            return Ok(());
+        }
+        Err(ArtifactError::Malformed {
+            what: "min_tcb",
+            expected: "zero, or a generation that is not \"any\", of one TCB layout, and zero in its unused bytes",
+            found: Found::value(format_args!("{} with generation {}", self.min_tcb, self.generation)),
+        })
     }
 
     fn to_value(&self) -> Value {
         Value::object([
             ("author_key_digest", self.author_key_digest.to_value()),
+            ("generation", self.generation.to_value()),
             ("guest_policy", self.guest_policy.to_value()),
             ("id_key_digest", self.id_key_digest.to_value()),
             ("max_vmpl", Value::integer(u64::from(self.max_vmpl))),
             ("measurement", self.measurement.to_value()),
+            ("min_crl_number", Value::integer(self.min_crl_number)),
             ("min_tcb", self.min_tcb.to_value()),
         ])
     }
@@ -147,7 +173,8 @@ impl TdxRules {
             *register = Choice::from_value(name, members.take(name)?)?;
         }
         let rules = Self {
-            min_crl_number: members.take("min_crl_number")?.into_integer("min_crl_number")?,
+            min_pck_crl_number: members.take("min_pck_crl_number")?.into_integer("min_pck_crl_number")?,
+            min_root_crl_number: members.take("min_root_crl_number")?.into_integer("min_root_crl_number")?,
             min_tcb_evaluation: members.take("min_tcb_evaluation")?.into_integer("min_tcb_evaluation")?,
             min_tee_tcb_svn: Hex::from_value("min_tee_tcb_svn", members.take("min_tee_tcb_svn")?)?,
             mrtd: Choice::from_value("mrtd", members.take("mrtd")?)?,
@@ -160,7 +187,8 @@ impl TdxRules {
     fn to_value(&self) -> Value {
         let [rtmr0, rtmr1, rtmr2, rtmr3] = &self.rtmr;
         Value::object([
-            ("min_crl_number", Value::integer(self.min_crl_number)),
+            ("min_pck_crl_number", Value::integer(self.min_pck_crl_number)),
+            ("min_root_crl_number", Value::integer(self.min_root_crl_number)),
             ("min_tcb_evaluation", Value::integer(self.min_tcb_evaluation)),
             ("min_tee_tcb_svn", self.min_tee_tcb_svn.to_value()),
             ("mrtd", self.mrtd.to_value()),

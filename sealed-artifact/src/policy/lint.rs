@@ -37,13 +37,18 @@ weakness!(WEAK_MAX_VMPL, "reports from software below the most privileged level 
 weakness!(WEAK_MEASUREMENT, "a SEV-SNP guest with any firmware and kernel is accepted");
 weakness!(WEAK_MIN_COUNTER, "every earlier version of the artifact is accepted");
 weakness!(WEAK_MIN_TCB, "SEV-SNP platforms with every known vulnerability are accepted");
-weakness!(WEAK_MIN_TCB_EVALUATION, "TDX collateral of any age is accepted");
+weakness!(WEAK_MIN_TCB_EVALUATION, "TDX platforms judged by TCB information of any age are accepted");
 weakness!(WEAK_MIN_TEE_TCB_SVN, "TDX modules with every known vulnerability are accepted");
 weakness!(WEAK_MRTD, "a TDX guest with any firmware is accepted");
 weakness!(WEAK_NO_EVIDENCE, "nothing is demanded of the guest");
 weakness!(WEAK_OPAQUE, "the policy binds by its digest only: recipients do not evaluate it");
 weakness!(WEAK_RTMR1, "a TDX guest with any kernel is accepted");
 weakness!(WEAK_RTMR2, "a TDX guest with any kernel command line or initial file system is accepted");
+weakness!(
+    WEAK_SNP_COLLATERAL,
+    "SEV-SNP certificates and revocation lists of any age and generation are accepted"
+);
+weakness!(WEAK_TDX_COLLATERAL, "TDX collateral and revocation lists of any age are accepted");
 
 pub(super) fn weaknesses(policy: &Policy) -> Vec<Weakness> {
     match policy {
@@ -84,6 +89,8 @@ fn of_snp(snp: &SnpRules, found: &mut Vec<Weakness>) {
         (snp.measurement.is_any(), WEAK_MEASUREMENT),
         (snp.min_tcb.is_zero(), WEAK_MIN_TCB),
         (snp.max_vmpl > 0, WEAK_MAX_VMPL),
+        // A recipient without a clock refuses old collateral by these minimums alone.
+        (snp.min_tcb.is_zero() && snp.min_crl_number == 0 && snp.generation.is_any(), WEAK_SNP_COLLATERAL),
     ];
     add(&checks, found);
 }
@@ -96,6 +103,10 @@ fn of_tdx(tdx: &TdxRules, found: &mut Vec<Weakness>) {
         (rtmr2.is_any(), WEAK_RTMR2),
         (tdx.min_tee_tcb_svn.is_zero(), WEAK_MIN_TEE_TCB_SVN),
         (tdx.min_tcb_evaluation == 0, WEAK_MIN_TCB_EVALUATION),
+        (
+            tdx.min_tcb_evaluation == 0 && tdx.min_pck_crl_number == 0 && tdx.min_root_crl_number == 0,
+            WEAK_TDX_COLLATERAL,
+        ),
     ];
     add(&checks, found);
 }

@@ -49,11 +49,13 @@ fn template_is_a_policy_and_weak_until_filled_in() {
         "WEAK_INITDATA",
         "WEAK_MEASUREMENT",
         "WEAK_MIN_TCB",
+        "WEAK_SNP_COLLATERAL",
         "WEAK_MRTD",
         "WEAK_RTMR1",
         "WEAK_RTMR2",
         "WEAK_MIN_TEE_TCB_SVN",
         "WEAK_MIN_TCB_EVALUATION",
+        "WEAK_TDX_COLLATERAL",
     ];
     assert_eq!(codes(TEMPLATE), weak);
     let measured = TEMPLATE
@@ -68,6 +70,8 @@ fn template_is_a_policy_and_weak_until_filled_in() {
     let measured = digest("certificate_chain", 32, measured);
     let measured = digest("unsigned_manifest", 32, measured);
     let measured = digest("guest_policy", 8, measured);
+    let choice = measured.lines().find(|line| line.starts_with("generation")).unwrap().to_owned();
+    let measured = measured.replace(&choice, "generation = { one_of = [\"milan\", \"genoa\"] }");
     // The comment line of the template quotes "any" too.
     let strong: String =
         measured.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
@@ -147,6 +151,63 @@ fn evil_repeated_choices_are_refused() {
 fn evil_evidence_rules_without_a_tee_are_refused() {
     let tables = TEMPLATE.split("[evidence.snp]").next().unwrap();
     assert_eq!(toml_code(tables), "MALFORMED");
+}
+
+/// The template with another generation and minimum TCB.
+fn with_tcb(generation: &str, min_tcb: &str) -> String {
+    TEMPLATE
+        .replace("generation = \"any\"", &format!("generation = {generation}"))
+        .replace("min_tcb = \"0000000000000000\"", &format!("min_tcb = \"{min_tcb}\""))
+}
+
+#[test]
+fn evil_minimum_tcb_without_one_layout_is_refused() {
+    let (milan, turin) = ("0300000000000816", "0103020400000050");
+    let refused = [
+        ("\"any\"", milan),
+        ("{ one_of = [\"milan\", \"turin\"] }", milan),
+        ("{ one_of = [\"genoa\", \"milan\", \"turin\"] }", "0100000000000000"),
+        ("{ exactly = \"milan\" }", turin),
+        ("{ exactly = \"turin\" }", milan),
+        ("{ exactly = \"rome\" }", milan),
+        ("{ exactly = \"Milan\" }", milan),
+    ];
+    for (generation, min_tcb) in refused {
+        assert_eq!(toml_code(&with_tcb(generation, min_tcb)), "MALFORMED", "{generation} {min_tcb}");
+    }
+    let accepted = [
+        ("{ exactly = \"genoa\" }", milan),
+        ("{ one_of = [\"milan\", \"genoa\"] }", milan),
+        ("{ exactly = \"turin\" }", turin),
+        ("{ one_of = [\"milan\", \"turin\"] }", "0000000000000000"),
+    ];
+    for (generation, min_tcb) in accepted {
+        let document = PolicyDocument::from_toml(&with_tcb(generation, min_tcb)).unwrap();
+        let snp = document.evidence().and_then(|rules| rules.snp.as_ref()).unwrap();
+        assert_eq!(snp.min_tcb.to_string(), min_tcb);
+    }
+    // A program that builds such rules is refused too.
+    let document = PolicyDocument::from_toml(&with_tcb("{ exactly = \"milan\" }", milan)).unwrap();
+    let Policy::Rules(mut rules) = document.policy().clone() else { panic!("an opaque template") };
+    rules.evidence.as_mut().unwrap().snp.as_mut().unwrap().generation = Choice::Any;
+    assert_eq!(PolicyDocument::new(&Policy::Rules(rules)).unwrap_err().code(), "MALFORMED");
+}
+
+#[test]
+fn one_minimum_of_the_collateral_is_enough_to_refuse_old_one() {
+    let minimums = [
+        ("WEAK_TDX_COLLATERAL", TEMPLATE.replace("min_pck_crl_number = 0", "min_pck_crl_number = 1")),
+        ("WEAK_TDX_COLLATERAL", TEMPLATE.replace("min_root_crl_number = 0", "min_root_crl_number = 1")),
+        ("WEAK_TDX_COLLATERAL", TEMPLATE.replace("min_tcb_evaluation = 0", "min_tcb_evaluation = 17")),
+        ("WEAK_SNP_COLLATERAL", TEMPLATE.replace("\nmin_crl_number = 0", "\nmin_crl_number = 1")),
+        ("WEAK_SNP_COLLATERAL", with_tcb("{ exactly = \"turin\" }", "0000000000000000")),
+        ("WEAK_SNP_COLLATERAL", with_tcb("{ exactly = \"turin\" }", "0100000000000000")),
+    ];
+    assert!(codes(TEMPLATE).contains(&"WEAK_TDX_COLLATERAL"));
+    assert!(codes(TEMPLATE).contains(&"WEAK_SNP_COLLATERAL"));
+    for (weakness, source) in minimums {
+        assert!(!codes(&source).contains(&weakness), "{source}");
+    }
 }
 
 #[test]

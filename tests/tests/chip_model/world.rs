@@ -272,7 +272,7 @@ fn policies() -> Vec<(Policy, PolicyDocument)> {
         });
         let evidence = if policy.evidence {
             "[evidence]\ncertificate_chain = \"any\"\ndebug = { exactly = false }\ninitdata = \"any\"\nunsigned_manifest = \"any\"\n\
-             [evidence.tdx]\nmin_crl_number = 1\nmin_tcb_evaluation = 1\nmin_tee_tcb_svn = \"05000000000000000000000000000000\"\n\
+             [evidence.tdx]\nmin_pck_crl_number = 1\nmin_root_crl_number = 1\nmin_tcb_evaluation = 1\nmin_tee_tcb_svn = \"05000000000000000000000000000000\"\n\
              mrtd = \"any\"\nrtmr0 = \"any\"\nrtmr1 = \"any\"\nrtmr2 = \"any\"\nrtmr3 = \"any\"\n"
         } else {
             ""

@@ -114,7 +114,8 @@ debug = { exactly = false }
 initdata = "any"
 unsigned_manifest = "any"
 [evidence.tdx]
-min_crl_number = 0
+min_pck_crl_number = 0
+min_root_crl_number = 0
 min_tcb_evaluation = 0
 min_tee_tcb_svn = "00000000000000000000000000000000"
 mrtd = "any"

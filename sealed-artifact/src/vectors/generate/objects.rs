@@ -30,6 +30,13 @@ fn edited(text: &str, from: &str, to: &str) -> Vec<u8> {
     text.replacen(from, to, 1).into_bytes()
 }
 
+/// A policy with another generation and minimum TCB.
+fn with_tcb(text: &str, generation: &str, min_tcb: &str) -> Vec<u8> {
+    let text = edited(text, "\"generation\":\"any\"", &format!("\"generation\":{generation}"));
+    let text = String::from_utf8(text).unwrap();
+    edited(&text, "\"min_tcb\":\"0000000000000000\"", &format!("\"min_tcb\":\"{min_tcb}\""))
+}
+
 fn canonical_form(set: &mut Set) {
     let text = core_text();
     let core = Recipe { digests: false, ..Recipe::new(80, &[5, 6]) }.seal().core;
@@ -418,6 +425,54 @@ fn policies(set: &mut Set) {
                 "\"initdata\":\"any\"",
                 &format!("\"initdata\":{{\"exactly\":\"{}\"}}", "0a".repeat(40)),
             ),
+        ),
+        (
+            "crl-number-of-one-series",
+            "one minimum for both series of TDX revocation lists",
+            "MALFORMED",
+            edited(&full, "\"min_pck_crl_number\":0,\"min_root_crl_number\":0", "\"min_crl_number\":0"),
+        ),
+        (
+            "generation-unknown",
+            "a generation of processors that has no name",
+            "MALFORMED",
+            edited(&full, "\"generation\":\"any\"", "\"generation\":{\"exactly\":\"rome\"}"),
+        ),
+        (
+            "min-tcb-any-generation",
+            "a minimum TCB without a generation",
+            "MALFORMED",
+            edited(&full, "\"min_tcb\":\"0000", "\"min_tcb\":\"0300"),
+        ),
+        (
+            "min-tcb-two-layouts",
+            "a minimum TCB for generations of different TCB layouts",
+            "MALFORMED",
+            with_tcb(&full, "{\"one_of\":[\"milan\",\"turin\"]}", "0300000000000000"),
+        ),
+        (
+            "min-tcb-unused-byte",
+            "a minimum TCB in a byte that the generation does not use",
+            "MALFORMED",
+            with_tcb(&full, "{\"exactly\":\"genoa\"}", "0300000100000000"),
+        ),
+        (
+            "min-tcb-turin-unused-byte",
+            "a minimum TCB of Milan for Turin",
+            "MALFORMED",
+            with_tcb(&full, "{\"exactly\":\"turin\"}", "0300000000000816"),
+        ),
+        (
+            "min-tcb-milan-genoa",
+            "a minimum TCB for two generations of one layout",
+            "success",
+            with_tcb(&full, "{\"one_of\":[\"genoa\",\"milan\"]}", "0300000000000816"),
+        ),
+        (
+            "min-tcb-turin",
+            "a minimum TCB for Turin",
+            "success",
+            with_tcb(&full, "{\"exactly\":\"turin\"}", "0103020400000050"),
         ),
         (
             "missing-evidence-member",
