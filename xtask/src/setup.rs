@@ -54,6 +54,12 @@ const NEEDS: &[Need] = &[
         present: || shell::has_program("setpriv") && shell::has_program("unshare"),
         only_bench: false,
     },
+    Need {
+        what: "swtpm (tests of the TPM speak to a real TPM 2.0)",
+        packages: &["swtpm"],
+        present: || shell::has_program("swtpm"),
+        only_bench: false,
+    },
     Need { what: "age", packages: &["age"], present: || shell::has_program("age"), only_bench: true },
     Need {
         what: "openssl",
