@@ -3,6 +3,7 @@
 pub mod aael;
 pub mod event_log;
 pub mod json;
+pub mod presentation;
 pub mod snp;
 pub mod td_report;
 pub mod tdx;

@@ -5,6 +5,8 @@
 //!  bytes + collateral + root + now ──▶ verify::* ──▶ VerifiedTdx | VerifiedSnp      cryptography only
 //!  Verified* + rules ──▶ validate::* ──▶ Judgement ──▶ require()                    policy only
 //!  log + verified registers ──▶ verify::replay ──▶ entries that the registers vouch for
+//!
+//!  presented bytes ──▶ Presentation ──▶ verify_presentation ──▶ VerifiedEvidence ──▶ judge(policy document) ──▶ Judgement
 //! ```
 //!
 //! ```

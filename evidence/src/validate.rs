@@ -5,6 +5,7 @@
 //! Every rule is evaluated. The result is the ordered list of findings, and the first one that denies is the error.
 
 mod expect;
+pub mod policy;
 mod snp;
 mod tdx;
 
@@ -17,6 +18,7 @@ use crate::bytes::Octets;
 use crate::error::{EvidenceError, Found};
 
 pub use expect::{Expect, InitdataDigest};
+pub use policy::{Floors, judge};
 pub use snp::{SnpRules, validate_snp};
 pub use tdx::{TdxRules, validate_tdx};
 
@@ -92,6 +94,10 @@ impl Judgement {
             });
         }
         Ok(())
+    }
+
+    pub(crate) fn append(&mut self, other: Self) {
+        self.findings.extend(other.findings);
     }
 
     fn push(

@@ -7,8 +7,10 @@
 pub mod certificate;
 pub mod collateral;
 pub(crate) mod pem;
+mod presentation;
 pub mod replay;
 pub mod roots;
+pub mod series;
 pub mod snp;
 pub mod tdx;
 mod vek;
@@ -19,6 +21,8 @@ mod tests;
 use sha2::{Digest, Sha256};
 
 use crate::bytes::Octets;
+
+pub use presentation::{Clock, VerifiedEvidence, verify_presentation};
 
 /// SHA-256 over a chain from its leaf to its root: before each certificate its length in four bytes, big-endian.
 #[must_use]

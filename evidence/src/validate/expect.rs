@@ -62,6 +62,11 @@ impl InitdataDigest {
         Ok(Self(digest.to_vec()))
     }
 
+    /// A digest that the policy document's parser took: of the same lengths.
+    pub(crate) fn of_policy(digest: &sealed_artifact::policy::InitdataDigest) -> Self {
+        Self(digest.as_bytes().to_vec())
+    }
+
     /// The digest as a register of `N` bytes holds it: cut, or followed by zeros.
     #[must_use]
     pub fn fitted<const N: usize>(&self) -> Octets<N> {

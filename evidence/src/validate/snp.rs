@@ -1,8 +1,7 @@
 //! Rules for SEV-SNP guests.
 
-use crate::abi::snp::{GuestPolicy, Tcb};
+use crate::abi::snp::{Generation, GuestPolicy, Tcb};
 use crate::bytes::Octets;
-use crate::error::EvidenceError;
 use crate::validate::{Expect, GuestRules, Judgement};
 use crate::verify::snp::VerifiedSnp;
 
@@ -13,6 +12,8 @@ pub struct SnpRules {
     pub author_key_digest: Expect<Octets<48>>,
     /// Id of the chip.
     pub chip_id: Expect<Octets<64>>,
+    /// Generation of the processor.
+    pub generation: Expect<Generation>,
     /// Guest policy, all bits.
     pub guest_policy: Expect<GuestPolicy>,
     /// Digest of the id key.
@@ -29,17 +30,9 @@ pub struct SnpRules {
     pub min_tcb: Octets<8>,
 }
 
-/// Judges a verified report.
-///
-/// # Errors
-/// `EVIDENCE_RESERVED_NOT_ZERO` if `min_tcb` is not a TCB of the report's generation.
-pub fn validate_snp(
-    verified: &VerifiedSnp,
-    guest: &GuestRules,
-    rules: &SnpRules,
-) -> Result<Judgement, EvidenceError> {
+/// Judges a verified report. A `min_tcb` that is not a TCB of the report's generation denies.
+pub fn validate_snp(verified: &VerifiedSnp, guest: &GuestRules, rules: &SnpRules) -> Judgement {
     let report = &verified.report;
-    let minimum = Tcb::parse(rules.min_tcb, verified.generation)?;
     let mut judgement = Judgement::new();
     // GUARD: rule-snp-report-data -> evil_every_snp_rule_denies
     judgement.expect("report_data", &guest.report_data, &report.report_data);
@@ -54,14 +47,10 @@ pub fn validate_snp(
     let maximum = rules.max_vmpl;
     // GUARD: rule-vmpl -> evil_every_snp_rule_denies
     judgement.rule("max_vmpl", format_args!("{maximum} or less"), report.vmpl, report.vmpl <= maximum);
-    let reported = report.reported_tcb;
+    // GUARD: rule-generation -> evil_every_snp_rule_denies
+    judgement.expect("generation", &rules.generation, &verified.generation);
     // GUARD: rule-min-tcb -> evil_every_snp_rule_denies
-    judgement.rule(
-        "min_tcb",
-        format_args!("each of {minimum} or more"),
-        reported,
-        reported.is_at_least(minimum),
-    );
+    min_tcb(&mut judgement, rules.min_tcb, verified);
     // GUARD: rule-id-key-digest -> evil_every_snp_rule_denies
     judgement.expect("id_key_digest", &rules.id_key_digest, &report.id_key_digest);
     // GUARD: rule-author-key-digest -> evil_every_snp_rule_denies
@@ -75,5 +64,19 @@ pub fn validate_snp(
     judgement.at_least("min_crl_number", rules.min_crl_number, verified.crl_number);
     // GUARD: rule-snp-certificate-chain -> evil_every_snp_rule_denies
     judgement.expect("certificate_chain", &guest.certificate_chain, &verified.certificate_chain);
-    Ok(judgement)
+    judgement
+}
+
+fn min_tcb(judgement: &mut Judgement, minimum: Octets<8>, verified: &VerifiedSnp) {
+    let reported = verified.report.reported_tcb;
+    match Tcb::parse(minimum, verified.generation) {
+        Ok(minimum) => {
+            let holds = reported.is_at_least(minimum);
+            judgement.rule("min_tcb", format_args!("each of {minimum} or more"), reported, holds);
+        }
+        Err(_layout) => {
+            let expected = format_args!("each of {minimum} or more, a TCB of another generation");
+            judgement.rule("min_tcb", expected, reported, false);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! What the verifying libraries do not look at in certificates and revocation lists.
 
+use sha2::{Digest as _, Sha256};
 use x509_cert::Certificate;
 use x509_cert::crl::CertificateList;
 use x509_cert::der::asn1::ObjectIdentifier;
@@ -9,6 +10,7 @@ use x509_cert::ext::pkix::CrlNumber;
 use x509_cert::name::Name;
 use x509_cert::time::Time;
 
+use crate::bytes::Octets;
 use crate::error::{EvidenceError, Found};
 
 pub(crate) const OID_CRL_NUMBER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.20");
@@ -78,6 +80,13 @@ impl Parsed {
         self.certificate.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes()
     }
 
+    /// SHA-256 of the public key with its algorithm: who numbers a series of lists, whatever the certificate around it.
+    pub(crate) fn key_digest(&self) -> Result<Octets<32>, EvidenceError> {
+        let spki = self.certificate.tbs_certificate().subject_public_key_info().to_der();
+        let spki = spki.map_err(|error| invalid(self.which, "a public key that encodes to DER", error))?;
+        Ok(Octets(Sha256::digest(spki).into()))
+    }
+
     pub(crate) fn common_name(&self) -> String {
         self.subject().common_name().ok().flatten().map(|name| name.value().into_owned()).unwrap_or_default()
     }
@@ -145,6 +154,16 @@ impl RevocationList {
             return Err(invalid(which, "a number of at most 64 bits", "none"));
         };
         Ok(Self { list, window, number })
+    }
+
+    /// Whose list it says it is.
+    pub(crate) fn named_as_issuer(&self, which: &'static str, issuer: &Parsed) -> Result<(), EvidenceError> {
+        let found = &self.list.tbs_cert_list.issuer;
+        // GUARD: list-issuer -> evil_exchanged_revocation_lists_are_refused
+        if found != issuer.subject() {
+            return Err(invalid(which, "the subject of its issuer as issuer", found));
+        }
+        Ok(())
     }
 
     /// Whether the list names a serial number.

@@ -1,10 +1,14 @@
 //! Which roots are believed: those of the makers of the processors, or those of an emulator, by explicit choice.
 
+mod bundle;
+
 use sev::certs::snp::{Certificate, builtin};
 
 use crate::abi::snp::Generation;
 use crate::error::EvidenceError;
 use crate::verify::certificate::invalid;
+
+pub use bundle::{MAXIMUM_BUNDLE_BYTES, TrustBundle};
 
 /// Intel's SGX root CA for production, as Intel publishes it.
 const INTEL_ROOT: &[u8] = include_bytes!("roots/intel-sgx-root-ca.der");
@@ -16,6 +20,32 @@ pub enum RootSet {
     Builtin,
     /// Roots of an emulator: the evidence proves nothing about hardware.
     InsecureEmulator,
+}
+
+/// The roots that a verifier believes.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// Roots for SEV-SNP.
+    pub snp: SnpRoots,
+    /// Root for TDX; without one every quote is refused.
+    pub tdx: Option<TdxRoot>,
+}
+
+impl Roots {
+    /// The roots of AMD and Intel.
+    ///
+    /// # Errors
+    /// As [`SnpRoots::amd`].
+    pub fn builtin() -> Result<Self, EvidenceError> {
+        Ok(Self { snp: SnpRoots::amd()?, tdx: Some(TdxRoot::intel()) })
+    }
+
+    /// Whether any of them is an emulator's: evidence may then prove nothing about hardware.
+    #[must_use]
+    pub fn are_emulated(&self) -> bool {
+        let tdx = self.tdx.as_ref().map(|root| root.set);
+        self.snp.set == RootSet::InsecureEmulator || tdx == Some(RootSet::InsecureEmulator)
+    }
 }
 
 /// The root that TDX evidence has to end at.

@@ -52,6 +52,8 @@ pub struct VerifiedSnp {
     pub vek_tcb: Tcb,
     /// Number of the revocation list, where one was presented.
     pub crl_number: Option<u64>,
+    /// SHA-256 of the SubjectPublicKeyInfo of the root, which numbers its list.
+    pub ark_key_digest: Octets<32>,
     /// Fingerprint of VEK, intermediate and root.
     pub certificate_chain: Octets<32>,
     /// Latest issue date of all that was verified.
@@ -148,6 +150,7 @@ pub fn verify(
         kind: collateral.kind,
         vek_tcb,
         crl_number: prepared.list.as_ref().map(|list| list.number),
+        ark_key_digest: ark.key_digest()?,
         certificate_chain: chain_fingerprint([vek, ask, ark].map(|parsed| parsed.der.as_slice())),
         latest_issue_date: latest(&prepared.windows),
         earliest_expiration_date: prepared.windows.iter().map(|window| window.not_after).min().unwrap_or(0),

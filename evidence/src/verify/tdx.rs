@@ -90,6 +90,10 @@ pub struct VerifiedTdx {
     pub certificate_chain: Octets<32>,
     /// SHA-384 of the root's public key.
     pub root_key_id: Octets<48>,
+    /// SHA-256 of the SubjectPublicKeyInfo of the root, which numbers its list and TCB evaluations.
+    pub root_key_digest: Octets<32>,
+    /// SHA-256 of the SubjectPublicKeyInfo of the PCK CA, which numbers its list.
+    pub pck_ca_key_digest: Octets<32>,
     /// Latest issue date of all that was verified.
     pub latest_issue_date: u64,
     /// Earliest end of all that was verified.
@@ -103,6 +107,8 @@ struct Prepared {
     pce_id: String,
     pck_crl_number: u64,
     root_crl_number: u64,
+    root_key_digest: Octets<32>,
+    pck_ca_key_digest: Octets<32>,
 }
 
 /// Verifies one quote at the trusted time `now`, in seconds since 1970.
@@ -211,6 +217,10 @@ fn prepare(quote: &[u8], collateral: &TdxCollateral, root: &TdxRoot) -> Result<P
     ca.named_as_issuer(root_certificate)?;
     let root_crl = RevocationList::parse("root revocation list", &collateral.root_ca_crl)?;
     let pck_crl = RevocationList::parse("PCK revocation list", &collateral.pck_crl)?;
+    // The library takes either list in either place; their numbers count by the place.
+    root_crl.named_as_issuer("root revocation list", root_certificate)?;
+    pck_crl.named_as_issuer("PCK revocation list", ca)?;
+    let (root_key_digest, pck_ca_key_digest) = (root_certificate.key_digest()?, ca.key_digest()?);
     let tcb_info = SignedInfo::parse("TCB info", &collateral.tcb_info)?;
     let qe_identity = SignedInfo::parse("QE identity", &collateral.qe_identity)?;
     let windows = vec![
@@ -231,6 +241,8 @@ fn prepare(quote: &[u8], collateral: &TdxCollateral, root: &TdxRoot) -> Result<P
         pce_id: tcb_info.pce_id.unwrap_or_default(),
         pck_crl_number: pck_crl.number,
         root_crl_number: root_crl.number,
+        root_key_digest,
+        pck_ca_key_digest,
     })
 }
 
@@ -279,6 +291,8 @@ fn result(prepared: Prepared, root: &TdxRoot, claims: QuoteClaims) -> VerifiedTd
         ppid: Octets::fitted(&pck.ppid),
         certificate_chain: chain_fingerprint(prepared.chain.iter().map(|parsed| parsed.der.as_slice())),
         root_key_id: Octets::fitted(&claims.platform.root_key_id),
+        root_key_digest: prepared.root_key_digest,
+        pck_ca_key_digest: prepared.pck_ca_key_digest,
         latest_issue_date: claims.latest_issue_date,
         earliest_expiration_date: claims.earliest_expiration_date,
         advisory_ids: claims.tcb.advisory_ids,

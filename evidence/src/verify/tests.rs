@@ -1,4 +1,5 @@
 mod genuine;
 mod log;
+mod presentation;
 mod snp;
 mod tdx;
