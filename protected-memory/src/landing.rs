@@ -54,14 +54,15 @@ pub struct Filling {
 }
 
 impl Landing<Filling> {
-    /// Makes the files of the plan at their final sizes, invisible, after asking the machine whether they fit.
+    /// Makes the files of the plan at their final sizes, invisible, after asking the machine whether they fit. What
+    /// protects the machine's memory is for the caller to say.
     ///
     /// # Errors
     ///
     /// No active TEE, not enough memory, or swap, each without the choice that allows it; a kernel that refuses the
     /// mount (an ordinary user enters namespaces first, see [`crate::confine::enter_private_namespaces`]).
-    pub fn create(plan: &LandingPlan, policy: LandingPolicy) -> Result<Self, LandingError> {
-        Self::create_with_facts(plan, policy, &HostFacts::read()?)
+    pub fn create(plan: &LandingPlan, policy: LandingPolicy, tee: TeeState) -> Result<Self, LandingError> {
+        Self::create_with_facts(plan, policy, tee, &HostFacts::read()?)
     }
 
     /// As [`Landing::create`], with facts about the machine that were read before.
@@ -72,9 +73,9 @@ impl Landing<Filling> {
     pub fn create_with_facts(
         plan: &LandingPlan,
         policy: LandingPolicy,
+        tee: TeeState,
         facts: &HostFacts,
     ) -> Result<Self, LandingError> {
-        let tee = TeeState::current();
         preflight::before_mount(plan, policy, facts, tee)?;
         // One inode for the root, and room for what the kernel counts besides.
         let options = TmpfsOptions {

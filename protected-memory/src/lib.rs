@@ -17,13 +17,13 @@
 //!
 //! ```no_run
 //! use protected_memory::confine::enter_private_namespaces;
-//! use protected_memory::landing::{FileName, Landing, LandingPlan, LandingPolicy, SwapPolicy, TeePolicy};
+//! use protected_memory::landing::{FileName, Landing, LandingPlan, LandingPolicy, SwapPolicy, TeePolicy, TeeState};
 //!
 //! # fn main() -> Result<(), protected_memory::Error> {
 //! let mut namespaces = enter_private_namespaces()?; // first thing in `main`, before any thread
 //! let plan = LandingPlan::new([(FileName::parse("model.safetensors")?, 90_868_376)])?;
 //! let policy = LandingPolicy { tee: TeePolicy::InsecureNoTee, swap: SwapPolicy::Refuse };
-//! let mut landing = Landing::create(&plan, policy)?;
+//! let mut landing = Landing::create(&plan, policy, TeeState::None)?; // as attestation found it
 //! for mut window in landing.file_mut(0)?.segments(1 << 20)? {
 //!     window.bytes_mut().fill(7); // an AEAD opens straight into the window, on any thread
 //! }
@@ -42,7 +42,7 @@
 //!
 //! * hand out plaintext as something that can be printed, cloned or serialised;
 //! * attach a file that a device or another process can still write;
-//! * land without an active TEE, or where pages can be swapped, unless the caller says so by name;
+//! * land without an active TEE, beside an emulated one, or where pages can be swapped, unless the caller says so by name;
 //! * give out memory that a device can rewrite as a slice;
 //! * log: every fact is in a report or an error, and neither carries contents.
 //!

@@ -15,6 +15,7 @@ use rustix::process::{Pid, WaitOptions, geteuid, waitpid};
 use crate::confine::{PrivateNamespaces, enter_private_namespaces};
 use crate::landing::{
     FileName, Filling, HostFacts, Landing, LandingPlan, LandingPolicy, SwapPolicy, SwapTable, TeePolicy,
+    TeeState,
 };
 
 /// Set in the process in which the body of an isolated test runs.
@@ -95,7 +96,7 @@ pub(crate) fn wait(pid: Pid) -> ExitStatus {
 /// Namespaces, and a landing of the given sizes in them. Files are named `file-0`, `file-1`, …
 pub(crate) fn landing(sizes: &[u64]) -> (PrivateNamespaces, Landing<Filling>) {
     let namespaces = enter_private_namespaces().unwrap();
-    let landing = Landing::create_with_facts(&plan(sizes), insecure(), &plenty()).unwrap();
+    let landing = Landing::create_with_facts(&plan(sizes), insecure(), TeeState::None, &plenty()).unwrap();
     (namespaces, landing)
 }
 

@@ -16,7 +16,8 @@ use protected_memory::PageClass;
 use protected_memory::confine::{PrivateNamespaces, enter_private_namespaces};
 use protected_memory::harden::harden_process;
 use protected_memory::landing::{
-    Complete, FileName, Filling, InsecureChoice, Landing, LandingPolicy, LandingReport, SwapPolicy, TeePolicy,
+    Complete, FileName, Filling, InsecureChoice, Landing, LandingPolicy, LandingReport, SwapPolicy,
+    TeePolicy, TeeState,
 };
 use sealed_artifact::grant::{Grant, GrantSuite};
 use sealed_artifact::signature::Signature;
@@ -50,7 +51,7 @@ pub(crate) fn run(arguments: &UnsealArgs, output: Output) -> Result<u8, Failure>
         tee: if arguments.insecure_no_tee { TeePolicy::InsecureNoTee } else { TeePolicy::Require },
         swap: if arguments.insecure_swap { SwapPolicy::InsecureSwap } else { SwapPolicy::Refuse },
     };
-    let mut landing = Landing::create(&land::plan(&prepared.store.core)?, policy)?;
+    let mut landing = Landing::create(&land::plan(&prepared.store.core)?, policy, TeeState::None)?;
     let allocated = start.elapsed();
     let facts = Facts::new(arguments, Some(landing.report()));
     output.insecure(&facts.names());

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use super::InsecureChoice;
 use crate::Class;
 
 /// An error of a landing. Whatever had landed is wiped by the time a caller sees it.
@@ -63,9 +64,12 @@ pub enum LandingError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// No trusted execution environment is active.
-    #[error("no trusted execution environment is active: expected one, or the explicit insecure choice")]
-    NoActiveTee,
+    /// No trusted execution environment is active, or only an emulated one.
+    #[error("{needed}: expected an active one, or {}", needed.flag())]
+    NoActiveTee {
+        /// The choice that was not made.
+        needed: InsecureChoice,
+    },
     /// The artifact does not fit.
     #[error("not enough memory: needs {}, has {}", Size(*needed), Size(*available))]
     NotEnoughMemory {
@@ -125,7 +129,7 @@ impl LandingError {
         match self {
             Self::InvalidName { .. } => "MEM-001",
             Self::InvalidPlan { .. } => "MEM-002",
-            Self::NoActiveTee => "MEM-003",
+            Self::NoActiveTee { .. } => "MEM-003",
             Self::NotEnoughMemory { .. } => "MEM-004",
             Self::SwapOn { .. } => "MEM-005",
             Self::Mount { .. } => "MEM-006",
@@ -148,7 +152,7 @@ impl LandingError {
             Self::FileGivenToDevice { .. } | Self::UnknownFile { .. } => Class::Bug,
             Self::InvalidName { .. }
             | Self::InvalidPlan { .. }
-            | Self::NoActiveTee
+            | Self::NoActiveTee { .. }
             | Self::SwapOn { .. }
             | Self::TargetRefused { .. } => Class::Config,
             Self::NotEnoughMemory { .. } => Class::Transient,

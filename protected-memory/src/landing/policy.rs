@@ -16,9 +16,8 @@ pub struct LandingPolicy {
 impl LandingPolicy {
     /// The insecure choices that the policy allows, for printing and recording.
     pub fn insecure_choices(&self) -> impl Iterator<Item = InsecureChoice> + use<> {
-        let tee = (self.tee == TeePolicy::InsecureNoTee).then_some(InsecureChoice::NoTee);
         let swap = (self.swap == SwapPolicy::InsecureSwap).then_some(InsecureChoice::Swap);
-        tee.into_iter().chain(swap)
+        self.tee.choice().into_iter().chain(swap)
     }
 }
 
@@ -26,10 +25,28 @@ impl LandingPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TeePolicy {
+    /// Land beside an emulated one, which protects nothing; not without any.
+    InsecureEmulatedTee,
     /// Land without one. Prevents nothing but accidents: say it loudly.
     InsecureNoTee,
     /// Land only inside one.
     Require,
+}
+
+impl TeePolicy {
+    /// The insecure choice in it. It allows what it names and nothing else.
+    fn choice(self) -> Option<InsecureChoice> {
+        match self {
+            Self::InsecureEmulatedTee => Some(InsecureChoice::EmulatedTee),
+            Self::InsecureNoTee => Some(InsecureChoice::NoTee),
+            Self::Require => None,
+        }
+    }
+
+    /// The insecure choice that landing in this state needs and that was not made.
+    pub(crate) fn missing_choice(self, tee: TeeState) -> Option<InsecureChoice> {
+        tee.choice().filter(|needed| self.choice() != Some(*needed))
+    }
 }
 
 /// Whether swap is accepted where the kernel refuses to keep the landing out of it.
@@ -46,6 +63,8 @@ pub enum SwapPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InsecureChoice {
+    /// The trusted execution environment is an emulation.
+    EmulatedTee,
     /// No trusted execution environment.
     NoTee,
     /// Swap is accepted.
@@ -56,6 +75,7 @@ impl InsecureChoice {
     /// The command line flag that makes this choice.
     pub fn flag(self) -> &'static str {
         match self {
+            Self::EmulatedTee => "--insecure-tee-root",
             Self::NoTee => "--insecure-no-tee",
             Self::Swap => "--insecure-swap",
         }
@@ -65,29 +85,43 @@ impl InsecureChoice {
 impl fmt::Display for InsecureChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::EmulatedTee => "the trusted execution environment is an emulation",
             Self::NoTee => "no trusted execution environment is active",
             Self::Swap => "pages of the landing can be written to swap",
         })
     }
 }
 
-/// The trusted execution environment that protects this process.
+/// The trusted execution environment that protects this process, as whoever attests found it.
+///
+/// This crate does not look for one itself: the caller says what it found, with the name that attestation gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TeeState {
-    /// None that this build can attest.
+    /// One that can attest, for example `tdx`.
+    Active(&'static str),
+    /// An emulation of one, which protects nothing.
+    Emulated(&'static str),
+    /// None.
     None,
 }
 
 impl TeeState {
-    /// The present state. Until attestation is part of this build, always [`TeeState::None`].
-    pub fn current() -> Self {
-        Self::None
+    /// Its name; `None` without one.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Active(name) | Self::Emulated(name) => Some(name),
+            Self::None => None,
+        }
     }
 
-    pub(crate) fn is_active(self) -> bool {
+    /// The insecure choice without which nothing lands in this state.
+    pub(crate) fn choice(self) -> Option<InsecureChoice> {
         match self {
-            Self::None => false,
+            Self::Active(_) => None,
+            Self::Emulated(_) => Some(InsecureChoice::EmulatedTee),
+            Self::None => Some(InsecureChoice::NoTee),
         }
     }
 }

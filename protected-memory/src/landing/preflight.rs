@@ -1,8 +1,6 @@
 //! What is judged before the first byte.
 
-use super::{
-    HostFacts, InsecureChoice, LandingError, LandingPlan, LandingPolicy, SwapPolicy, TeePolicy, TeeState,
-};
+use super::{HostFacts, InsecureChoice, LandingError, LandingPlan, LandingPolicy, SwapPolicy, TeeState};
 
 /// Judges everything that can be judged before the tmpfs exists.
 pub(crate) fn before_mount(
@@ -12,8 +10,8 @@ pub(crate) fn before_mount(
     tee: TeeState,
 ) -> Result<(), LandingError> {
     // GUARD: active-tee -> landing_without_tee_is_refused_without_the_choice
-    if !tee.is_active() && policy.tee != TeePolicy::InsecureNoTee {
-        return Err(LandingError::NoActiveTee);
+    if let Some(needed) = policy.tee.missing_choice(tee) {
+        return Err(LandingError::NoActiveTee { needed });
     }
     let (needed, available) = (plan.needed_bytes(), facts.available_bytes());
     // GUARD: memory-preflight -> too_small_memory_is_refused_with_both_numbers
@@ -39,9 +37,8 @@ pub(crate) fn after_noswap(
 
 /// The insecure choices without which the landing would have been refused.
 pub(crate) fn insecure_in_effect(noswap: bool, facts: &HostFacts, tee: TeeState) -> Vec<InsecureChoice> {
-    let no_tee = (!tee.is_active()).then_some(InsecureChoice::NoTee);
     let swap = (facts.swap().areas() > 0 && !noswap).then_some(InsecureChoice::Swap);
-    no_tee.into_iter().chain(swap).collect()
+    tee.choice().into_iter().chain(swap).collect()
 }
 
 #[cfg(test)]

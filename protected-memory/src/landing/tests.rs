@@ -9,6 +9,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use super::{
     AttachTarget, Complete, DetachedMount, Filling, Landing, LandingError, LandingPolicy, SwapPolicy,
+    TeeState,
 };
 use crate::sys::child::unshare;
 use crate::sys::mapping::Mapping;
@@ -484,11 +485,11 @@ fn swap_counts_only_where_noswap_is_refused() {
         let _namespaces = crate::confine::enter_private_namespaces().unwrap();
         let facts = super::HostFacts::new(1 << 40, swap(1));
         let strict = LandingPolicy { swap: SwapPolicy::Refuse, ..insecure() };
-        match Landing::create_with_facts(&plan(&[1]), strict, &facts) {
+        match Landing::create_with_facts(&plan(&[1]), strict, TeeState::None, &facts) {
             Ok(landing) => assert!(landing.report().noswap),
             Err(error) => assert!(matches!(error, LandingError::SwapOn { areas: 1 }), "{error}"),
         }
-        let landing = Landing::create_with_facts(&plan(&[1]), insecure(), &facts).unwrap();
+        let landing = Landing::create_with_facts(&plan(&[1]), insecure(), TeeState::None, &facts).unwrap();
         let report = landing.report();
         assert_eq!(report.insecure.contains(&super::InsecureChoice::Swap), !report.noswap);
     });
@@ -498,7 +499,8 @@ fn swap_counts_only_where_noswap_is_refused() {
 fn landing_without_the_right_to_mount_says_so() {
     isolated(|| {
         if !rustix::process::geteuid().is_root() {
-            let error = Landing::create_with_facts(&plan(&[1]), insecure(), &plenty()).unwrap_err();
+            let error =
+                Landing::create_with_facts(&plan(&[1]), insecure(), TeeState::None, &plenty()).unwrap_err();
             assert_eq!(
                 (error.code(), error.to_string().as_str()),
                 ("MEM-006", "private tmpfs: fsopen failed")

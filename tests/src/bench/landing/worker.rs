@@ -12,7 +12,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use protected_memory::PageClass;
 use protected_memory::confine::{PrivateNamespaces, enter_private_namespaces};
 use protected_memory::landing::{
-    Complete, FileName, Filling, Landing, LandingPlan, LandingPolicy, SwapPolicy, TeePolicy, Window,
+    Complete, FileName, Filling, Landing, LandingPlan, LandingPolicy, SwapPolicy, TeePolicy, TeeState, Window,
 };
 use protected_memory::source::MappedSource;
 use rustix::time::{ClockId, clock_gettime};
@@ -125,7 +125,7 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<Measured> {
 /// A virtual machine may have given freed pages back to its host: the room is touched once and freed, for every case alike.
 fn warm_room(size: u64, policy: LandingPolicy) -> anyhow::Result<()> {
     let plan = LandingPlan::new([(FileName::parse(store::NAME)?, size)])?;
-    let mut landing = Landing::create(&plan, policy)?;
+    let mut landing = Landing::create(&plan, policy, TeeState::None)?;
     landing.file_mut(0)?.window()?.bytes_mut().fill(1);
     Ok(())
 }
@@ -153,7 +153,7 @@ fn land(
         .iter()
         .map(|payload| Ok((FileName::parse(payload.name.as_str())?, payload.layout.size())));
     let plan = LandingPlan::new(files.collect::<anyhow::Result<Vec<_>>>()?)?;
-    let mut landing: Landing<Filling> = Landing::create(&plan, policy)?;
+    let mut landing: Landing<Filling> = Landing::create(&plan, policy, TeeState::None)?;
     let huge_pages = landing.report().page_class == PageClass::Huge2M;
     let so_far = start.elapsed().as_secs_f64();
     steps.create = so_far - steps.open;
