@@ -73,6 +73,23 @@ impl Evidence {
         Self { form: Form::Json { tee: Tee::Sample, text } }
     }
 
+    /// Evidence that somebody else made, as text; nothing of it is verified.
+    ///
+    /// # Errors
+    /// `EVIDENCE_MALFORMED` and its kin for text that is neither TDX nor SNP evidence.
+    pub fn parse(json: &[u8]) -> Result<Self, EvidenceError> {
+        match TdxEvidence::parse(json) {
+            Ok(TdxEvidence { quote, event_log }) => {
+                let parsed = Box::new(TdxQuote::parse(&quote)?);
+                let event_log = event_log.as_deref().map(EventLog::parse).transpose()?;
+                Ok(Self { form: Form::Tdx { quote, parsed, event_log } })
+            }
+            // The members decide what it was meant to be.
+            Err(error) if is_object_with(json, "quote") => Err(error),
+            Err(_) => Ok(Self { form: Form::Snp(SnpEvidence::parse(json)?) }),
+        }
+    }
+
     /// The platform.
     #[must_use]
     pub const fn tee(&self) -> Tee {
@@ -122,6 +139,11 @@ impl Evidence {
             _ => None,
         }
     }
+}
+
+/// Whether the text is an object with this member. Its size was judged by whoever read it.
+fn is_object_with(json: &[u8], member: &str) -> bool {
+    serde_json::from_slice::<serde_json::Value>(json).is_ok_and(|value| value.get(member).is_some())
 }
 
 /// Refuses nothing at all in place of evidence, and zeros, which some hosts give for it.
