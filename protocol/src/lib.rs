@@ -1,1 +1,39 @@
-//! All ttrpc services: `.proto`, generated code, typed requests.
+//! All ttrpc services: `.proto`, generated code.
+//!
+//! ```text
+//!  proto/*.proto ──build.rs, no protoc──▶ messages, clients, server traits ──▶ attestation_agent::…
+//!         └──────── tests: descriptor = table of the wire, both ways
+//! ```
+//!
+//! ```
+//! use protocol::attestation_agent::GetEvidenceRequest;
+//! use protocol::Message as _;
+//!
+//! # fn main() -> Result<(), protocol::MessageError> {
+//! let request = GetEvidenceRequest { RuntimeData: b"abc".to_vec(), ..GetEvidenceRequest::default() };
+//! assert_eq!(request.write_to_bytes()?, b"\x0a\x03abc");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It refuses to: decide anything, open a socket, start a runtime. Names of fields are those of the wire, so that a
+//! reader finds them in upstream's documents.
+
+pub use protobuf::{Error as MessageError, Message};
+
+/// What the generator wrote; only the modules below name it.
+#[expect(missing_debug_implementations, reason = "generated")]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/generated.rs"));
+}
+
+/// `attestation_agent.AttestationAgentService`: messages, client, server trait.
+pub mod attestation_agent {
+    pub use crate::generated::attestation_agent::*;
+    pub use crate::generated::attestation_agent_ttrpc::{
+        AttestationAgentService, AttestationAgentServiceClient, create_attestation_agent_service,
+    };
+}
+
+#[cfg(test)]
+mod tests;
