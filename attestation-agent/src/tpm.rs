@@ -39,7 +39,7 @@ pub use seal::{Sealed, StorageKey};
 pub use verify::{AkDigest, Expected, ExpectedInitdata, VerifiedQuote};
 
 use channel::Channel;
-use wire::Name;
+use wire::Public;
 
 /// How long one operation may take, waiting for others included.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -156,7 +156,10 @@ impl Tpm {
     pub fn bind_initdata(&self, digest: &[u8; 32]) -> Result<Binding, TpmError> {
         self.with(|channel| {
             let expected = pcr::initdata_pcr(digest)?;
-            let taken = |found| TpmError::InitdataTaken { expected: hex::encode(expected), found: hex::encode(found) };
+            let taken = |found| TpmError::InitdataTaken {
+                expected: hex::encode(expected),
+                found: hex::encode(found),
+            };
             let found = channel.read_pcrs()?.value(pcr::INITDATA_PCR);
             if found == expected {
                 return Ok(Binding::AlreadyBound);
@@ -186,25 +189,23 @@ impl Tpm {
         self.with(|channel| TpmEvidence::take(channel, self.attestation_key, &nonce))
     }
 
-    /// The digest under which this TPM's attestation key is pinned. Pin it only if the way to the TPM is trusted.
+    /// The public area of the key that signs quotes, to pin it by [`AkDigest::of_public`]. Pin it only if the way to
+    /// the TPM is trusted.
     ///
     /// # Errors
     ///
     /// As [`Self::info`].
-    pub fn attestation_key_digest(&self) -> Result<AkDigest, TpmError> {
-        self.with(|channel| {
-            let key = quote::attestation_key(channel, self.attestation_key)?;
-            Ok(AkDigest::of(&spki::spki(&key.public)?))
-        })
+    pub fn attestation_public(&self) -> Result<Public, TpmError> {
+        self.with(|channel| Ok(quote::attestation_key(channel, self.attestation_key)?.public))
     }
 
-    /// The name under which this TPM's storage key is pinned. As with the attestation key.
+    /// The public area of the storage key, to pin it by its [`Public::name`]. As with the attestation key.
     ///
     /// # Errors
     ///
     /// As [`Self::info`].
-    pub fn storage_key_name(&self) -> Result<Name, TpmError> {
-        self.with(|channel| Ok(seal::storage_key(channel)?.public.name()))
+    pub fn storage_public(&self) -> Result<Public, TpmError> {
+        self.with(|channel| Ok(seal::storage_key(channel)?.public))
     }
 
     /// Seals a secret: this TPM alone gives it back, and only while `selection` has the values in `pcrs`. They may be
@@ -243,5 +244,8 @@ impl Tpm {
 /// A property of four characters.
 fn printable(value: u32) -> String {
     let bytes = value.to_be_bytes().into_iter();
-    bytes.filter(|byte| *byte != 0).map(|byte| if byte.is_ascii_graphic() { char::from(byte) } else { '?' }).collect()
+    bytes
+        .filter(|byte| *byte != 0)
+        .map(|byte| if byte.is_ascii_graphic() { char::from(byte) } else { '?' })
+        .collect()
 }

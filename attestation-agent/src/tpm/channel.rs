@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 use super::TpmError;
 use super::device::{Device, TpmLocation};
 use super::wire::{
-    Accepted, CommandCode, HANDLE_PASSWORD, Refusal, Response, ResponseCode, Shape, TAG_NO_SESSIONS, TAG_SESSIONS,
-    WireError, Writer,
+    Accepted, CommandCode, HANDLE_PASSWORD, Refusal, Response, ResponseCode, Shape, TAG_NO_SESSIONS,
+    TAG_SESSIONS, WireError, Writer,
 };
 
 /// How often a command is sent while the TPM answers RETRY, TESTING, YIELDED or NV_RATE.

@@ -4,8 +4,8 @@ use super::TpmError;
 use super::channel::{Channel, Command, HandleKind, empty, password};
 use super::pcr::{PCR_COUNT, PcrIndex, PcrSelection, Pcrs};
 use super::wire::{
-    ALG_NULL, ALG_SHA256, CommandCode, CreatedPrimary, HIERARCHY_ENDORSEMENT, HIERARCHY_OWNER, Handles, KeyKind,
-    Name, PcrBanks, PcrRead, Properties, Public, Reader, Refusal, Writer,
+    ALG_NULL, ALG_SHA256, CommandCode, CreatedPrimary, HIERARCHY_ENDORSEMENT, HIERARCHY_OWNER, Handles,
+    KeyKind, Name, PcrBanks, PcrRead, Properties, Public, Reader, Refusal, Writer,
 };
 
 const CAP_HANDLES: u32 = 1;
@@ -64,7 +64,9 @@ impl Channel {
             let found = part.selection.bits();
             // GUARD: pcr-read-selection -> evil_host_tpm_values_of_other_registers
             if found & !missing.bits() != 0 {
-                return Err(super::wire::WireError::unexpected("PCR_Read", "registers asked for", found).into());
+                return Err(
+                    super::wire::WireError::unexpected("PCR_Read", "registers asked for", found).into()
+                );
             }
             part.selection.indices().zip(&part.digests).for_each(|(index, value)| pcrs.set(index, *value));
             missing = PcrSelection::from_bits(missing.bits() & !found).unwrap_or(PcrSelection::ALL);
@@ -74,6 +76,9 @@ impl Channel {
 
     /// `error`, or that the TPM has no SHA-256 bank, if that is so.
     fn without_bank(&mut self, error: TpmError) -> TpmError {
+        if !matches!(error, TpmError::Wire(_) | TpmError::Refused { .. }) {
+            return error;
+        }
         match self.banks() {
             Ok(banks) if !banks.sha256 => TpmError::NoBank { found: banks.algorithms },
             _ => error,
@@ -170,11 +175,12 @@ impl Channel {
         })
     }
 
+    /// PolicyPCR for registers with this digest; an empty one stands for their values now.
     pub(super) fn policy_pcr(
         &mut self,
         session: u32,
         selection: PcrSelection,
-        digest: &[u8; 32],
+        digest: &[u8],
     ) -> Result<(), TpmError> {
         let parameters = Writer::new().sized(digest).raw(&selection.marshal()).done();
         let code = CommandCode::PolicyPcr;

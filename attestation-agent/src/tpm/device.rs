@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with};
+use rustix::net::{
+    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
+};
 use zeroize::Zeroizing;
 
 use super::wire::{MESSAGE_MAX_BYTES, Reader, WireError};
@@ -144,7 +146,8 @@ impl TpmLocation {
     }
 
     fn open_character(&self) -> Result<Device, DeviceError> {
-        let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or(0);
+        let flags =
+            i32::try_from((OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC).bits()).unwrap_or(0);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -166,7 +169,8 @@ impl TpmLocation {
         }
         let failed = |what| move |errno: Errno| self.failed(what, errno.into());
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed("socket"))?;
+        let fd =
+            socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed("socket"))?;
         let address = SocketAddrUnix::new(&self.path).map_err(failed("connect"))?;
         connect(&fd, &address).map_err(failed("connect"))?;
         Ok(Device { location: self.clone(), fd })
@@ -228,10 +232,14 @@ impl Device {
         let size = usize::try_from(prefix.u32()?).unwrap_or(usize::MAX);
         // GUARD: tpm-response-cap -> evil_host_tpm_oversize_response
         if size > MESSAGE_MAX_BYTES {
-            return Err(WireError::TooLarge { what: "response", maximum: MESSAGE_MAX_BYTES, found: size }.into());
+            return Err(
+                WireError::TooLarge { what: "response", maximum: MESSAGE_MAX_BYTES, found: size }.into()
+            );
         }
         if size < HEADER_BYTES {
-            return Err(WireError::unexpected("size of the response", "a header at least", size as u64).into());
+            return Err(
+                WireError::unexpected("size of the response", "a header at least", size as u64).into()
+            );
         }
         self.receive_exactly(into, HEADER_BYTES..size, deadline)?;
         Ok(size)

@@ -43,7 +43,9 @@ pub enum TpmError {
         found: String,
     },
     /// A key in the place of the attestation key that is not fit to be one.
-    #[error("TPM: key {handle:#010x}: expected a restricted signing key that never leaves its TPM, found {found}")]
+    #[error(
+        "TPM: key {handle:#010x}: expected a restricted signing key that never leaves its TPM, found {found}"
+    )]
     KeyUnfit {
         /// Its handle.
         handle: u32,
@@ -165,12 +167,6 @@ pub enum SealError {
         /// What it had to be.
         expected: &'static str,
     },
-    /// Bytes that are not a sealed object of this crate.
-    #[error("TPM: sealed object: expected {expected}")]
-    Malformed {
-        /// The form.
-        expected: &'static str,
-    },
     /// The registers are not those that the secret was sealed to.
     #[error("TPM: registers {selection}: expected the values that the secret was sealed to, found others")]
     OtherPcrs {
@@ -236,7 +232,6 @@ impl SealError {
         match self {
             Self::ForeignObject { .. } => "TPM_SEALED_FOREIGN",
             Self::ForeignStorageKey { .. } => "TPM_STORAGE_KEY_FOREIGN",
-            Self::Malformed { .. } => "TPM_SEALED_MALFORMED",
             Self::OtherPcrs { .. } => "TPM_SEALED_PCRS",
             Self::PolicyMismatch { .. } => "TPM_POLICY_MISMATCH",
             Self::SelectionWithoutInitdata { .. } => "TPM_SELECTION",

@@ -1,7 +1,8 @@
 //! Key derivation and parameter encryption of sessions (Part 1 §11.4.10, §21; SP 800-108 and SP 800-56A).
 
 use aws_lc_rs::cipher::{
-    AES_128, AES_CFB_IV_LEN, DecryptingKey, DecryptionContext, EncryptingKey, EncryptionContext, UnboundCipherKey,
+    AES_128, AES_CFB_IV_LEN, DecryptingKey, DecryptionContext, EncryptingKey, EncryptionContext,
+    UnboundCipherKey,
 };
 use aws_lc_rs::hmac;
 use aws_lc_rs::iv::FixedLength;

@@ -9,8 +9,8 @@ use super::commands::Key;
 use super::pcr::{PCR_COUNT, Pcrs};
 use super::spki::spki;
 use super::wire::{
-    DECRYPT, EccPoint, FIXED_PARENT, FIXED_TPM, KeyKind, Public, RESTRICTED, SIGN, Scheme, Symmetric, TPM_MADE,
-    USER_WITH_AUTH,
+    DECRYPT, EccPoint, FIXED_PARENT, FIXED_TPM, KeyKind, Public, RESTRICTED, SIGN, Scheme, Symmetric,
+    TPM_MADE, USER_WITH_AUTH,
 };
 use super::{QuoteError, TpmError, verify};
 

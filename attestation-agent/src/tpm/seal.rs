@@ -12,16 +12,14 @@ use super::commands::Key;
 use super::pcr::{INITDATA_PCR, PcrSelection, Pcrs};
 use super::session::{Authorised, Encrypted, Session, SessionKind, start_trial};
 use super::wire::{
-    ADMIN_WITH_POLICY, CommandCode, Created, DECRYPT, EccPoint, FIXED_PARENT, FIXED_TPM, KeyKind, NO_LOCKOUT, Name,
-    Public, RESTRICTED, Reader, Refusal, Scheme, Symmetric, TPM_MADE, USER_WITH_AUTH, WireError, Writer,
+    ADMIN_WITH_POLICY, CommandCode, Created, DECRYPT, EccPoint, FIXED_PARENT, FIXED_TPM, KeyKind, NO_LOCKOUT,
+    Name, Public, RESTRICTED, Reader, Refusal, Scheme, Symmetric, TPM_MADE, USER_WITH_AUTH, WireError,
+    Writer,
 };
 use super::{SealError, TpmError};
 
-/// The longest sealed object.
-pub const SEALED_MAX_BYTES: usize = 2048;
-
-const VERSION: u16 = 1;
-const PART_MAX_BYTES: usize = 1024;
+/// The longest part of a sealed object.
+const PART_MAX_BYTES: usize = 512;
 
 /// Which storage key a secret may be sealed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,48 +34,36 @@ pub enum StorageKey {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
     selection: PcrSelection,
-    pcr_digest: [u8; 32],
+    policy: [u8; 32],
     storage_key: Name,
     public: Public,
     private: Vec<u8>,
 }
 
 impl Sealed {
-    /// Parses a sealed object, big-endian as TPM 2.0 writes: `u16(1) ‖ u32(selection, bit i = PCR i) ‖ digest of
-    /// the registers (32) ‖ name of the storage key (34) ‖ TPM2B_PUBLIC ‖ TPM2B_PRIVATE`.
+    /// From its parts as a grant carries them: registers, policy digest, name of the storage key, `TPM2B_PUBLIC`,
+    /// `TPM2B_PRIVATE`.
     ///
     /// # Errors
     ///
-    /// Another form; a selection without PCR 8; a public area whose policy is not that selection and digest.
-    pub fn parse(bytes: &[u8]) -> Result<Self, TpmError> {
-        if bytes.len() > SEALED_MAX_BYTES {
-            let (what, found) = ("sealed object", bytes.len());
-            return Err(WireError::TooLarge { what, maximum: SEALED_MAX_BYTES, found }.into());
-        }
-        let mut reader = Reader::new("sealed object", bytes);
-        if reader.u16()? != VERSION {
-            return Err(SealError::Malformed { expected: "version 1" }.into());
-        }
-        let selection = PcrSelection::from_bits(reader.u32()?)
-            .ok_or(SealError::Malformed { expected: "a selection of PCR 0 to 23" })?;
+    /// Parts of another form, a selection without PCR 8, an object with another policy or that a password opens.
+    pub fn parse(
+        selection: PcrSelection,
+        policy: [u8; 32],
+        storage_key: Name,
+        public: &[u8],
+        private: &[u8],
+    ) -> Result<Self, TpmError> {
         with_initdata(selection)?;
-        let pcr_digest = reader.array()?;
-        let storage_key = Name::parse(reader.take(34)?)?;
-        let public = Public::parse(reader.sized(PART_MAX_BYTES)?)?;
-        let private = reader.sized(PART_MAX_BYTES)?.to_vec();
-        reader.finish()?;
+        let public = Public::parse(unsized_part("TPM2B_PUBLIC", public)?)?;
+        let private = unsized_part("TPM2B_PRIVATE", private)?.to_vec();
         // GUARD: sealed-policy -> evil_sealed_object_of_another_policy
-        if !public.is_made_from(&template(policy(selection, &pcr_digest))) {
-            return Err(SealError::ForeignObject { expected: "data under the policy of its registers" }.into());
+        if !public.is_made_from(&template(policy)) {
+            return Err(
+                SealError::ForeignObject { expected: "data under the policy of its grant alone" }.into()
+            );
         }
-        Ok(Self { selection, pcr_digest, storage_key, public, private })
-    }
-
-    /// The bytes that [`Self::parse`] takes.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let writer = Writer::new().u16(VERSION).u32(self.selection.bits()).raw(&self.pcr_digest);
-        let writer = writer.raw(&self.storage_key.0).sized(&self.public.marshal()).sized(&self.private);
-        writer.done().to_vec()
+        Ok(Self { selection, policy, storage_key, public, private })
     }
 
     /// Which registers it depends on.
@@ -85,14 +71,24 @@ impl Sealed {
         self.selection
     }
 
-    /// Digest of the values that they have to have.
-    pub fn pcr_digest(&self) -> [u8; 32] {
-        self.pcr_digest
+    /// Policy digest: of PolicyPCR over these registers with the values that they have to have.
+    pub fn policy(&self) -> [u8; 32] {
+        self.policy
     }
 
     /// Name of the storage key it was sealed to.
     pub fn storage_key(&self) -> Name {
         self.storage_key
+    }
+
+    /// `TPM2B_PUBLIC`.
+    pub fn public(&self) -> Vec<u8> {
+        Writer::new().sized(&self.public.marshal()).done().to_vec()
+    }
+
+    /// `TPM2B_PRIVATE`, encrypted by the storage key.
+    pub fn private(&self) -> Vec<u8> {
+        Writer::new().sized(&self.private).done().to_vec()
     }
 
     pub(super) fn seal(
@@ -104,10 +100,15 @@ impl Sealed {
     ) -> Result<Self, TpmError> {
         with_initdata(selection)?;
         let pcr_digest = pcrs.digest(selection);
-        let policy = policy(selection, &pcr_digest);
+        let policy = policy_digest(selection, &pcr_digest);
         let trial = start_trial(channel)?;
         channel.policy_pcr(trial, selection, &pcr_digest)?;
-        same_policy(&policy, &channel.policy_digest(trial)?)?;
+        let found = channel.policy_digest(trial)?;
+        // GUARD: policy-digest -> evil_host_tpm_computes_another_policy
+        if found != policy {
+            let (expected, found) = (hex::encode(policy), hex::encode(found));
+            return Err(SealError::PolicyMismatch { expected, found }.into());
+        }
         channel.flush(trial)?;
 
         let storage = storage_key(channel)?;
@@ -132,7 +133,7 @@ impl Sealed {
             return Err(SealError::ForeignObject { expected: "data under the policy asked for" }.into());
         }
         let Created { public, private } = created;
-        Ok(Self { selection, pcr_digest, storage_key: storage_name, public, private })
+        Ok(Self { selection, policy, storage_key: storage_name, public, private })
     }
 
     pub(super) fn unseal(&self, channel: &mut Channel) -> Result<SecretKey<32>, TpmError> {
@@ -141,20 +142,26 @@ impl Sealed {
         same_storage_key(self.storage_key, storage.public.name())?;
         let object = channel.load(&storage, &self.public, &self.private)?;
         let mut session = Session::start(channel, SessionKind::Policy, &storage)?;
-        channel
-            .policy_pcr(session.handle, self.selection, &self.pcr_digest)
-            .map_err(|error| self.changed(error, &[Refusal::Value]))?;
-        let expected = policy(self.selection, &self.pcr_digest);
-        same_policy(&expected, &channel.policy_digest(session.handle)?)?;
+        // Without a digest of ours: the session's policy is that of the values which the registers have now.
+        channel.policy_pcr(session.handle, self.selection, &[])?;
+        if channel.policy_digest(session.handle)? != self.policy {
+            return Err(self.other_pcrs());
+        }
         let unseal = Authorised {
             code: CommandCode::Unseal,
             handle: object,
             name: self.public.name(),
             encrypted: Encrypted::Response,
         };
-        let parameters = session
-            .call(channel, &unseal, Zeroizing::new(Vec::new()))
-            .map_err(|error| self.changed(error, &[Refusal::PolicyFail, Refusal::PcrChanged]))?;
+        let parameters =
+            session.call(channel, &unseal, Zeroizing::new(Vec::new())).map_err(|error| match error {
+                TpmError::Refused { code, .. }
+                    if matches!(code.refusal(), Refusal::PolicyFail | Refusal::PcrChanged) =>
+                {
+                    self.other_pcrs()
+                }
+                error => error,
+            })?;
         let mut reader = Reader::new("Unseal", &parameters);
         let found = reader.sized(128)?;
         if found.len() != 32 {
@@ -166,14 +173,8 @@ impl Sealed {
         Ok(secret)
     }
 
-    /// `error`, or that the registers have other values, if that is what it means.
-    fn changed(&self, error: TpmError, reasons: &[Refusal]) -> TpmError {
-        match error {
-            TpmError::Refused { code, .. } if reasons.contains(&code.refusal()) => {
-                SealError::OtherPcrs { selection: self.selection.to_string() }.into()
-            }
-            error => error,
-        }
+    fn other_pcrs(&self) -> TpmError {
+        SealError::OtherPcrs { selection: self.selection.to_string() }.into()
     }
 }
 
@@ -192,18 +193,9 @@ fn template(policy: [u8; 32]) -> Public {
 }
 
 /// The policy digest of PolicyPCR alone (Part 3 §23.7).
-fn policy(selection: PcrSelection, pcr_digest: &[u8; 32]) -> [u8; 32] {
+fn policy_digest(selection: PcrSelection, pcr_digest: &[u8; 32]) -> [u8; 32] {
     let hash = Sha256::new().chain_update([0; 32]).chain_update(CommandCode::PolicyPcr.value().to_be_bytes());
     hash.chain_update(selection.marshal()).chain_update(pcr_digest).finalize().into()
-}
-
-fn same_policy(expected: &[u8; 32], found: &[u8]) -> Result<(), TpmError> {
-    // GUARD: policy-digest -> evil_host_tpm_computes_another_policy
-    if found != expected {
-        let (expected, found) = (hex::encode(expected), hex::encode(found));
-        return Err(SealError::PolicyMismatch { expected, found }.into());
-    }
-    Ok(())
 }
 
 fn same_storage_key(expected: Name, found: Name) -> Result<(), TpmError> {
@@ -220,4 +212,12 @@ fn with_initdata(selection: PcrSelection) -> Result<(), TpmError> {
         return Err(SealError::SelectionWithoutInitdata { found: selection.to_string() }.into());
     }
     Ok(())
+}
+
+/// The contents of a TPM2B that is all there is.
+fn unsized_part<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], WireError> {
+    let mut reader = Reader::new(what, bytes);
+    let contents = reader.sized(PART_MAX_BYTES)?;
+    reader.finish()?;
+    Ok(contents)
 }

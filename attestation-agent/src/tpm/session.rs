@@ -14,8 +14,8 @@ use super::commands::Key;
 use super::kdf::{decrypt, encrypt, hmac_is, hmac_of, kdf_a, kdf_e};
 use super::spki::uncompressed;
 use super::wire::{
-    ALG_AES, ALG_CFB, ALG_NULL, ALG_SHA256, Accepted, CommandCode, HANDLE_NULL, KeyKind, Name, Reader, WireError,
-    Writer,
+    ALG_AES, ALG_CFB, ALG_NULL, ALG_SHA256, Accepted, CommandCode, HANDLE_NULL, KeyKind, Name, Reader,
+    WireError, Writer,
 };
 
 /// TPMA_SESSION continueSession: we flush it ourselves.
@@ -61,7 +61,8 @@ impl Session {
         let nonce = random()?;
         let parameters = Writer::new().sized(&nonce).sized(&salt.sent).u8(kind as u8);
         let parameters = parameters.u16(ALG_AES).u16(128).u16(ALG_CFB).u16(ALG_SHA256).done();
-        let returns = if kind == SessionKind::Hmac { HandleKind::HmacSession } else { HandleKind::PolicySession };
+        let returns =
+            if kind == SessionKind::Hmac { HandleKind::HmacSession } else { HandleKind::PolicySession };
         let (handle, nonce_tpm) = started(channel, &[storage.handle, HANDLE_NULL], &parameters, returns)?;
         let key = kdf_a(&*salt.secret, "ATH", &nonce_tpm, &nonce);
         Ok(Self { handle, key, nonce_tpm })
@@ -84,7 +85,8 @@ impl Session {
         let hmac = hmac_of(&*self.key, &[&hash.finalize(), &nonce, &self.nonce_tpm, &[attributes]]);
         let auth = Writer::new().u32(self.handle).sized(&nonce).u8(attributes).sized(&hmac).done();
         let (handles, code) = ([command.handle], command.code);
-        let wire = Command { code, handles: &handles, auth: Some(&auth), parameters: &parameters, returns: None };
+        let wire =
+            Command { code, handles: &handles, auth: Some(&auth), parameters: &parameters, returns: None };
         channel.call(&wire, |accepted| self.accept(command, attributes, &nonce, &accepted))
     }
 
@@ -101,11 +103,8 @@ impl Session {
         let nonce_tpm = <[u8; 32]>::try_from(auth.nonce).map_err(|_| forged("a nonce of 32 bytes"))?;
         let code = command.code.value().to_be_bytes();
         let hash = Sha256::new().chain_update([0; 4]).chain_update(code).chain_update(accepted.parameters);
-        let authentic = hmac_is(
-            &*self.key,
-            &[&hash.finalize(), &nonce_tpm, nonce, &[auth.attributes]],
-            auth.hmac,
-        );
+        let authentic =
+            hmac_is(&*self.key, &[&hash.finalize(), &nonce_tpm, nonce, &[auth.attributes]], auth.hmac);
         // GUARD: session-response-hmac -> evil_host_tpm_secret_without_encryption, evil_host_tpm_response_with_wrong_hmac
         if !authentic {
             return Err(forged("an HMAC by the session's key"));
@@ -128,7 +127,8 @@ pub(super) fn start_trial(channel: &mut Channel) -> Result<u32, TpmError> {
     const TRIAL: u8 = 3;
     let parameters =
         Writer::new().sized(&random()?).sized(&[]).u8(TRIAL).u16(ALG_NULL).u16(ALG_SHA256).done();
-    started(channel, &[HANDLE_NULL, HANDLE_NULL], &parameters, HandleKind::PolicySession).map(|(handle, _)| handle)
+    started(channel, &[HANDLE_NULL, HANDLE_NULL], &parameters, HandleKind::PolicySession)
+        .map(|(handle, _)| handle)
 }
 
 fn started(
@@ -158,7 +158,10 @@ impl Salt {
     fn to(storage: &Key) -> Result<Self, TpmError> {
         const FAILED: TpmError = TpmError::Crypto { what: "key agreement with the storage key failed" };
         let KeyKind::Ecc { point, .. } = &storage.public.kind else {
-            return Err(TpmError::KeyUnfit { handle: storage.handle, found: "a storage key that is not on P-256" });
+            return Err(TpmError::KeyUnfit {
+                handle: storage.handle,
+                found: "a storage key that is not on P-256",
+            });
         };
         let ephemeral = PrivateKey::generate(&ECDH_P256).map_err(|_| FAILED)?;
         let public = ephemeral.compute_public_key().map_err(|_| FAILED)?;
@@ -175,9 +178,8 @@ impl Salt {
 fn first_parameter(parameters: &mut [u8]) -> Result<&mut [u8], TpmError> {
     let found = parameters.len();
     let what = "encrypted parameter";
-    let (size, rest) = parameters
-        .split_first_chunk_mut::<2>()
-        .ok_or(WireError::Truncated { what, expected: 2, found })?;
+    let (size, rest) =
+        parameters.split_first_chunk_mut::<2>().ok_or(WireError::Truncated { what, expected: 2, found })?;
     let expected = usize::from(u16::from_be_bytes(*size));
     let found = rest.len();
     Ok(rest.get_mut(..expected).ok_or(WireError::Truncated { what, expected, found })?)

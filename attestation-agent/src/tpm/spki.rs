@@ -9,15 +9,16 @@ use super::wire::{EccPoint, KeyKind, Public, Signature, WireError};
 
 /// SubjectPublicKeyInfo of an uncompressed point on P-256 (RFC 5480), up to the point.
 const P256_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
-    0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 /// TPM 2.0's exponent 0.
 const DEFAULT_EXPONENT: u32 = 65537;
 
 /// DER of a key's SubjectPublicKeyInfo.
 pub(super) fn spki(public: &Public) -> Result<Vec<u8>, TpmError> {
-    const FAILED: TpmError = TpmError::Crypto { what: "public key of the TPM: expected an RSA key, found none" };
+    const FAILED: TpmError =
+        TpmError::Crypto { what: "public key of the TPM: expected an RSA key, found none" };
     match &public.kind {
         KeyKind::Data { .. } => Err(WireError::unexpected("type of a key", "RSA or ECC", 8_u8).into()),
         KeyKind::Ecc { point, .. } => Ok([&P256_PREFIX[..], &uncompressed(point)?].concat()),
@@ -39,7 +40,9 @@ pub(super) fn uncompressed(point: &EccPoint) -> Result<[u8; 65], TpmError> {
     let (x, y) = coordinates.split_at_mut(32);
     for (to, from) in [(x, &point.x), (y, &point.y)] {
         if from.len() > to.len() || from.is_empty() {
-            return Err(TpmError::Crypto { what: "public key of the TPM: expected a point on P-256, found none" });
+            return Err(TpmError::Crypto {
+                what: "public key of the TPM: expected a point on P-256, found none",
+            });
         }
         to.iter_mut().rev().zip(from.iter().rev()).for_each(|(to, from)| *to = *from);
     }

@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 
 use super::pcr::{INITDATA_PCR, PcrSelection, Pcrs, initdata_pcr};
 use super::quote::TpmEvidence;
-use super::spki::signed;
-use super::wire::{Attest, ClockInfo, Signature};
+use super::spki::{signed, spki};
+use super::wire::{Attest, ClockInfo, Public, Signature};
 use super::{QuoteError, TpmError};
 
 /// SHA-256 of a key's SubjectPublicKeyInfo.
@@ -18,6 +18,15 @@ impl AkDigest {
     /// The digest of a key (DER SubjectPublicKeyInfo).
     pub fn of(spki: &[u8]) -> Self {
         Self(Sha256::digest(spki).into())
+    }
+
+    /// The digest of a key as its TPM describes it.
+    ///
+    /// # Errors
+    ///
+    /// Not a public key.
+    pub fn of_public(public: &Public) -> Result<Self, TpmError> {
+        spki(public).map(|spki| Self::of(&spki))
     }
 }
 

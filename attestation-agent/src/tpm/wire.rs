@@ -13,10 +13,11 @@ mod writer;
 
 pub use attest::{Attest, ClockInfo, Signature};
 pub use code::{Refusal, ResponseCode};
-pub use public::{EccPoint, KeyKind, Name, Public, Scheme, Symmetric};
 pub(super) use public::{
-    ADMIN_WITH_POLICY, DECRYPT, FIXED_PARENT, FIXED_TPM, NO_LOCKOUT, RESTRICTED, SIGN, TPM_MADE, USER_WITH_AUTH,
+    ADMIN_WITH_POLICY, DECRYPT, FIXED_PARENT, FIXED_TPM, NO_LOCKOUT, RESTRICTED, SIGN, TPM_MADE,
+    USER_WITH_AUTH,
 };
+pub use public::{EccPoint, KeyKind, Name, Public, Scheme, Symmetric};
 pub use reader::{Reader, WireError};
 pub use response::{Accepted, AuthReply, Response, Shape};
 pub use results::{Created, CreatedPrimary, Handles, PcrBanks, PcrRead, Properties};

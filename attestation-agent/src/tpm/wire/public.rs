@@ -5,8 +5,8 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ALG_AES, ALG_CFB, ALG_ECC, ALG_ECDSA, ALG_KEYEDHASH, ALG_NULL, ALG_RSA, ALG_RSASSA, ALG_SHA256, CURVE_P256,
-    Reader, WireError, Writer,
+    ALG_AES, ALG_CFB, ALG_ECC, ALG_ECDSA, ALG_KEYEDHASH, ALG_NULL, ALG_RSA, ALG_RSASSA, ALG_SHA256,
+    CURVE_P256, Reader, WireError, Writer,
 };
 
 /// TPMA_OBJECT fixedTPM: never leaves its TPM.
@@ -49,6 +49,13 @@ impl Name {
         reader.finish()?;
         Reader::new("name", &name.0).expect_u16("algorithm of a name", "SHA-256", ALG_SHA256)?;
         Ok(name)
+    }
+
+    /// The name of an object whose public area (TPMT_PUBLIC) has this SHA-256.
+    pub fn of_digest(digest: &[u8; 32]) -> Self {
+        let mut name = [0; 34];
+        name.iter_mut().zip(ALG_SHA256.to_be_bytes().iter().chain(digest)).for_each(|(to, from)| *to = *from);
+        Self(name)
     }
 }
 
@@ -178,9 +185,8 @@ impl Public {
 
     /// The bytes that [`Self::parse`] takes.
     pub fn marshal(&self) -> Vec<u8> {
-        let start = |kind: u16| {
-            Writer::new().u16(kind).u16(ALG_SHA256).u32(self.attributes).sized(&self.policy)
-        };
+        let start =
+            |kind: u16| Writer::new().u16(kind).u16(ALG_SHA256).u32(self.attributes).sized(&self.policy);
         let writer = match &self.kind {
             KeyKind::Data { unique } => start(ALG_KEYEDHASH).u16(ALG_NULL).sized(unique),
             KeyKind::Ecc { symmetric, scheme, point } => {
@@ -197,10 +203,7 @@ impl Public {
 
     /// The object's name.
     pub fn name(&self) -> Name {
-        let mut name = [0; 34];
-        let digest = Sha256::digest(self.marshal());
-        name.iter_mut().zip(ALG_SHA256.to_be_bytes().iter().chain(&digest)).for_each(|(to, from)| *to = *from);
-        Name(name)
+        Name::of_digest(&Sha256::digest(self.marshal()).into())
     }
 
     /// Whether this is what a TPM makes from `template`: equal but for what makes each object unique.

@@ -2,8 +2,6 @@
 
 use super::{MESSAGE_MAX_BYTES, Reader, ResponseCode, TAG_NO_SESSIONS, TAG_SESSIONS, WireError};
 
-/// Length of tag, size and response code.
-pub(in super::super) const HEADER_BYTES: usize = 10;
 /// The longest nonce or HMAC: a SHA-512.
 const DIGEST_MAX_BYTES: usize = 64;
 
