@@ -1,0 +1,109 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::faults::{Faults, MAXIMUM_PLAN_BYTES};
+use crate::launch::{Launch, MAXIMUM_LAUNCH_BYTES, TeeKind};
+use crate::serve::Options;
+use crate::state::{State, read_limited};
+use crate::{run, serve};
+
+/// An emulated TEE below a directory. It protects nothing: for laptops and tests.
+#[derive(Debug, Parser)]
+#[command(name = "innerkeep-tee-emulator", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a platform: keys, trust-roots.json, collateral, launch.toml.
+    Init {
+        /// State directory.
+        #[arg(long)]
+        state: PathBuf,
+        /// Kind of the guest in the launch file that is written.
+        #[arg(long, value_enum, conflicts_with = "launch", default_value = "tdx")]
+        tee: TeeKind,
+        /// Take this launch file instead of a default one.
+        #[arg(long, value_name = "FILE")]
+        launch: Option<PathBuf>,
+    },
+    /// Boot a guest: mount ROOT/sys, serve it until SIGTERM or SIGINT. Needs the right to mount.
+    Serve(ServeArguments),
+    /// Boot a guest in a mount namespace of its own, also as an ordinary user, and run a command in it.
+    Run {
+        #[command(flatten)]
+        serve: ServeArguments,
+        /// The command and its arguments.
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<OsString>,
+    },
+}
+
+#[derive(Args, Debug)]
+struct ServeArguments {
+    /// State directory.
+    #[arg(long)]
+    state: PathBuf,
+    /// Directory below which the guest's files appear.
+    #[arg(long)]
+    root: PathBuf,
+    /// Launch file; default: launch.toml of the state directory.
+    #[arg(long, value_name = "FILE")]
+    launch: Option<PathBuf>,
+    /// Misbehave as this TOML file says.
+    #[arg(long, value_name = "FILE")]
+    fault_plan: Option<PathBuf>,
+    /// Write the guest's collateral to this file too.
+    #[arg(long, value_name = "FILE")]
+    collateral_out: Option<PathBuf>,
+}
+
+/// Runs the program.
+///
+/// # Errors
+/// What went wrong, for a person.
+pub fn run() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Init { state, tee, launch } => {
+            let text = match launch {
+                Some(path) => read_text(&path, MAXIMUM_LAUNCH_BYTES)?,
+                None => Launch::template(tee),
+            };
+            State::init(&state, &text)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Serve(arguments) => {
+            serve::serve(&arguments.options()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Run { serve, command } => run::run(&serve.options()?, &command),
+    }
+}
+
+impl ServeArguments {
+    fn options(self) -> anyhow::Result<Options> {
+        let launch = self.launch.unwrap_or_else(|| self.state.join("launch.toml"));
+        let launch = Launch::parse(&read_text(&launch, MAXIMUM_LAUNCH_BYTES)?)
+            .with_context(|| launch.display().to_string())?;
+        let faults = match &self.fault_plan {
+            Some(path) => Faults::parse(&read_text(path, MAXIMUM_PLAN_BYTES)?)
+                .with_context(|| path.display().to_string())?,
+            None => Faults::default(),
+        };
+        let Self { state, root, collateral_out, .. } = self;
+        Ok(Options { state, root, launch, faults: Arc::new(faults), collateral_out })
+    }
+}
+
+fn read_text(path: &Path, maximum: u64) -> anyhow::Result<String> {
+    String::from_utf8(read_limited(path, maximum)?).with_context(|| format!("{}: not UTF-8", path.display()))
+}

@@ -1,0 +1,5 @@
+//! The emulated TEE as a process.
+
+fn main() -> anyhow::Result<std::process::ExitCode> {
+    tee_emulator::cli::run()
+}
