@@ -6,7 +6,7 @@ mod session;
 pub use device::{DeviceError, TransportError};
 pub use session::{ChainError, JobError, SessionError};
 
-use crate::abi::{Opcode, Status, WireError};
+use crate::abi::{EvidenceDetail, Opcode, Status, WireError};
 
 /// Who misbehaved. The class alone decides whether to retry and how loud to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -149,6 +149,21 @@ pub const fn policy_rule(detail: u32) -> Option<&'static str> {
     }
 }
 
+/// What the detail of EVIDENCE_REFUSED says (spec §9.1).
+pub const fn evidence_detail(detail: u32) -> Option<EvidenceDetail> {
+    EvidenceDetail::from_u32(detail)
+}
+
+fn evidence_text(detail: u32) -> String {
+    match evidence_detail(detail) {
+        Some(rule) if rule.is_rule() => {
+            format!(" (expected every rule met, found not met: {})", rule.name())
+        }
+        Some(part) => format!(" (expected evidence that verifies, found: {})", part.name()),
+        None => format!(" (expected evidence that holds, found: detail {detail:#x})"),
+    }
+}
+
 fn detail_text(status: Status, detail: u32) -> String {
     match (status, policy_rule(detail)) {
         (Status::PolicyDenied, Some(rule)) => {
@@ -157,6 +172,7 @@ fn detail_text(status: Status, detail: u32) -> String {
         (Status::PolicyDenied, None) => {
             format!(" (expected every condition true, found false: rule {detail})")
         }
+        (Status::EvidenceRefused, _) => evidence_text(detail),
         (Status::SegmentAuth, _) => format!(" (segment {detail})"),
         (Status::EvidenceRequired, _) => " (expected verified evidence, found none)".to_owned(),
         (_, _) if detail == 0 => String::new(),

@@ -32,18 +32,27 @@ use protect::Protection;
 
 /// 64 bytes that evidence must carry to belong to one session.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct ReportData([u8; 64]);
+pub struct ReportData {
+    transcript: [u8; 64],
+    bytes: [u8; 64],
+}
 
 impl ReportData {
     /// The bytes.
     pub const fn as_bytes(&self) -> &[u8; 64] {
-        &self.0
+        &self.bytes
+    }
+
+    /// The transcript hash that the bytes are made of, for whoever makes this form itself: a requester of evidence
+    /// names a form and its input, never 64 bytes.
+    pub const fn transcript(&self) -> &[u8; 64] {
+        &self.transcript
     }
 }
 
 impl fmt::Debug for ReportData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ReportData({})", hex::encode(self.0))
+        write!(f, "ReportData({})", hex::encode(self.bytes))
     }
 }
 
@@ -112,7 +121,7 @@ impl<'d> Session<'d, Open> {
                     protection: done.protection,
                     id: done.session,
                     agreement: done.agreement,
-                    report_data: ReportData(done.report_data),
+                    report_data: done.report_data,
                     ended: false,
                 };
                 Ok(Self { inner, state: PhantomData })

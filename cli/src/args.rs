@@ -293,7 +293,26 @@ pub(crate) enum ChipCommand {
         /// Model name in the certificates.
         #[arg(long, default_value = "innerkeep-emulated-1")]
         model: String,
+        #[command(flatten)]
+        minimums: ProvisionMinimums,
     },
+}
+
+/// What the chip refuses from its first day on, beside what it will have seen.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct ProvisionMinimums {
+    /// Lowest TCB-evaluation number of TDX collateral.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) min_tcb_evaluation: u64,
+    /// Lowest number of a PCK revocation list.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) min_pck_crl: u64,
+    /// Lowest number of the revocation list of Intel's root.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) min_root_crl: u64,
+    /// Lowest number of an SNP revocation list; above 0, guests have to present one.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) min_snp_crl: u64,
 }
 
 /// `innerkeep key`.

@@ -401,7 +401,9 @@ fn drive(driver: &mut Driver, plan: u8) {
             certificates: MADE.chain.clone(),
             root: MADE.root.der().to_vec(),
             min_tcb_evaluation: 0,
-            min_crl: 0,
+            min_pck_crl: 0,
+            min_root_crl: 0,
+            min_snp_crl: 0,
         };
         let _ = driver.provision(&body);
     }

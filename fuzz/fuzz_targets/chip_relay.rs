@@ -332,7 +332,9 @@ fn stage() -> Stage {
         certificates,
         root: authority.certificate().to_vec(),
         min_tcb_evaluation: 0,
-        min_crl: 0,
+        min_pck_crl: 0,
+        min_root_crl: 0,
+        min_snp_crl: 0,
     };
     driver.provision(&body).expect("a chip that is not provisioned");
     let grants = [GrantSuite::P384, GrantSuite::XWing].map(|suite| {

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from cryptography.x509.oid import NameOID, SignatureAlgorithmOID
 
 import artifact
+import chip_evidence
 import hpke
 import jcs
 import noise
@@ -47,7 +48,7 @@ ZEROIZE = 0x30
 
 CLASSICAL, HYBRID = 1, 2
 PATHS = {"key-release": 1, "dma-direct": 2, "dma-sealed": 4}
-NO_TEE, NO_EVIDENCE, EMULATED_DMA, EMULATED_CHIP = 1, 2, 4, 32
+NO_TEE, NO_EVIDENCE, EMULATED_DMA, EMULATED_CHIP, EMULATED_TEE = 1, 2, 4, 32, 64
 GRANT_SUITES = {"P-384": 1, "X-Wing": 2}
 EXTENSION = x509.ObjectIdentifier("1.3.6.1.4.1.59999.1.1")
 BEFORE = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
@@ -283,9 +284,12 @@ def read_chain(data: bytes) -> list[bytes]:
     return found
 
 
-def provision_input(environment: str, epoch: int, chain: list[bytes], root: bytes, tcb: int = 0, crl: int = 0) -> bytes:
+def provision_input(
+    environment: str, epoch: int, chain: list[bytes], root: bytes, minimums: tuple[int, ...] = (0, 0, 0, 0)
+) -> bytes:
+    """`minimums`: TCB evaluation, PCK CRL, root CRL, SNP CRL."""
     parts = lp(environment.encode()) + struct.pack("<QI", epoch, len(chain)) + b"".join(lp(der) for der in chain)
-    return parts + lp(root) + struct.pack("<QQ", tcb, crl)
+    return parts + lp(root) + b"".join(struct.pack("<Q", number) for number in minimums)
 
 
 # ---------------------------------------------------------------------------------------------------------------- §6.3
@@ -501,6 +505,7 @@ class Session:
         transcript = hashlib.sha512(b"innerkeep chip session v1 transcript" + handshake.h + message_3).digest()
         if not artifact.ecdsa_verifies(self.certified.key, signature, b"innerkeep chip session v1 signature\0" + transcript):
             raise DeviceFault("the chip's signature does not verify")
+        self.report_data = chip_evidence.report_data(transcript)
         prk = hpke.extract("sha512", transcript, one + two + shared)
         self.keys = {
             name: hpke.expand("sha512", prk, b"innerkeep chip session v1 " + name.encode(), 32)
@@ -536,6 +541,17 @@ class Session:
 
     def present(self, preimage: bytes, evidence: bytes = b"") -> Completion:
         return self.submit(PRESENT, lp(evidence) + lp(preimage))
+
+    def floors(self) -> tuple[list[tuple[bytes, bytes, int]], list[tuple[int, bytes, int]]]:
+        """Floors of families (sealer, family, counter), and of series of collateral (kind, issuer, number)."""
+        done = self.submit(FLOORS)
+        if done.status:
+            raise DeviceFault(f"FLOORS: {done.name}")
+        reader = Reader(done.output)
+        families = [(reader.take(32), reader.lp(), reader.number(8)) for _ in range(reader.number(4))]
+        series = [(reader.number(2), reader.take(32), reader.number(8)) for _ in range(reader.number(4))]
+        reader.end()
+        return families, series
 
     def unwrap(
         self, suite: str, epoch: int, core: bytes, enc: bytes, wrapped: bytes, key: bytes = b"", signature: bytes = b""

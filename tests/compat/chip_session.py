@@ -1,9 +1,11 @@
 """Brings a sealing chip up, provisions it when asked, opens sessions of both suites, has keys released and tries what must be refused.
 
-chip_session.py --socket S --ca DIR [--provision] [--environment TIER]
+chip_session.py --socket S --ca DIR [--provision] [--environment TIER] [--evidence-command PROGRAM [--insecure-emulated-tee]]
 
 With --provision a root and a model CA are made and DIR/root.der is written; without it DIR/root.der is what is trusted.
-The chip must be in an insecure mode that does not demand evidence (this driver has none); what is not permitted is skipped and said.
+This driver makes no evidence. PROGRAM is run for each session with the 64 bytes of report data in hex as its argument and writes what is
+presented (docs/spec/attestation-v1.md §5) to its standard output; without it the chip must be in the insecure mode that does not demand
+evidence. What is not permitted is skipped and said.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import struct
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import artifact
 import chip
+import chip_evidence
 import jcs
 import noise
 import sealer
@@ -70,12 +74,19 @@ class Bench:
     identity: chip.Identity
     root: bytes
     environment: str
+    evidence: Callable[[bytes], bytes] | None = None  # report data to what is presented
+    emulated_tee: bool = False
     kept: dict[str, object] = field(default_factory=dict)  # what a later run on the same chip state looks at
     results: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def insecure(self) -> int:
-        return chip.NO_TEE | chip.NO_EVIDENCE
+        if self.evidence is None:
+            return chip.NO_TEE | chip.NO_EVIDENCE
+        return chip.EMULATED_TEE if self.emulated_tee else 0
+
+    def evidence_of(self, session: chip.Session) -> bytes:
+        return self.evidence(session.report_data) if self.evidence else b""
 
     def session(self, suites: int = chip.CLASSICAL | chip.HYBRID, path: str = "key-release", insecure: int | None = None) -> chip.Session:
         found = chip.Session(self.device, self.root, path, suites, self.insecure if insecure is None else insecure)
@@ -102,7 +113,7 @@ class Bench:
         """PRESENT, then UNWRAP of a grant made for `preimage` (or `bound`)."""
         bound = how.pop("bound", preimage)
         enc, wrapped = sealer.wrap(sealed, suite, self.identity.public(suite), self.identity.id, self.identity.epoch, bound)  # type: ignore[arg-type]
-        done = status(session.present(preimage), "OK", "PRESENT")
+        done = status(session.present(preimage, self.evidence_of(session)), "OK", "PRESENT")
         equal(done.output, artifact.policy_digest(preimage), "policy digest")
         core = how.pop("core", sealed.core)
         epoch = how.pop("epoch", self.identity.epoch)
@@ -180,7 +191,7 @@ def handshake_refusals(bench: Bench) -> str | None:
     device = bench.device
     done = device.command(chip.FINISH, bytes(100), session=0x7FFFFFFF)
     equal(done.status != 0, True, "FINISH of no session is refused")
-    for path, suites, flags in (("key-release", 0, 3), ("key-release", 4, 3), ("key-release", 3, 1 << 6)):
+    for path, suites, flags in (("key-release", 0, 3), ("key-release", 4, 3), ("key-release", 3, 1 << 7), ("key-release", 3, chip.EMULATED_CHIP)):
         try:
             bench.session(suites, path, flags)
         except chip.HandshakeRefused:
@@ -198,7 +209,7 @@ def session_of(suites: int) -> Callable[[Bench], str | None]:
         equal((left, epoch, handles, zero), (2**40, bench.identity.epoch, 0, 0), "STATUS")
         if not 2**32 - 2 <= submissions <= 2**32:
             raise Wrong(f"submissions left: {submissions}")
-        chip.Reader(status(session.submit(chip.FLOORS), "OK", "FLOORS").output).number(4)
+        session.floors()
         sealed = bench.seal()
         for suite in SUITES:
             done = bench.release(session, sealed, bench.policy(), suite)
@@ -271,7 +282,7 @@ def policies(bench: Bench) -> str | None:
         if done.status == 0:
             done = session.unwrap("P-384", identity.epoch, sealed.core, enc, wrapped)
         status(done, "POLICY_MALFORMED", f"malformed preimage {bad[:20]!r}")
-    status(session.present(text), "OK", "PRESENT")
+    status(session.present(text, bench.evidence_of(session)), "OK", "PRESENT")
     status(session.present(b"{}"), "POLICY_MALFORMED", "PRESENT of something else")
     done = session.unwrap("P-384", identity.epoch, sealed.core, enc, wrapped)
     equal(status(done, "OK", "a refused PRESENT changes nothing").output, sealed.content_key, "content key")
@@ -306,7 +317,62 @@ def policies(bench: Bench) -> str | None:
             "unsigned_manifest": "any",
         }
     )
-    status(bench.release(session, sealed, demanding), "EVIDENCE_REQUIRED", "a policy that demands evidence")
+    expected = "EVIDENCE_REFUSED" if bench.evidence else "EVIDENCE_REQUIRED"
+    status(bench.release(session, sealed, demanding), expected, "a policy that demands other evidence than there is")
+    return None
+
+
+def evidence_refusals(bench: Bench) -> str | None:
+    """The envelope, and evidence that nobody signed. Whatever mode the chip is in, what is presented is verified."""
+    session, sealed, policy = bench.session(), bench.seal(), bench.policy()
+    before = session.floors()
+    status(session.present(policy, bench.evidence_of(session)), "OK", "PRESENT")
+    quote = chip_evidence.Tdx(b"no quote", "{}").encode()
+    report = chip_evidence.Snp(bytes(1184), chip_evidence.VCEK, b"no certificate").encode()
+    for presented, detail, what in (
+        (b"\0", "malformed", "one byte"),
+        (b"\2\0" + quote[2:], "unsupported", "another version"),
+        (b"\1\0\3\0" + quote[4:], "unsupported", "another kind"),
+        (quote + b"\0", "trailing_bytes", "a byte behind"),
+        (quote[:4] + b"\xff\xff\xff\xff", "too_large", "a length above every cap"),
+        (report, "unsupported", "a report of zeros"),
+    ):
+        done = status(session.present(policy, presented), "EVIDENCE_REFUSED", what)
+        equal(chip_evidence.DETAILS.get(done.detail), detail, f"{what}, detail")
+    done = status(session.present(policy, quote), "EVIDENCE_REFUSED", "no quote")
+    equal(done.detail in chip_evidence.DETAILS and done.detail < 0x100, True, "no quote: a detail of verification")
+    done = session.submit(chip.PRESENT, chip.lp(bytes(262_145)) + chip.lp(policy))
+    status(done, "BAD_LENGTH", "evidence above the cap")
+    equal(session.floors(), before, "a refusal raises no floor")
+    enc, wrapped = sealer.wrap(sealed, "P-384", bench.identity.p384, bench.identity.id, bench.identity.epoch, policy)
+    done = session.unwrap("P-384", bench.identity.epoch, sealed.core, enc, wrapped)
+    equal(status(done, "OK", "a refused PRESENT changes nothing").output, sealed.content_key, "content key")
+    return None
+
+
+def insecure_flags(bench: Bench) -> str | None:
+    """No evidence counts only where the guest says so too, and an emulated TEE only where the chip believes one."""
+    if bench.evidence is None:
+        session = bench.session(insecure=chip.NO_TEE)
+        done = bench.release(session, bench.seal(), bench.policy())
+        status(done, "EVIDENCE_REQUIRED", "no evidence of a guest that does not say so")
+    believes = bool(bench.identity.flags & 16)
+    try:
+        session = bench.session(insecure=bench.insecure | chip.EMULATED_TEE)
+    except chip.HandshakeRefused as err:
+        equal((err.done.name, believes), ("INSECURE_REFUSED", False), "a guest with an emulated TEE")
+    else:
+        equal(believes, True, "a guest with an emulated TEE is accepted")
+        equal(session.chip_insecure & chip.EMULATED_TEE, chip.EMULATED_TEE, "the chip says what it believes")
+    return None
+
+
+def evidence_of_another_session(bench: Bench) -> str | None:
+    if bench.evidence is None:
+        return "this driver has no evidence"
+    former, session = bench.session(), bench.session()
+    done = session.present(bench.policy(), bench.evidence_of(former))
+    status(done, "EVIDENCE_REFUSED", "evidence of another session", 0x101)
     return None
 
 
@@ -329,10 +395,9 @@ def signatures_and_floors(bench: Bench) -> str | None:
     equal(status(done, "OK", "counter 9").output, new.content_key, "content key")
     status(bench.release(session, old, policy, key=spki, signature=signed(old)), "ROLLBACK", "counter 8 again")
     status(bench.release(session, old, policy), "ROLLBACK", "counter 8 again, signature left out")
-    reader = chip.Reader(status(session.submit(chip.FLOORS), "OK", "FLOORS").output)
-    floors = [(reader.take(32), reader.lp(), reader.number(8)) for _ in range(reader.number(4))]
-    reader.end()
+    floors, series = session.floors()
     equal((artifact.sha256(spki), FAMILY.encode(), 9) in floors, True, "the floor is listed")
+    equal(bool(series), bench.evidence is not None, "series of collateral are listed where evidence was accepted, and only there")
     bench.kept["below the floor"] = old
     bench.kept["epoch"] = bench.identity.epoch
     bench.kept["id"] = bench.identity.id
@@ -514,9 +579,9 @@ def dma_direct(bench: Bench) -> str | None:
 def secure_mode(bench: Bench) -> str | None:
     """The same chip state, started without any insecure mode."""
     identity = bench.identity
-    equal(identity.flags & 0b1100, 0, "insecure modes in the identity record")
+    equal(identity.flags & 0b11100, 0, "insecure modes in the identity record")
     equal(identity.id, bench.kept["id"], "id after a restart")
-    for flags in (chip.NO_EVIDENCE, chip.EMULATED_DMA, chip.NO_TEE | chip.NO_EVIDENCE):
+    for flags in (chip.NO_EVIDENCE, chip.EMULATED_DMA, chip.EMULATED_TEE, chip.NO_TEE | chip.NO_EVIDENCE):
         try:
             bench.session(insecure=flags)
         except chip.HandshakeRefused as err:
@@ -546,7 +611,7 @@ def raised_epoch(bench: Bench) -> str | None:
     equal((identity.id, identity.epoch), (bench.kept["id"], before + 1), "id and epoch")  # type: ignore[operator]
     sealed, policy, former = bench.kept["former grants"]  # type: ignore[misc]
     session = bench.session()
-    status(session.present(policy), "OK", "PRESENT")
+    status(session.present(policy, bench.evidence_of(session)), "OK", "PRESENT")
     for suite, enc, wrapped in former:
         status(session.unwrap(suite, before, sealed.core, enc, wrapped), "EPOCH", f"a former grant, {suite}")  # type: ignore[arg-type]
         relabelled = session.unwrap(suite, identity.epoch, sealed.core, enc, wrapped)
@@ -573,6 +638,9 @@ CHECKS: tuple[tuple[str, Callable[[Bench], str | None]], ...] = (
     ("released key opens the artifact", released_key_opens),
     ("grants are bound", binding),
     ("policy", policies),
+    ("evidence refused", evidence_refusals),
+    ("evidence of another session", evidence_of_another_session),
+    ("insecure flags", insecure_flags),
     ("signatures and floors", signatures_and_floors),
     ("replay and forgery", replay),
     ("reset and zeroize end sessions", reset_ends_sessions),
@@ -605,7 +673,11 @@ def provision(device: chip.Device, environment: str) -> bytes:
         record = chip.provision_input(environment, identity.epoch, [authority.model, leaf], authority.root)
         status(device.command(chip.PROVISION, record), "BAD_FIELD", f"PROVISION with {what}")
     leaf = authority.leaf(identity, environment, identity.epoch)
-    record = chip.provision_input(environment, identity.epoch, [authority.model, leaf], authority.root)
+    chain = [authority.model, leaf]
+    for count in (0, 2, 3, 5):
+        record = chip.provision_input(environment, identity.epoch, chain, authority.root, (0,) * count)
+        status(device.command(chip.PROVISION, record), "BAD_LENGTH", f"PROVISION with {count} minimums")
+    record = chip.provision_input(environment, identity.epoch, chain, authority.root)
     status(device.command(chip.PROVISION, record), "OK", "PROVISION")
     after = identify(device)
     equal((after.provisioned, after.environment, after.id), (True, environment, identity.id), "identity after PROVISION")
@@ -619,6 +691,8 @@ def run(
     environment: str,
     checks: tuple[tuple[str, Callable[[Bench], str | None]], ...] = CHECKS,
     kept: dict[str, object] | None = None,
+    evidence: Callable[[bytes], bytes] | None = None,
+    emulated_tee: bool = False,
 ) -> bool:
     device = chip.Device(socket)
     try:
@@ -627,7 +701,8 @@ def run(
             ca.mkdir(parents=True, exist_ok=True)
             (ca / "root.der").write_bytes(root)
             print("ok   provisioned")
-        bench = Bench(device, identify(device), chip.load_root(ca), environment, {} if kept is None else kept)
+        root = chip.load_root(ca)
+        bench = Bench(device, identify(device), root, environment, evidence, emulated_tee, {} if kept is None else kept)
         equal(bench.identity.environment, environment, "environment of the chip")
         for name, action in checks:
             bench.run(name, action)
@@ -644,8 +719,13 @@ def main() -> int:
     parser.add_argument("--ca", type=Path, required=True)
     parser.add_argument("--provision", action="store_true")
     parser.add_argument("--environment", default="development")
+    parser.add_argument("--evidence-command")
+    parser.add_argument("--insecure-emulated-tee", action="store_true")
     args = parser.parse_args()
-    return 0 if run(args.socket, args.ca, args.provision, args.environment) else 1
+    program = args.evidence_command
+    evidence = program and (lambda data: subprocess.run([program, data.hex()], check=True, stdout=subprocess.PIPE).stdout)
+    passed = run(args.socket, args.ca, args.provision, args.environment, evidence=evidence, emulated_tee=args.insecure_emulated_tee)
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

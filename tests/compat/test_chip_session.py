@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import chip_evidence
 import chip_session
 
 NAME = "innerkeep-chip-emulator"
@@ -86,6 +87,8 @@ def main() -> int:
     if not emulator().is_file():
         print(f"no emulator at {emulator()}: build it, or set INNERKEEP_EMULATOR")
         return 1
+    vectors = Path(__file__).resolve().parents[1] / "vectors" / "evidence" / "presentations.json"
+    print(f"ok   {chip_evidence.vectors(vectors)} vectors of presentations")
     with tempfile.TemporaryDirectory() as folder:
         return 0 if run(Path(folder)) else 1
 

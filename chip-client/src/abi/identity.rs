@@ -19,8 +19,10 @@ impl IdentityFlags {
     pub const NO_EVIDENCE: u16 = 1 << 2;
     /// The chip was started so that it allows emulated private DMA (insecure).
     pub const EMULATED_DMA: u16 = 1 << 3;
+    /// The chip was started so that it believes emulated TEE roots (insecure).
+    pub const EMULATED_TEE: u16 = 1 << 4;
     /// All known flags.
-    pub const ALL: u16 = 0x0F;
+    pub const ALL: u16 = 0x1F;
 
     /// Whether all bits of `mask` are set.
     pub const fn contains(self, mask: u16) -> bool {
@@ -160,8 +162,12 @@ pub struct Provision {
     pub root: Vec<u8>,
     /// Smallest TCB-evaluation number that the chip accepts.
     pub min_tcb_evaluation: u64,
-    /// Smallest CRL number that the chip accepts.
-    pub min_crl: u64,
+    /// Smallest number of a PCK revocation list that the chip accepts.
+    pub min_pck_crl: u64,
+    /// Smallest number of the revocation list of Intel's root that the chip accepts.
+    pub min_root_crl: u64,
+    /// Smallest number of an SNP revocation list that the chip accepts; above 0, one has to be presented.
+    pub min_snp_crl: u64,
 }
 
 impl Provision {
@@ -173,7 +179,9 @@ impl Provision {
         self.certificates.put(&mut out);
         put_lp(&mut out, &self.root);
         put_u64(&mut out, self.min_tcb_evaluation);
-        put_u64(&mut out, self.min_crl);
+        put_u64(&mut out, self.min_pck_crl);
+        put_u64(&mut out, self.min_root_crl);
+        put_u64(&mut out, self.min_snp_crl);
         out
     }
 
@@ -186,7 +194,9 @@ impl Provision {
             certificates: CertificateList::take(&mut r)?,
             root: r.lp("root certificate", MAX_CERTIFICATE)?.to_vec(),
             min_tcb_evaluation: r.u64("minimum tcb-evaluation number")?,
-            min_crl: r.u64("minimum crl number")?,
+            min_pck_crl: r.u64("minimum pck crl number")?,
+            min_root_crl: r.u64("minimum root crl number")?,
+            min_snp_crl: r.u64("minimum snp crl number")?,
         };
         r.finish("provisioning")?;
         Ok(body)

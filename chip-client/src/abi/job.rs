@@ -4,7 +4,8 @@ use super::codec::{Reader, WireError, put_lp, put_u16, put_u32, put_u64};
 use super::identity::text;
 use super::identity_const::MAX_SPKI;
 use super::limits::{
-    MAX_CORE, MAX_ENC, MAX_EVIDENCE, MAX_FAMILY, MAX_FLOORS, MAX_PREIMAGE, MAX_SEGMENTS, TAG, WRAPPED,
+    MAX_COLLATERAL_FLOORS, MAX_CORE, MAX_ENC, MAX_EVIDENCE, MAX_FAMILY, MAX_FLOORS, MAX_PREIMAGE,
+    MAX_SEGMENTS, TAG, WRAPPED,
 };
 use super::session::SIGNATURE_LEN;
 use super::sgl::Sgl;
@@ -324,11 +325,24 @@ pub struct Floor {
     pub counter: u64,
 }
 
+/// The highest number seen of one series of collateral.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollateralFloor {
+    /// What is counted: 1 TCB evaluations, 2 PCK lists, 3 lists of Intel's root, 4 SNP lists.
+    pub kind: u16,
+    /// SHA-256 of the issuer's SubjectPublicKeyInfo.
+    pub issuer: [u8; 32],
+    /// Smallest number that is still accepted.
+    pub number: u64,
+}
+
 /// Output of FLOORS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Floors {
     /// All floors that the chip keeps.
     pub floors: Vec<Floor>,
+    /// The highest number of each series of collateral that the chip accepted.
+    pub collateral: Vec<CollateralFloor>,
 }
 
 impl Floors {
@@ -340,6 +354,12 @@ impl Floors {
             out.extend_from_slice(&floor.sealer);
             put_lp(&mut out, floor.family.as_bytes());
             put_u64(&mut out, floor.counter);
+        }
+        put_u32(&mut out, u32::try_from(self.collateral.len()).unwrap_or(u32::MAX));
+        for floor in &self.collateral {
+            put_u16(&mut out, floor.kind);
+            out.extend_from_slice(&floor.issuer);
+            put_u64(&mut out, floor.number);
         }
         out
     }
@@ -359,7 +379,19 @@ impl Floors {
                 counter: r.u64("counter")?,
             });
         }
+        let n = r.u32("number of collateral floors")?;
+        if n > MAX_COLLATERAL_FLOORS {
+            return Err(WireError::Field { what: "number of collateral floors", found: n.into() });
+        }
+        let mut collateral = Vec::new();
+        for _ in 0..n {
+            collateral.push(CollateralFloor {
+                kind: r.u16("kind of a series")?,
+                issuer: r.array("issuer of a series")?,
+                number: r.u64("number of a series")?,
+            });
+        }
         r.finish("floors")?;
-        Ok(Self { floors })
+        Ok(Self { floors, collateral })
     }
 }

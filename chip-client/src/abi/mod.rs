@@ -8,6 +8,7 @@
 //! its cap before anything is copied.
 
 mod codec;
+mod evidence;
 mod identity;
 mod job;
 mod regs;
@@ -17,10 +18,11 @@ mod sgl;
 mod status;
 
 pub use codec::{Reader, WireError, put_lp, put_u16, put_u32, put_u64};
+pub use evidence::EvidenceDetail;
 pub use identity::{CertificateList, IdentityFlags, IdentityRecord, Provision};
 pub use job::{
-    Abort, Floor, Floors, LoadTags, Present, SealedReply, SessionStatus, Unseal, Unwrap, parse_handle,
-    parse_register,
+    Abort, CollateralFloor, Floor, Floors, LoadTags, Present, SealedReply, SessionStatus, Unseal, Unwrap,
+    parse_handle, parse_register,
 };
 pub use regs::{
     BAR_MSIX, BAR_REGISTERS, BAR0_SIZE, BAR4_SIZE, CLASS_CODE, CTRL_EN, CTRL_RESET, Cap, DEVICE_ID, MAGIC,
@@ -104,6 +106,8 @@ pub mod limits {
     pub const BULK_NONCE_BASE: u32 = 0x8000_0000;
     /// Floors of one FLOORS answer.
     pub const MAX_FLOORS: u32 = 4_096;
+    /// Series of collateral in one FLOORS answer.
+    pub const MAX_COLLATERAL_FLOORS: u32 = 64;
     /// Longest family name (artifact spec §1).
     pub const MAX_FAMILY: usize = 128;
 }

@@ -143,20 +143,23 @@ impl InsecureFlags {
     pub const UNVERIFIED_ROOTFS: Self = Self(1 << 4);
     /// The chip is an emulation; set by the chip.
     pub const EMULATED_CHIP: Self = Self(1 << 5);
+    /// The guest's TEE lies below another root; set by the chip: it believes emulated TEE roots.
+    pub const EMULATED_TEE: Self = Self(1 << 6);
 
     /// All flags with their names.
-    pub const NAMED: [(Self, &'static str); 6] = [
+    pub const NAMED: [(Self, &'static str); 7] = [
         (Self::NO_TEE, "no-tee"),
         (Self::NO_EVIDENCE, "no-evidence"),
         (Self::EMULATED_DMA, "emulated-dma"),
         (Self::SWAP, "swap"),
         (Self::UNVERIFIED_ROOTFS, "unverified-rootfs"),
         (Self::EMULATED_CHIP, "emulated-chip"),
+        (Self::EMULATED_TEE, "emulated-tee"),
     ];
 
     /// The flags in these bits; unknown ones are refused.
     pub const fn from_bits(bits: u32) -> Result<Self, WireError> {
-        if bits & !0x3F == 0 {
+        if bits & !0x7F == 0 {
             Ok(Self(bits))
         } else {
             Err(WireError::Field { what: "insecure flags", found: bits as u64 })

@@ -65,6 +65,20 @@ fn opcodes_and_statuses_are_unique() {
 }
 
 #[test]
+fn details_of_refused_evidence_are_the_specification_s() {
+    let specification = include_str!("../../../docs/spec/chip-interface-v1.md");
+    let table = specification.split("### 9.1").nth(1).unwrap().split("\n## ").next().unwrap();
+    for detail in EvidenceDetail::ALL {
+        assert_eq!(EvidenceDetail::from_u32(detail.as_u32()), Some(*detail));
+        assert_eq!(EvidenceDetail::of_name(detail.name()), Some(*detail));
+        let cell = format!("| 0x{:03x} | `{}` |", detail.as_u32(), detail.name());
+        assert!(table.contains(&cell), "{cell}");
+    }
+    assert_eq!(table.matches("| 0x").count(), EvidenceDetail::ALL.len());
+    assert_eq!((EvidenceDetail::from_u32(0), EvidenceDetail::from_u32(0x100)), (None, None));
+}
+
+#[test]
 fn scatter_lists() {
     let sgl = Sgl { entries: vec![SglEntry { iova: 0x1000, length: 5 }, SglEntry { iova: 0, length: 1 }] };
     let mut bytes = Vec::new();
@@ -103,7 +117,9 @@ fn identity_and_provisioning_round_trip() {
         certificates: CertificateList { model: vec![1], chip: vec![2, 2] },
         root: vec![3; 9],
         min_tcb_evaluation: 4,
-        min_crl: 5,
+        min_pck_crl: 5,
+        min_root_crl: 6,
+        min_snp_crl: 7,
     };
     every_truncation_refused(&body.encode(), |b| Provision::parse(b).ok(), &body);
 }
@@ -134,7 +150,7 @@ fn handshake_round_trip() {
     let mut classical = accept;
     classical.suite = SessionSuite::Classical;
     assert!(matches!(Accept::parse(&classical.encode()), Err(WireError::Length { .. })));
-    assert_eq!(InsecureFlags::from_bits(0x40).ok(), None);
+    assert_eq!(InsecureFlags::from_bits(0x80).ok(), None);
     assert_eq!(parse_finish(&put_finish(b""), SessionSuite::Classical), Ok(&b""[..]));
     assert!(parse_finish(&put_finish(b""), SessionSuite::Hybrid).is_err());
 }
@@ -156,7 +172,10 @@ fn job_bodies_round_trip() {
     every_truncation_refused(&reply.encode(), |b| SealedReply::parse(b, 2).ok(), &reply);
     let status = SessionStatus { bytes_left: 1, submissions_left: 2, key_epoch: 3, handles: 4 };
     every_truncation_refused(&status.encode(), |b| SessionStatus::parse(b).ok(), &status);
-    let floors = Floors { floors: vec![Floor { sealer: [1; 32], family: "acme/x".into(), counter: 7 }] };
+    let floors = Floors {
+        floors: vec![Floor { sealer: [1; 32], family: "acme/x".into(), counter: 7 }],
+        collateral: vec![CollateralFloor { kind: 2, issuer: [2; 32], number: 9 }],
+    };
     every_truncation_refused(&floors.encode(), |b| Floors::parse(b).ok(), &floors);
     let unwrap = Unwrap {
         suite: 2,

@@ -19,3 +19,16 @@ fn denial_names_the_false_condition() {
     );
     assert_eq!(error.class(), Class::PolicyDenied);
 }
+
+#[test]
+fn refused_evidence_names_what_did_not_hold() {
+    let of = |detail| {
+        let error = ChipError::Refused { command: Opcode::Present, status: Status::EvidenceRefused, detail };
+        assert_eq!((error.code(), error.class()), ("CHIP_EVIDENCE_REFUSED", Class::PolicyDenied));
+        error.to_string()
+    };
+    let refused = "the chip refused PRESENT: EVIDENCE_REFUSED";
+    assert_eq!(of(0x104), format!("{refused} (expected every rule met, found not met: debug)"));
+    assert_eq!(of(9), format!("{refused} (expected evidence that verifies, found: root_untrusted)"));
+    assert_eq!(of(0xfff), format!("{refused} (expected evidence that holds, found: detail 0xfff)"));
+}

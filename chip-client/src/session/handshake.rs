@@ -4,10 +4,10 @@ use aws_lc_rs::kem::{EncapsulationKey, ML_KEM_768};
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use zeroize::Zeroizing;
 
-use super::Agreement;
 use super::keys::{SessionSecrets, Transcript};
 use super::protect::Protection;
 use super::requirement::Requirement;
+use super::{Agreement, ReportData};
 use crate::abi::{
     Accept, LABEL_PROLOGUE, LABEL_SIGNATURE, NOISE_NAME, Offer, Opcode, SIGNATURE_LEN, put_finish,
 };
@@ -23,7 +23,7 @@ pub(super) struct Done {
     pub(super) protection: Protection,
     pub(super) session: u32,
     pub(super) agreement: Agreement,
-    pub(super) report_data: [u8; 64],
+    pub(super) report_data: ReportData,
 }
 
 pub(super) fn run(driver: &mut Driver, requirement: &Requirement<'_>) -> Result<Done, ChipError> {

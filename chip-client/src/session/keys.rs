@@ -5,6 +5,7 @@ use aws_lc_rs::digest::{Context, SHA512};
 use aws_lc_rs::hkdf::{HKDF_SHA512, KeyType, Prk, Salt};
 use zeroize::Zeroizing;
 
+use super::ReportData;
 use crate::abi::{
     LABEL_KEY, LABEL_KEY_BULK, LABEL_KEY_COMPLETION, LABEL_KEY_SUBMISSION, LABEL_REPORT_DATA,
     LABEL_TRANSCRIPT,
@@ -25,8 +26,8 @@ impl Transcript {
         &self.0
     }
 
-    pub(super) fn report_data(&self) -> [u8; 64] {
-        sha512(&[LABEL_REPORT_DATA, &self.0])
+    pub(super) fn report_data(&self) -> ReportData {
+        ReportData { transcript: self.0, bytes: sha512(&[LABEL_REPORT_DATA, &self.0]) }
     }
 }
 

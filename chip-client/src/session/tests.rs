@@ -78,6 +78,11 @@ fn evidence_gets_the_report_data_of_its_session() {
         });
         assert_eq!(session.unwrap().report_data(), expected);
     }
+    for data in &seen {
+        let form = [b"innerkeep chip session v1".as_slice(), data.transcript()].concat();
+        let recomputed = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, &form);
+        assert_eq!(recomputed.as_ref(), data.as_bytes());
+    }
     assert_ne!(seen[0], seen[1], "evidence of one session is not evidence of another");
 }
 

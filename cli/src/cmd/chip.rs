@@ -11,7 +11,7 @@ use chip_client::vfio_user::{VfioUserDevice, VfioUserTimeouts};
 use protected_memory::dma::SharedMemoryProvider;
 use serde_json::json;
 
-use crate::args::ChipCommand;
+use crate::args::{ChipCommand, ProvisionMinimums};
 use crate::certificates;
 use crate::error::Failure;
 use crate::files;
@@ -23,7 +23,9 @@ pub(crate) fn run(command: &ChipCommand) -> Result<Report, Failure> {
         ChipCommand::Info { chip, chip_root, chain_out } => {
             info(chip, chip_root.as_deref(), chain_out.as_deref())
         }
-        ChipCommand::Provision { chip, ca, environment, model } => provision(chip, ca, environment, model),
+        ChipCommand::Provision { chip, ca, environment, model, minimums } => {
+            provision(chip, ca, environment, model, *minimums)
+        }
     }
 }
 
@@ -76,7 +78,13 @@ fn info(socket: &Path, root: Option<&Path>, chain_out: Option<&Path>) -> Result<
     })
 }
 
-fn provision(socket: &Path, ca: &Path, environment: &str, model: &str) -> Result<Report, Failure> {
+fn provision(
+    socket: &Path,
+    ca: &Path,
+    environment: &str,
+    model: &str,
+    minimums: ProvisionMinimums,
+) -> Result<Report, Failure> {
     std::fs::create_dir_all(ca).map_err(Failure::file("create", ca))?;
     let root =
         authority(ca, "root", |_| Authority::create_root("Innerkeep chip root"), Authority::load_root)?;
@@ -94,8 +102,10 @@ fn provision(socket: &Path, ca: &Path, environment: &str, model: &str) -> Result
         key_epoch: record.key_epoch,
         certificates: CertificateList { model: model_ca.certificate().to_vec(), chip: leaf },
         root: root.certificate().to_vec(),
-        min_tcb_evaluation: 0,
-        min_crl: 0,
+        min_tcb_evaluation: minimums.min_tcb_evaluation,
+        min_pck_crl: minimums.min_pck_crl,
+        min_root_crl: minimums.min_root_crl,
+        min_snp_crl: minimums.min_snp_crl,
     })?;
     let id = hex::encode(record.id);
     Ok(Report {

@@ -62,9 +62,12 @@ struct ServeArguments {
     /// State directory.
     #[arg(long)]
     state: PathBuf,
-    /// Do not demand evidence of guests. A policy that demands evidence is refused all the same.
+    /// Do not demand evidence of guests that say the same. A policy that demands evidence is refused without it all the same.
     #[arg(long)]
     insecure_no_evidence: bool,
+    /// Believe the emulated trust roots of this file instead of Intel's and AMD's.
+    #[arg(long, value_name = "FILE")]
+    insecure_trust_roots: Option<PathBuf>,
     /// Write plaintext to memory that a guest calls private, without TDISP.
     #[arg(long)]
     insecure_emulated_dma: bool,
@@ -88,6 +91,7 @@ impl From<ServeArguments> for Options {
                 no_evidence: arguments.insecure_no_evidence,
                 emulated_dma: arguments.insecure_emulated_dma,
             },
+            trust_roots: arguments.insecure_trust_roots,
             fault_plan: arguments.fault_plan,
             puf_noise: arguments.puf_noise,
             once: arguments.once,

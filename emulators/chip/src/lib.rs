@@ -8,10 +8,11 @@
 //! ```
 //!
 //! It shares numbers and wire structs with the driver (`chip_client::abi`, `chip_client::vfio_user::wire`) and nothing else, so that
-//! a mistake in one is seen by the other. It protects nothing: the "silicon" is a file. It verifies no evidence, and so never
-//! releases a key under a policy that demands some.
+//! a mistake in one is seen by the other. Evidence of guests is verified and judged by the crate that brokers use too (`evidence`).
+//! It protects nothing: the "silicon" is a file.
 #![deny(unsafe_code)]
 
+mod appraise;
 pub mod cli;
 mod controller;
 mod dma;

@@ -1,6 +1,9 @@
 //! PRESENT, UNWRAP, FLOORS: what decides whether a key leaves its wrapping (interface spec §8.1).
 
-use chip_client::abi::{DataPath, Floor, Floors, Present, SessionSuite, Status, Unwrap};
+use std::sync::Arc;
+
+use chip_client::abi::{self as wire, DataPath, Present, SessionSuite, Status, Unwrap};
+use evidence::verify::VerifiedEvidence;
 use hpke::aead::AesGcm256;
 use hpke::kdf::HkdfSha384;
 use hpke::kem::{DhP384HkdfSha384, XWing};
@@ -16,19 +19,21 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::firmware::{Failure, Firmware, Output};
+use crate::identity::Floor;
 use crate::session::{LiveSession, Presented};
 use crate::unseal::Handle;
 
 const SIGNATURE_LABEL: &[u8] = b"innerkeep sealer signature v1\0";
 
 impl Firmware {
-    /// Keeps the policy for this session. The evidence is not looked at: no verifier exists in this version, so it satisfies nothing.
+    /// Keeps the policy, and evidence that verifies, for this session. A refusal leaves what was presented before.
     pub(crate) fn present(&self, session: &LiveSession, input: &[u8]) -> Output {
         let body = Present::parse(input)?;
         let policy =
             PolicyDocument::parse(body.preimage).map_err(|_policy| Failure::from(Status::PolicyMalformed))?;
         let digest = policy.digest();
-        session.present(Presented { policy });
+        let evidence = self.verify_evidence(session, body.evidence)?.map(Arc::new);
+        session.present(Presented { policy, evidence });
         Ok(Zeroizing::new(digest.as_bytes().to_vec()))
     }
 
@@ -54,6 +59,7 @@ impl Firmware {
         }
         // 4. The policy presented in this session.
         let presented = session.presented().ok_or(Status::PolicyMalformed)?;
+        self.judge_evidence(session, &presented)?;
         self.evaluate(session, &core, &presented.policy)?;
         // 5. Epoch and suite.
         // GUARD: key-epoch -> evil_grant_of_another_epoch_is_refused
@@ -73,13 +79,13 @@ impl Firmware {
             DataPath::KeyRelease => None,
             _ => Some(self.sessions.handle_place().ok_or(Status::NoResources)?),
         };
-        // 8. The floor rises only for a sealer who signed; it is durable before anything is released.
-        if let Some(sealer) = sealer.filter(|_| signed) {
-            self.nvm().raise_floor(&sealer, &family, counter).map_err(|error| {
-                crate::log::note(&error.to_string());
-                Failure::from(Status::Internal)
-            })?;
-        }
+        // 8. Floors rise only for a sealer who signed and for evidence that was accepted; durable before anything is released.
+        let floor = sealer.filter(|_| signed).map(|sealer| Floor { sealer, family, counter });
+        let series = presented.evidence.as_deref().map(VerifiedEvidence::series).unwrap_or_default();
+        self.nvm().accept(floor, &series).map_err(|error| {
+            crate::log::note(&error.to_string());
+            Failure::from(Status::Internal)
+        })?;
         Ok(Zeroizing::new(match place {
             None => key.expose_bytes().to_vec(),
             Some(place) => session.keep(Handle::new(unlocked, core), place).to_le_bytes().to_vec(),
@@ -87,14 +93,6 @@ impl Firmware {
     }
 
     fn evaluate(&self, session: &LiveSession, core: &Core, policy: &PolicyDocument) -> Result<(), Failure> {
-        // GUARD: evidence-demanded -> evil_policy_that_demands_evidence_is_not_satisfied_without
-        if policy.evidence().is_some() {
-            return Err(Status::EvidenceRequired.into());
-        }
-        // GUARD: evidence-by-the-chip -> evil_chip_without_insecure_mode_releases_nothing_without_evidence
-        if !self.modes.no_evidence {
-            return Err(Status::EvidenceRequired.into());
-        }
         let tier = self.nvm().provisioned().map(|p| p.environment.clone()).ok_or(Status::NotProvisioned)?;
         let tier = EnvironmentTag::parse(&tier).map_err(|_tag| Failure::from(Status::Internal))?;
         let link_mode = match session.path() {
@@ -150,11 +148,17 @@ impl Firmware {
     /// All floors.
     pub(crate) fn floors(&self) -> Zeroizing<Vec<u8>> {
         let nvm = self.nvm();
-        let floors = nvm.floors().iter();
-        let floors = floors
-            .map(|f| Floor { sealer: f.sealer, family: f.family.clone(), counter: f.counter })
-            .collect();
-        Zeroizing::new(Floors { floors }.encode())
+        let floors = nvm.floors().iter().map(|f| wire::Floor {
+            sealer: f.sealer,
+            family: f.family.clone(),
+            counter: f.counter,
+        });
+        let collateral = nvm.collateral().iter().map(|f| wire::CollateralFloor {
+            kind: f.kind,
+            issuer: f.issuer,
+            number: f.number,
+        });
+        Zeroizing::new(wire::Floors { floors: floors.collect(), collateral: collateral.collect() }.encode())
     }
 }
 

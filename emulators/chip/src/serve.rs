@@ -1,6 +1,6 @@
 //! The process: state directory, socket, one client after another, end on SIGTERM.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use evidence::verify::roots::{MAXIMUM_BUNDLE_BYTES, Roots, TrustBundle};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
@@ -29,6 +30,8 @@ pub struct Options {
     pub state: PathBuf,
     /// Insecure modes.
     pub modes: Modes,
+    /// File of emulated trust roots, believed instead of Intel's and AMD's.
+    pub trust_roots: Option<PathBuf>,
     /// Fault plan.
     pub fault_plan: Option<PathBuf>,
     /// Bit error rate of the silicon, 0 … 0.5.
@@ -59,7 +62,8 @@ pub fn raise_epoch(state: &Path) -> anyhow::Result<u64> {
 pub fn serve(options: &Options) -> anyhow::Result<()> {
     confine()?;
     let signals = TerminationSignals::block().context("signals")?;
-    announce(options.modes);
+    announce(options.modes, options.trust_roots.is_some());
+    let roots = Arc::new(trust_roots(options.trust_roots.as_deref())?);
     let faults = Arc::new(fault_plan(options.fault_plan.as_deref())?);
     if !faults.is_empty() {
         log::note(&format!("{} faults are planned: this chip misbehaves on purpose", faults.len()));
@@ -70,7 +74,7 @@ pub fn serve(options: &Options) -> anyhow::Result<()> {
         state.manufacture()?;
         log::note(&format!("new chip in {}", options.state.display()));
     }
-    let power = Power::new(state.silicon(noise)?, state.helper()?, state.nvm()?, options.modes);
+    let power = Power::new(state.silicon(noise)?, state.helper()?, state.nvm()?, options.modes, roots);
     let listener = listen(&options.socket)?;
     let (controller, workers) = Controller::start(power, faults);
     println_ready()?;
@@ -89,14 +93,26 @@ fn println_ready() -> anyhow::Result<()> {
     writeln!(out, "ready").and_then(|()| out.flush()).context("standard output")
 }
 
-fn announce(modes: Modes) {
+fn announce(modes: Modes, emulated_roots: bool) {
     let insecure = [
         (modes.no_evidence, "INSECURE: NO EVIDENCE IS DEMANDED (--insecure-no-evidence)"),
         (modes.emulated_dma, "INSECURE: PRIVATE DMA IS EMULATED (--insecure-emulated-dma)"),
+        (emulated_roots, "INSECURE: EMULATED TEES ARE BELIEVED (--insecure-trust-roots)"),
     ];
     let insecure: Vec<&str> = insecure.into_iter().filter(|(on, _)| *on).map(|(_, text)| text).collect();
     let insecure = if insecure.is_empty() { "no insecure mode".to_owned() } else { insecure.join("; ") };
     log::note(&format!("EMULATED CHIP, protects nothing; {insecure}"));
+}
+
+/// The roots that evidence has to lead to: built in, or those of the file and no others.
+fn trust_roots(path: Option<&Path>) -> anyhow::Result<Roots> {
+    let Some(path) = path else { return Ok(Roots::builtin()?) };
+    let describe = || path.display().to_string();
+    let file = std::fs::File::open(path).with_context(describe)?;
+    let mut json = Vec::new();
+    let limit = u64::try_from(MAXIMUM_BUNDLE_BYTES)?.saturating_add(1);
+    file.take(limit).read_to_end(&mut json).with_context(describe)?;
+    Ok(TrustBundle::parse(&json).with_context(describe)?.danger_roots())
 }
 
 fn fault_plan(path: Option<&Path>) -> anyhow::Result<Faults> {
@@ -105,7 +121,7 @@ fn fault_plan(path: Option<&Path>) -> anyhow::Result<Faults> {
     if file.metadata()?.len() > MAX_PLAN_BYTES {
         bail!("{}: larger than {MAX_PLAN_BYTES} bytes", path.display());
     }
-    let text = std::io::read_to_string(std::io::Read::take(file, MAX_PLAN_BYTES))?;
+    let text = std::io::read_to_string(file.take(MAX_PLAN_BYTES))?;
     Faults::parse(&text).with_context(|| path.display().to_string())
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chip_client::abi::Status;
+use evidence::verify::roots::Roots;
 
 use crate::faults::{Faults, Kind};
 use crate::firmware::{Firmware, Modes};
@@ -17,12 +18,19 @@ pub(crate) struct Power {
     extractor: Extractor,
     nvm: Arc<Mutex<Nvm>>,
     modes: Modes,
+    roots: Arc<Roots>,
 }
 
 impl Power {
-    pub(crate) fn new(silicon: Silicon, helper: HelperData, nvm: Nvm, modes: Modes) -> Self {
+    pub(crate) fn new(
+        silicon: Silicon,
+        helper: HelperData,
+        nvm: Nvm,
+        modes: Modes,
+        roots: Arc<Roots>,
+    ) -> Self {
         let nvm = Arc::new(Mutex::new(nvm));
-        Self { silicon: Mutex::new(silicon), helper, extractor: Extractor::new(), nvm, modes }
+        Self { silicon: Mutex::new(silicon), helper, extractor: Extractor::new(), nvm, modes, roots }
     }
 
     pub(super) fn is_provisioned(&self) -> bool {
@@ -32,7 +40,8 @@ impl Power {
     /// Reads the silicon and derives everything from it.
     pub(super) fn up(&self, faults: &Arc<Faults>) -> Result<Arc<Firmware>, Status> {
         let keys = self.keys(faults)?;
-        Ok(Arc::new(Firmware::new(keys, Arc::clone(&self.nvm), self.modes, Arc::clone(faults))))
+        let (nvm, roots) = (Arc::clone(&self.nvm), Arc::clone(&self.roots));
+        Ok(Arc::new(Firmware::new(keys, nvm, self.modes, roots, Arc::clone(faults))))
     }
 
     pub(super) fn keys(&self, faults: &Faults) -> Result<Keys, Status> {

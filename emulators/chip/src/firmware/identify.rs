@@ -7,7 +7,7 @@ use sealed_artifact::names::EnvironmentTag;
 use zeroize::Zeroizing;
 
 use super::{Failure, Firmware, Output};
-use crate::identity::{LeafExpectation, Provisioned, verify_provisioning};
+use crate::identity::{LeafExpectation, Minimums, Provisioned, verify_provisioning};
 
 /// All data paths.
 pub(crate) const PATHS: u16 =
@@ -21,6 +21,7 @@ impl Firmware {
             (nvm.provisioned().is_some(), IdentityFlags::PROVISIONED),
             (self.modes.no_evidence, IdentityFlags::NO_EVIDENCE),
             (self.modes.emulated_dma, IdentityFlags::EMULATED_DMA),
+            (self.roots.are_emulated(), IdentityFlags::EMULATED_TEE),
         ] {
             if condition {
                 flags |= flag;
@@ -68,15 +69,14 @@ impl Firmware {
             crate::log::note(&format!("provisioning refused: {refused}"));
             return Err(Status::BadField.into());
         }
-        let provisioned = Provisioned {
-            environment: body.environment,
-            model,
-            chip,
-            root: body.root,
-            min_tcb_evaluation: body.min_tcb_evaluation,
-            min_crl: body.min_crl,
+        let minimums = Minimums {
+            tcb_evaluation: body.min_tcb_evaluation,
+            pck_crl: body.min_pck_crl,
+            root_crl: body.min_root_crl,
+            snp_crl: body.min_snp_crl,
         };
-        nvm.provision(provisioned).map_err(|error| {
+        let provisioned = Provisioned { environment: body.environment, model, chip, root: body.root };
+        nvm.provision(provisioned, minimums).map_err(|error| {
             crate::log::note(&error.to_string());
             Failure::from(Status::Internal)
         })?;

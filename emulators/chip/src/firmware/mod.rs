@@ -6,6 +6,7 @@ mod identify;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chip_client::abi::{Status, TdispState, WireError};
+use evidence::verify::roots::Roots;
 use zeroize::Zeroizing;
 
 use crate::dma::{Bus, DmaError};
@@ -65,6 +66,8 @@ pub(crate) type Output = Result<Zeroizing<Vec<u8>>, Failure>;
 pub(crate) struct Firmware {
     pub(crate) keys: Keys,
     pub(crate) modes: Modes,
+    /// What evidence of guests has to lead to.
+    pub(crate) roots: Arc<Roots>,
     pub(crate) sessions: Sessions,
     pub(crate) faults: Arc<Faults>,
     nvm: Arc<Mutex<Nvm>>,
@@ -75,10 +78,17 @@ pub(crate) struct Firmware {
 }
 
 impl Firmware {
-    pub(crate) fn new(keys: Keys, nvm: Arc<Mutex<Nvm>>, modes: Modes, faults: Arc<Faults>) -> Self {
+    pub(crate) fn new(
+        keys: Keys,
+        nvm: Arc<Mutex<Nvm>>,
+        modes: Modes,
+        roots: Arc<Roots>,
+        faults: Arc<Faults>,
+    ) -> Self {
         Self {
             keys,
             modes,
+            roots,
             sessions: Sessions::default(),
             faults,
             nvm,

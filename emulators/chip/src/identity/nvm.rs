@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use chip_client::abi::limits::MAX_FLOORS;
+use evidence::validate::Floors;
+use evidence::verify::series::Series;
+
+use super::collateral::{self, CollateralFloor, Minimums};
 
 /// Largest file that is read back.
 const MAX_BYTES: u64 = 4 << 20;
@@ -15,7 +19,7 @@ const MAX_BYTES: u64 = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum NvmError {
     /// No room for another floor.
-    #[error("the chip's memory for rollback floors is full")]
+    #[error("the chip's memory for floors is full")]
     Full,
     /// A file operation failed.
     #[error("{path}: {source}")]
@@ -46,8 +50,6 @@ pub(crate) struct Provisioned {
     pub(crate) chip: Vec<u8>,
     #[serde(with = "hex")]
     pub(crate) root: Vec<u8>,
-    pub(crate) min_tcb_evaluation: u64,
-    pub(crate) min_crl: u64,
 }
 
 /// Smallest counter accepted for one sealer and family.
@@ -67,11 +69,21 @@ struct Contents {
     key_epoch: u64,
     provisioned: Option<Provisioned>,
     floors: Vec<Floor>,
+    /// They outlive a provisioning: of a former and a later one the higher counts.
+    minimums: Minimums,
+    collateral: Vec<CollateralFloor>,
 }
 
 impl Default for Contents {
     fn default() -> Self {
-        Self { version: 1, key_epoch: 1, provisioned: None, floors: Vec::new() }
+        Self {
+            version: 2,
+            key_epoch: 1,
+            provisioned: None,
+            floors: Vec::new(),
+            minimums: Minimums::default(),
+            collateral: Vec::new(),
+        }
     }
 }
 
@@ -115,10 +127,21 @@ impl Nvm {
         self.contents.floors.iter().find(|f| f.sealer == *sealer && f.family == family).map(|f| f.counter)
     }
 
-    /// Keeps certificates and tier.
-    pub(crate) fn provision(&mut self, provisioned: Provisioned) -> Result<(), NvmError> {
+    /// The highest number of each series of collateral that was accepted.
+    pub(crate) fn collateral(&self) -> &[CollateralFloor] {
+        &self.contents.collateral
+    }
+
+    /// The chip's minimums for evidence of these series.
+    pub(crate) fn collateral_floors(&self, series: &[Series]) -> Floors {
+        collateral::floors(&self.contents.collateral, self.contents.minimums, series)
+    }
+
+    /// Keeps certificates and tier, and raises the minimums.
+    pub(crate) fn provision(&mut self, provisioned: Provisioned, minimums: Minimums) -> Result<(), NvmError> {
         self.change(|contents| {
             contents.provisioned = Some(provisioned);
+            contents.minimums.raise(minimums);
             Ok(())
         })
     }
@@ -133,23 +156,22 @@ impl Nvm {
         Ok(self.contents.key_epoch)
     }
 
-    /// Raises a floor; never lowers it.
-    pub(crate) fn raise_floor(
-        &mut self,
-        sealer: &[u8; 32],
-        family: &str,
-        counter: u64,
-    ) -> Result<(), NvmError> {
-        if self.floor(sealer, family).is_some_and(|floor| floor >= counter) {
+    /// Raises the floor of a sealer's family and of the series of evidence, in one write; never lowers any.
+    pub(crate) fn accept(&mut self, floor: Option<Floor>, series: &[Series]) -> Result<(), NvmError> {
+        let floor = floor.filter(|it| self.floor(&it.sealer, &it.family).is_none_or(|old| old < it.counter));
+        let mut seen = self.contents.collateral.clone();
+        if !collateral::raise(&mut seen, series)? && floor.is_none() {
             return Ok(());
         }
         self.change(|contents| {
+            contents.collateral = seen;
+            let Some(floor) = floor else { return Ok(()) };
             let full = contents.floors.len() >= MAX_FLOORS as usize;
-            let known = contents.floors.iter_mut().find(|f| f.sealer == *sealer && f.family == family);
-            match known {
-                Some(floor) => floor.counter = counter,
+            let mut floors = contents.floors.iter_mut();
+            match floors.find(|known| known.sealer == floor.sealer && known.family == floor.family) {
+                Some(known) => known.counter = floor.counter,
                 None if full => return Err(NvmError::Full),
-                None => contents.floors.push(Floor { sealer: *sealer, family: family.to_owned(), counter }),
+                None => contents.floors.push(floor),
             }
             Ok(())
         })
@@ -185,24 +207,29 @@ pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use evidence::Octets;
+    use evidence::verify::series::SeriesKind;
+
     use super::*;
+
+    const SERIES: Series = Series { kind: SeriesKind::SnpCrl, issuer: Octets([9; 32]), number: Some(6) };
+
+    fn provisioned() -> Provisioned {
+        Provisioned { environment: "lab".into(), model: vec![1], chip: vec![2], root: vec![3] }
+    }
+
+    fn floor(sealer: u8, family: &str, counter: u64) -> Floor {
+        Floor { sealer: [sealer; 32], family: family.to_owned(), counter }
+    }
 
     #[test]
     fn what_was_stored_is_loaded() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("nvm.json");
         let mut nvm = Nvm::create(&path).unwrap();
-        nvm.provision(Provisioned {
-            environment: "lab".into(),
-            model: vec![1],
-            chip: vec![2],
-            root: vec![3],
-            min_tcb_evaluation: 4,
-            min_crl: 5,
-        })
-        .unwrap();
-        nvm.raise_floor(&[7; 32], "acme/x", 3).unwrap();
-        nvm.raise_floor(&[7; 32], "acme/y", u64::MAX).unwrap();
+        nvm.provision(provisioned(), Minimums { snp_crl: 4, ..Minimums::default() }).unwrap();
+        nvm.accept(Some(floor(7, "acme/x", 3)), &[]).unwrap();
+        nvm.accept(Some(floor(7, "acme/y", u64::MAX)), &[SERIES]).unwrap();
         let again = Nvm::load(&path).unwrap();
         assert_eq!(again.contents, nvm.contents);
         assert_eq!(again.floor(&[7; 32], "acme/y"), Some(u64::MAX));
@@ -213,8 +240,8 @@ mod tests {
     fn floors_only_rise() {
         let directory = tempfile::tempdir().unwrap();
         let mut nvm = Nvm::create(&directory.path().join("nvm.json")).unwrap();
-        nvm.raise_floor(&[1; 32], "f", 9).unwrap();
-        nvm.raise_floor(&[1; 32], "f", 4).unwrap();
+        nvm.accept(Some(floor(1, "f", 9)), &[]).unwrap();
+        nvm.accept(Some(floor(1, "f", 4)), &[]).unwrap();
         assert_eq!(nvm.floor(&[1; 32], "f"), Some(9));
     }
 
@@ -225,17 +252,26 @@ mod tests {
         fs::create_dir(path.parent().unwrap()).unwrap();
         let mut nvm = Nvm::create(&path).unwrap();
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
-        assert!(matches!(nvm.raise_floor(&[1; 32], "f", 9), Err(NvmError::Io { .. })));
+        assert!(matches!(nvm.accept(Some(floor(1, "f", 9)), &[SERIES]), Err(NvmError::Io { .. })));
         assert_eq!(nvm.floor(&[1; 32], "f"), None);
+        assert_eq!(nvm.collateral(), []);
     }
 
     #[test]
     fn raising_the_epoch_forgets_the_certificates_and_keeps_the_floors() {
         let directory = tempfile::tempdir().unwrap();
         let mut nvm = Nvm::create(&directory.path().join("nvm.json")).unwrap();
-        nvm.raise_floor(&[1; 32], "f", 9).unwrap();
+        let minimums = Minimums { tcb_evaluation: 17, pck_crl: 3, ..Minimums::default() };
+        nvm.provision(provisioned(), minimums).unwrap();
+        nvm.accept(None, &[SERIES]).unwrap();
+        nvm.accept(Some(floor(1, "f", 9)), &[]).unwrap();
         assert_eq!(nvm.raise_epoch().unwrap(), 2);
         assert!(nvm.provisioned().is_none());
+        // Who provisions the next epoch cannot lower what the chip demands.
+        nvm.provision(provisioned(), Minimums { pck_crl: 4, ..Minimums::default() }).unwrap();
+        let floors = nvm.collateral_floors(&[SERIES]);
+        assert_eq!((floors.min_tcb_evaluation, floors.min_pck_crl_number), (17, 4));
+        assert_eq!(floors.min_snp_crl_number, 6);
         assert_eq!(nvm.floor(&[1; 32], "f"), Some(9));
     }
 }

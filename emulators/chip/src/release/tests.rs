@@ -90,8 +90,9 @@ fn each_condition_of_the_policy_is_evaluated() {
 }
 
 const EVIDENCE: &str = concat!(
-    r#"{"certificate_chain":"any","debug":"any","initdata":"any","snp":{"author_key_digest":"any","guest_policy":"any","#,
-    r#""id_key_digest":"any","max_vmpl":3,"measurement":"any","min_tcb":"0000000000000000"},"unsigned_manifest":"any"}"#
+    r#"{"certificate_chain":"any","debug":"any","initdata":"any","snp":{"author_key_digest":"any","generation":"any","#,
+    r#""guest_policy":"any","id_key_digest":"any","max_vmpl":3,"measurement":"any","min_crl_number":0,"#,
+    r#""min_tcb":"0000000000000000"},"unsigned_manifest":"any"}"#
 );
 
 #[test]
@@ -100,10 +101,12 @@ fn evil_policy_that_demands_evidence_is_not_satisfied_without() {
     let artifact = Artifact::seal(&ArtifactOptions::default());
     let demanding = policy(&[("evidence", EVIDENCE)]);
     assert_eq!(release(&mut bench, &artifact, &demanding), Err((Status::EvidenceRequired, 0)));
-    // Bytes that no one verified do not count as evidence.
+    // Bytes that are no evidence are refused, and do not take the place of what was presented before.
     let mut guest = guest(&mut bench);
-    let input = Present { evidence: &[1; 1000], preimage: demanding.preimage() }.encode();
-    guest.ask(&mut bench, Opcode::Present, &input).unwrap();
+    present(&mut bench, &mut guest, &demanding);
+    let input = Present { evidence: &[1; 1000], preimage: policy(&[]).preimage() }.encode();
+    let unsupported = (Status::EvidenceRefused, EvidenceDetail::Unsupported.as_u32());
+    assert_eq!(guest.ask(&mut bench, Opcode::Present, &input), Err(unsupported));
     let grant = artifact.grant(&bench.keys(), &demanding, P384).encode();
     assert_eq!(unwrap(&mut bench, &mut guest, &grant), Err((Status::EvidenceRequired, 0)));
 }

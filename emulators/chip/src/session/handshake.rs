@@ -2,8 +2,8 @@
 
 use aws_lc_rs::rand;
 use chip_client::abi::{
-    Accept, DataPath, InsecureFlags, LABEL_PROLOGUE, LABEL_SIGNATURE, LABEL_TRANSCRIPT, NOISE_NAME, Offer,
-    SIGNATURE_LEN, SessionSuite, Status, TdispState, parse_finish,
+    Accept, DataPath, InsecureFlags, LABEL_PROLOGUE, LABEL_REPORT_DATA, LABEL_SIGNATURE, LABEL_TRANSCRIPT,
+    NOISE_NAME, Offer, SIGNATURE_LEN, SessionSuite, Status, TdispState, parse_finish,
 };
 use ml_kem::kem::{Decapsulate, KeyExport};
 use ml_kem::ml_kem_768::DecapsulationKey;
@@ -108,6 +108,10 @@ impl Firmware {
         if guest.contains(InsecureFlags::EMULATED_DMA) && !self.modes.emulated_dma {
             return Err(Status::InsecureRefused.into());
         }
+        // GUARD: emulated-tee-mode -> evil_guest_with_an_emulated_tee_is_refused
+        if guest.contains(InsecureFlags::EMULATED_TEE) && !self.roots.are_emulated() {
+            return Err(Status::InsecureRefused.into());
+        }
         // GUARD: direct-path -> evil_direct_dma_without_tdisp_is_refused
         if offer.path == DataPath::DmaDirect && !self.direct_dma_allowed(guest) {
             return Err(Status::Path.into());
@@ -131,6 +135,9 @@ impl Firmware {
         }
         if self.modes.emulated_dma {
             flags = flags.union(InsecureFlags::EMULATED_DMA);
+        }
+        if self.roots.are_emulated() {
+            flags = flags.union(InsecureFlags::EMULATED_TEE);
         }
         flags
     }
@@ -175,6 +182,8 @@ impl Firmware {
         hash.update(noise.get_handshake_hash());
         hash.update(input);
         let transcript: [u8; 64] = hash.finalize().into();
+        let report_data: [u8; 64] =
+            Sha512::new().chain_update(LABEL_REPORT_DATA).chain_update(transcript).finalize().into();
 
         let mut transport = noise.into_transport_mode().map_err(handshake)?;
         let mut payload = vec![0; input.len().min(MAX_NOISE)];
@@ -198,7 +207,7 @@ impl Firmware {
         let mut message = vec![0; SIGNATURE_LEN + NOISE_TAG];
         let length = transport.write_message(&signature, &mut message).map_err(handshake)?;
         message.truncate(length);
-        self.sessions.insert_live(id, LiveSession::new(terms, keys));
+        self.sessions.insert_live(id, LiveSession::new(terms, keys, report_data));
         Ok(Zeroizing::new(message))
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chip_client::abi::limits::{MAX_BULK_BYTES, MAX_SUBMISSIONS};
 use chip_client::abi::{DataPath, InsecureFlags, QUEUES, SUBMISSION_LEN, SessionSuite, Sgl, Status};
+use evidence::verify::VerifiedEvidence;
 use sealed_artifact::policy::PolicyDocument;
 use zeroize::Zeroizing;
 
@@ -21,10 +22,11 @@ pub(super) struct Terms {
     pub(super) guest: InsecureFlags,
 }
 
-/// The policy of a PRESENT. Evidence is opaque and never verified in this version.
+/// What a PRESENT brought: a policy, and evidence that was verified to be of this session.
 #[derive(Clone, Debug)]
 pub(crate) struct Presented {
     pub(crate) policy: PolicyDocument,
+    pub(crate) evidence: Option<Arc<VerifiedEvidence>>,
 }
 
 /// What is left of a session.
@@ -51,12 +53,13 @@ struct State {
 pub(crate) struct LiveSession {
     terms: Terms,
     keys: Arc<SessionKeys>,
+    report_data: [u8; 64],
     ended: AtomicBool,
     state: Mutex<State>,
 }
 
 impl LiveSession {
-    pub(super) fn new(terms: Terms, keys: SessionKeys) -> Self {
+    pub(super) fn new(terms: Terms, keys: SessionKeys, report_data: [u8; 64]) -> Self {
         let state = State {
             next: [1; QUEUES as usize],
             bytes_left: MAX_BULK_BYTES,
@@ -66,7 +69,13 @@ impl LiveSession {
             handles: BTreeMap::new(),
             last_handle: 0,
         };
-        Self { terms, keys: Arc::new(keys), ended: AtomicBool::new(false), state: Mutex::new(state) }
+        Self {
+            terms,
+            keys: Arc::new(keys),
+            report_data,
+            ended: AtomicBool::new(false),
+            state: Mutex::new(state),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -79,6 +88,11 @@ impl LiveSession {
 
     pub(crate) fn suite(&self) -> SessionSuite {
         self.terms.suite
+    }
+
+    /// What evidence has to carry to be of this session.
+    pub(crate) fn report_data(&self) -> &[u8; 64] {
+        &self.report_data
     }
 
     pub(crate) fn guest(&self) -> InsecureFlags {

@@ -2,6 +2,8 @@ use chip_client::abi::limits::{MAX_SESSIONS, MAX_SUBMISSIONS};
 use chip_client::abi::*;
 
 use crate::firmware::Modes;
+use crate::identity::Minimums;
+use crate::testing::tee::Tees;
 use crate::testing::{Bench, Guest, GuestOptions, INSECURE, INSECURE_DMA, NotAuthentic};
 
 const CLASSICAL: u16 = 1;
@@ -60,6 +62,24 @@ fn evil_guest_with_emulated_dma_is_refused() {
     let insecure = InsecureFlags::EMULATED_DMA;
     let result = Guest::open(&mut bench, GuestOptions { insecure, ..GuestOptions::default() });
     assert_eq!(result.err(), Some(Status::InsecureRefused));
+}
+
+#[test]
+fn evil_guest_with_an_emulated_tee_is_refused() {
+    let mut bench = Bench::new(INSECURE);
+    let insecure = InsecureFlags::EMULATED_TEE;
+    let result = Guest::open(&mut bench, GuestOptions { insecure, ..GuestOptions::default() });
+    assert_eq!(result.err(), Some(Status::InsecureRefused));
+}
+
+#[test]
+fn emulated_roots_are_named_by_the_chip() {
+    let mut bench = Bench::with_roots(INSECURE, Tees::new().roots(), Minimums::default());
+    let record = IdentityRecord::parse(&bench.plain(Opcode::Identify, &[]).unwrap()).unwrap();
+    assert!(record.flags.contains(IdentityFlags::EMULATED_TEE));
+    let insecure = InsecureFlags::EMULATED_TEE;
+    let guest = Guest::open(&mut bench, GuestOptions { insecure, ..GuestOptions::default() }).unwrap();
+    assert!(guest.accept.insecure.contains(InsecureFlags::EMULATED_TEE));
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub(crate) struct Guest {
     pub(crate) signature_holds: bool,
     /// Static key that the handshake proved.
     pub(crate) static_key: Vec<u8>,
+    /// The transcript hash.
+    pub(crate) transcript: [u8; 64],
     submission: Aes256Gcm,
     completion: Aes256Gcm,
     pub(crate) bulk: Aes256Gcm,
@@ -138,6 +140,7 @@ impl Guest {
             accept,
             signature_holds,
             static_key,
+            transcript,
             submission: key("submission"),
             completion: key("completion"),
             bulk: key("bulk"),

@@ -2,6 +2,7 @@
 
 mod artifact;
 mod guest;
+pub(crate) mod tee;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -9,13 +10,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use chip_client::abi::*;
+use evidence::verify::roots::Roots;
 
 use crate::controller::{Controller, Power};
 use crate::dma::MapRequest;
 use crate::faults::Faults;
 use crate::firmware::Modes;
-use crate::identity::StateDirectory;
 use crate::identity::issue::Maker;
+use crate::identity::{Minimums, StateDirectory};
 use crate::puf::noise::Probability;
 use crate::sys::FileMapping;
 
@@ -49,6 +51,7 @@ pub(crate) struct Bench {
     pub(crate) controller: Arc<Controller>,
     workers: Vec<JoinHandle<()>>,
     pub(crate) maker: Maker,
+    roots: Arc<Roots>,
     memory: OwnedFd,
     view: FileMapping,
     rings: [Ring; 2],
@@ -78,14 +81,35 @@ impl Bench {
     }
 
     pub(crate) fn unprovisioned(modes: Modes, plan: &str) -> Self {
+        Self::unprovisioned_with(modes, plan, Roots::builtin().unwrap())
+    }
+
+    /// A chip that believes these roots, enabled and provisioned with these minimums.
+    pub(crate) fn with_roots(modes: Modes, roots: Roots, minimums: Minimums) -> Self {
+        let mut bench = Self::unprovisioned_with(modes, "", roots);
+        bench.enable();
+        assert_eq!(bench.provision_with("lab", minimums), Ok(Vec::new()));
+        bench
+    }
+
+    fn unprovisioned_with(modes: Modes, plan: &str, roots: Roots) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (controller, workers) = power_on(directory.path(), modes, plan);
+        let roots = Arc::new(roots);
+        let (controller, workers) = power_on(directory.path(), modes, &roots, plan);
         let memory = rustix::fs::memfd_create("client", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         rustix::fs::ftruncate(&memory, MEMORY).unwrap();
         let view = FileMapping::new(memory.as_fd(), usize::try_from(MEMORY).unwrap(), true).unwrap();
         let maker = Maker::new("acme").unwrap();
-        let bench =
-            Self { controller, workers, maker, memory, view, rings: <[Ring; 2]>::default(), directory };
+        let bench = Self {
+            controller,
+            workers,
+            maker,
+            roots,
+            memory,
+            view,
+            rings: <[Ring; 2]>::default(),
+            directory,
+        };
         bench.map(BASE, 0, MEMORY);
         bench
     }
@@ -97,7 +121,7 @@ impl Bench {
             worker.join().unwrap();
         }
         // The lock of the state directory is released with the power of the former process.
-        let (controller, workers) = power_on(self.directory.path(), modes, "");
+        let (controller, workers) = power_on(self.directory.path(), modes, &self.roots, "");
         self.controller = controller;
         self.workers = workers;
         self.map(BASE, 0, MEMORY);
@@ -155,14 +179,24 @@ impl Bench {
     }
 
     pub(crate) fn provision_as(&mut self, environment: &str) -> Result<Vec<u8>, Status> {
+        self.provision_with(environment, Minimums::default())
+    }
+
+    pub(crate) fn provision_with(
+        &mut self,
+        environment: &str,
+        minimums: Minimums,
+    ) -> Result<Vec<u8>, Status> {
         let chip = self.maker.certify(&self.keys(), environment).unwrap();
         let body = Provision {
             environment: environment.to_owned(),
             key_epoch: 1,
             certificates: CertificateList { model: self.maker.model().to_vec(), chip },
             root: self.maker.root().to_vec(),
-            min_tcb_evaluation: 0,
-            min_crl: 0,
+            min_tcb_evaluation: minimums.tcb_evaluation,
+            min_pck_crl: minimums.pck_crl,
+            min_root_crl: minimums.root_crl,
+            min_snp_crl: minimums.snp_crl,
         };
         self.plain(Opcode::Provision, &body.encode())
     }
@@ -285,13 +319,23 @@ impl Bench {
     }
 }
 
-fn power_on(directory: &std::path::Path, modes: Modes, plan: &str) -> (Arc<Controller>, Vec<JoinHandle<()>>) {
+fn power_on(
+    directory: &std::path::Path,
+    modes: Modes,
+    roots: &Arc<Roots>,
+    plan: &str,
+) -> (Arc<Controller>, Vec<JoinHandle<()>>) {
     let state = StateDirectory::open(directory).unwrap();
     if !state.has_chip() {
         state.manufacture().unwrap();
     }
     let noise = Probability::new(0.015).unwrap();
-    let power =
-        Power::new(state.silicon(noise).unwrap(), state.helper().unwrap(), state.nvm().unwrap(), modes);
+    let power = Power::new(
+        state.silicon(noise).unwrap(),
+        state.helper().unwrap(),
+        state.nvm().unwrap(),
+        modes,
+        Arc::clone(roots),
+    );
     Controller::start(power, Arc::new(Faults::parse(plan).unwrap()))
 }
