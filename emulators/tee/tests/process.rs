@@ -110,7 +110,7 @@ fn run_passes_the_status_on() {
         assert_eq!(run(&["sh", "-c", script]).status.code(), Some(status));
     }
     // SIGTERM ends the command and so the emulator; the command starts with no signal blocked.
-    assert_eq!(run(&["sh", "-c", "kill -TERM $PPID; sleep 60"]).status.code(), Some(143));
+    assert_eq!(run(&["sh", "-c", "kill -TERM $PPID; exec sleep 60"]).status.code(), Some(143));
     let missing = run(&["/no/such/program"]);
     assert!(!missing.status.success() && text(&missing.stderr).contains("/no/such/program"));
 }
