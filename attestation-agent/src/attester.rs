@@ -205,8 +205,10 @@ impl Attester {
     /// See [`TeeError`].
     pub fn registers(&self) -> Result<Vec<Register>, AttestationError> {
         let initdata = self.provider.initdata_register()?;
-        let mut registers: Vec<Register> =
-            initdata.into_iter().map(|register| Register { name: register.name, value: register.value }).collect();
+        let mut registers: Vec<Register> = initdata
+            .into_iter()
+            .map(|register| Register { name: register.name, value: register.value })
+            .collect();
         if let Some(runtime) = self.provider.runtime_registers() {
             for index in LogIndex::ALL {
                 registers.push(Register { name: index.name(), value: runtime.read(index)?.0.to_vec() });
@@ -294,9 +296,9 @@ fn candidates(root: &TeeRoot) -> Vec<Candidate> {
     });
     let path = root.sev_guest();
     let device = SevGuest::new(path.clone());
-    let device = device.is_there().map(|()| -> Box<dyn Provider> {
-        Box::new(SnpGuest { reports: SnpReports::Device(device) })
-    });
+    let device = device
+        .is_there()
+        .map(|()| -> Box<dyn Provider> { Box::new(SnpGuest { reports: SnpReports::Device(device) }) });
     vec![(base, configfs), (path, device)]
 }
 

@@ -123,9 +123,7 @@ impl TsmReports {
             return Err(TeeError::Generation { expected: GENERATION, found: generation });
         }
         match provider {
-            ReportProvider::SevGuest => {
-                Evidence::snp(&blob, certificate_table::parse(&table)?, report_data)
-            }
+            ReportProvider::SevGuest => Evidence::snp(&blob, certificate_table::parse(&table)?, report_data),
             ReportProvider::TdxGuest => Evidence::tdx(&blob, report_data),
         }
     }

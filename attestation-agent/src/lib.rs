@@ -24,8 +24,10 @@
 //! The contract is `docs/spec/attestation-v1.md`.
 
 mod attester;
+pub mod binding;
 mod certificate_table;
 pub mod collateral;
+pub mod config;
 mod configfs_tsm;
 pub mod derived_key;
 pub mod error;
@@ -44,6 +46,8 @@ pub mod service;
 mod sev_guest;
 mod tdx_guest;
 pub mod tee;
+#[cfg(test)]
+mod testing;
 pub mod tpm;
 
 pub use attester::{Attester, Bound, Extension, Options, Probe, Register};

@@ -25,15 +25,6 @@ impl TdxMeasurements {
         Self { directory, device: TdxDevice::new(device) }
     }
 
-    /// Whether the guest driver of TDX is there at all.
-    pub(crate) fn is_present(&self) -> bool {
-        self.directory.is_dir() || self.device.path().exists()
-    }
-
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// What the host launched this guest with.
     ///
     /// # Errors
@@ -140,7 +131,7 @@ mod tests {
     fn evil_host_measurement_file_of_another_size() {
         let (_root, measurements) = fake();
         for bytes in [&[][..], &[1; 47], &[1; 49]] {
-            std::fs::write(measurements.directory().join(CONFIG_ID), bytes).unwrap();
+            std::fs::write(measurements.directory.join(CONFIG_ID), bytes).unwrap();
             assert_eq!(measurements.config_id().unwrap_err().code(), "ATTEST_EVIDENCE_EMPTY");
         }
     }
@@ -150,7 +141,6 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let measurements =
             TdxMeasurements::new(root.path().join("measurements"), root.path().join("tdx_guest"));
-        assert!(!measurements.is_present());
         assert!(!measurements.can_extend());
         let error = measurements.config_id().unwrap_err();
         assert_eq!(error.code(), "ATTEST_TEE_IO");

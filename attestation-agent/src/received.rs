@@ -60,8 +60,7 @@ impl Evidence {
     ) -> Result<Self, TeeError> {
         const WHAT: &str = "SNP report";
         not_empty(WHAT, bytes, "the host does not pass requests to the secure processor")?;
-        let report =
-            SnpReport::parse(bytes).map_err(|source| TeeError::Evidence { what: WHAT, source })?;
+        let report = SnpReport::parse(bytes).map_err(|source| TeeError::Evidence { what: WHAT, source })?;
         same_report_data(WHAT, asked, &report.report_data.0)?;
         Ok(Self { form: Form::Snp(SnpEvidence { report, certificates }) })
     }
@@ -151,11 +150,8 @@ fn not_empty(what: &'static str, bytes: &[u8], cause: &'static str) -> Result<()
     let zeros = bytes.iter().all(|byte| *byte == 0);
     // GUARD: evidence-not-empty -> evil_host_empty_quote
     if zeros {
-        let found = if bytes.is_empty() {
-            "nothing".to_owned()
-        } else {
-            format!("{} zero bytes", bytes.len())
-        };
+        let found =
+            if bytes.is_empty() { "nothing".to_owned() } else { format!("{} zero bytes", bytes.len()) };
         return Err(TeeError::Empty { what, found, cause });
     }
     // GUARD: evidence-not-short -> evil_host_short_quote

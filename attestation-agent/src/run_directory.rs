@@ -43,8 +43,8 @@ impl RunDirectory {
                 .map_err(failed("make", &self.path))?;
         }
         let path = self.join(LOCK);
-        let file = open_own(OpenOptions::new().write(true).create(true), &path)
-            .map_err(failed("open", &path))?;
+        let file =
+            open_own(OpenOptions::new().write(true).create(true), &path).map_err(failed("open", &path))?;
         loop {
             match flock(&file, FlockOperation::LockExclusive) {
                 Ok(()) => return Ok(RunLock { _file: file }),

@@ -133,7 +133,8 @@ impl RuntimeLog {
     /// Makes sure that an entry of `length` bytes has room, and tells where it goes.
     fn reserve(&self, length: u64) -> Result<u64, MeasureError> {
         let path = self.path();
-        let log = open_own(OpenOptions::new().write(true).create(true), &path).map_err(failed("open", &path))?;
+        let log =
+            open_own(OpenOptions::new().write(true).create(true), &path).map_err(failed("open", &path))?;
         let offset = log.metadata().map_err(failed("look at", &path))?.len();
         let found = offset.saturating_add(length);
         // GUARD: runtime-log-cap -> evil_workload_fills_the_log

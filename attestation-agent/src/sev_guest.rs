@@ -165,9 +165,7 @@ fn encode_key_request(request: &DerivedKeyRequest, committed_tcb: u64) -> [u8; S
 }
 
 /// `MSG_KEY_RSP`: status, reserved, key.
-fn decode_key_response(
-    response: &[u8; SNP_KEY_RESPONSE_BYTES],
-) -> Result<Zeroizing<[u8; 32]>, TeeError> {
+fn decode_key_response(response: &[u8; SNP_KEY_RESPONSE_BYTES]) -> Result<Zeroizing<[u8; 32]>, TeeError> {
     let (status, _) = split_status("derived key", response)?;
     // GUARD: derived-key-status -> evil_host_derived_key_of_a_failed_request
     if status != 0 {
@@ -219,9 +217,8 @@ mod tests {
             fields: GuestFields::of([GuestFields::MEASUREMENT, GuestFields::TCB_VERSION]),
             guest_svn: 7,
         };
-        let expected = [
-            "01000000", "00000000", "2900000000000000", "02000000", "07000000", "0807060504030201",
-        ];
+        let expected =
+            ["01000000", "00000000", "2900000000000000", "02000000", "07000000", "0807060504030201"];
         let found = encode_key_request(&request, 0x0102_0304_0506_0708);
         assert_eq!(hex::encode(found), expected.concat(), "guest policy is always selected");
     }
@@ -256,8 +253,7 @@ mod tests {
 
     #[test]
     fn evil_host_certificate_table_wants_too_much() {
-        let failure =
-            |wanted| SnpFailure { errno: Errno::IO, exit_info: INVALID_LENGTH << 32, wanted };
+        let failure = |wanted| SnpFailure { errno: Errno::IO, exit_info: INVALID_LENGTH << 32, wanted };
         assert_eq!(room_for(failure(0x1001)).unwrap(), Some(0x2000));
         assert_eq!(room_for(failure(0x4001)).unwrap_err().code(), "ATTEST_TOO_LARGE");
         assert_eq!(room_for(failure(u32::MAX)).unwrap_err().code(), "ATTEST_TOO_LARGE");

@@ -1,7 +1,7 @@
 //! TDREPORTs by the ioctl of `/dev/tdx_guest`: registers on kernels that have no measurement files (before 6.16).
 
 use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use evidence::abi::td_report::TdReport;
 
@@ -20,10 +20,6 @@ impl TdxDevice {
         Self { path }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// What the TDX module says of this guest.
     ///
     /// # Errors
@@ -39,8 +35,7 @@ impl TdxDevice {
         let device = opened.map_err(|source| failed("open", source))?;
         let asked = own_registers()?;
         let mut message = encode(&asked);
-        tdx_report(&device, &mut message)
-            .map_err(|errno| failed("ask for a TDREPORT from", errno.into()))?;
+        tdx_report(&device, &mut message).map_err(|errno| failed("ask for a TDREPORT from", errno.into()))?;
         decode(&message, &asked)
     }
 }

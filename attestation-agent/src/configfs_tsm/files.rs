@@ -50,7 +50,10 @@ impl ReportFiles for Configfs {
         let mut file = OpenOptions::new().write(true).open(self.base.join(name).join(attribute))?;
         let written = file.write(bytes)?;
         if written != bytes.len() {
-            return Err(io::Error::new(io::ErrorKind::WriteZero, "the kernel took a part of the report data"));
+            return Err(io::Error::new(
+                io::ErrorKind::WriteZero,
+                "the kernel took a part of the report data",
+            ));
         }
         Ok(())
     }
