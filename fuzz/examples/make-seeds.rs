@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use chip_client::abi::{
-    Abort, Accept, CertificateList, Completion, DataPath, Floor, Floors, IdentityFlags, IdentityRecord,
-    CollateralFloor, InsecureFlags, LoadTags, Offer, Present, Provision, SealedReply, SessionStatus, SessionSuite,
-    SessionSuites, Sgl, SglEntry, Submission, TdispState, Unseal, Unwrap, put_finish,
+    Abort, Accept, CertificateList, CollateralFloor, Completion, DataPath, Floor, Floors, IdentityFlags,
+    IdentityRecord, InsecureFlags, LoadTags, Offer, Present, Provision, SealedReply, SessionStatus,
+    SessionSuite, SessionSuites, Sgl, SglEntry, Submission, TdispState, Unseal, Unwrap, put_finish,
 };
 use chip_client::chain::{Authority, ChipId, certificate_to_pem};
 use chip_client::vfio_user::wire::{
@@ -277,11 +277,10 @@ fn abi() {
     };
     let unseal =
         Unseal { handle: 1, payload: 0, first: 0, count: 2, source: list.clone(), destination: list.clone() };
-    let floors =
-        Floors {
-            floors: vec![Floor { sealer: [1; 32], family: "acme/ranker".to_owned(), counter: 3 }],
-            collateral: vec![CollateralFloor { kind: 2, issuer: [2; 32], number: 9 }],
-        };
+    let floors = Floors {
+        floors: vec![Floor { sealer: [1; 32], family: "acme/ranker".to_owned(), counter: 3 }],
+        collateral: vec![CollateralFloor { kind: 2, issuer: [2; 32], number: 9 }],
+    };
     let mut register = Vec::new();
     list.put(&mut register);
     let sealed = SealedReply { first_counter: 3, tags: vec![[9; 16]; 2] }.encode();
