@@ -1,20 +1,46 @@
-//! Strict JSON: one value, no member twice, nesting capped by the parser.
+//! Strict JSON: one object, no member twice, nesting capped by the parser.
 //!
 //! What is checked and what is used must be one thing, so a text in which two readers can see two values is refused.
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
 use super::error::Cause;
 
-/// Reads `bytes`, whose length the caller has capped.
+/// Reads the object in `bytes`, whose length the caller has capped.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Cause> {
     // GUARD: kbs-json-unique -> evil_broker_repeats_a_member
     serde_json::from_slice::<Unique>(bytes).map_err(cause)?;
-    serde_json::from_slice(bytes).map_err(cause)
+    serde_json::from_slice::<Object<T>>(bytes).map(|object| object.0).map_err(cause)
+}
+
+/// A structure that was written as an object: serde would take an array of its members too.
+#[derive(Debug)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Named(PhantomData))
+    }
+}
+
+struct Named<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Named<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+    }
 }
 
 /// Where and how, without a word of the text: it may be long, or a secret.

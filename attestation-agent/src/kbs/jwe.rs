@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::error::{Fault, JweFault};
-use super::json;
+use super::json::{self, Object};
 use super::jwk::{Curve, decode, decode_exactly};
 use super::secret::Secret;
 use super::tee_key::TeeKey;
@@ -45,7 +45,7 @@ struct Members {
 pub(super) struct Header {
     alg: String,
     enc: String,
-    epk: Option<Ephemeral>,
+    epk: Option<Object<Ephemeral>>,
     ek: Option<String>,
     apu: Option<IgnoredAny>,
     apv: Option<IgnoredAny>,
@@ -83,7 +83,8 @@ impl Header {
 
     /// The broker's key, which must be on our curve: not yet known to be a point of it.
     pub(super) fn ephemeral_point(&self, curve: Curve) -> Result<Vec<u8>, JweFault> {
-        let epk = self.epk.as_ref().ok_or(JweFault::Member { member: "epk", expected: "a public key" })?;
+        let Object(epk) =
+            self.epk.as_ref().ok_or(JweFault::Member { member: "epk", expected: "a public key" })?;
         // GUARD: kbs-epk-curve -> evil_broker_sends_a_key_on_another_curve
         if epk.kty != "EC" || epk.crv != curve.name() {
             return Err(JweFault::Curve { expected: curve.name() });

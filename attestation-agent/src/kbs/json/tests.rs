@@ -12,6 +12,18 @@ fn evil_broker_repeats_a_member() {
 }
 
 #[test]
+fn evil_broker_writes_an_array_for_an_object() {
+    #[derive(serde::Deserialize)]
+    struct One {
+        a: u8,
+    }
+    assert_eq!(parse::<One>(br#"{"a":1}"#).unwrap().a, 1);
+    for text in ["[1]", "1", "null", "\"a\"", ""] {
+        assert!(parse::<One>(text.as_bytes()).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn causes_repeat_nothing_of_the_text() {
     for text in [r#"{"token":"hunter2","token":1}"#, r#"["hunter2"]"#, r#"{"hunter2":"#, "hunter2"] {
         let cause = parse::<std::collections::BTreeMap<u8, u8>>(text.as_bytes()).unwrap_err();

@@ -285,6 +285,19 @@ fn evil_broker_adds_members() {
 }
 
 #[test]
+fn evil_broker_leaves_names_out() {
+    let key = TeeKey::generate(TeeKeyKind::EcP256).unwrap();
+    let answer = encrypt(&jwk(&key), b"secret");
+    let members = ["protected", "encrypted_key", "iv", "ciphertext", "tag"].map(|name| answer[name].clone());
+    assert_eq!(code(&key, &json!(members)), "KBS_JWE_MALFORMED");
+    let answer = with_header(&key, |header| {
+        let epk = ["crv", "kty", "x", "y"].map(|name| header["epk"][name].clone());
+        header.insert("epk".to_owned(), json!(epk));
+    });
+    assert_eq!(code(&key, &answer), "KBS_JWE_MALFORMED");
+}
+
+#[test]
 fn evil_broker_sends_a_huge_header() {
     let key = TeeKey::generate(TeeKeyKind::EcP256).unwrap();
     let answer =

@@ -1,12 +1,5 @@
 //! The KBS client against a broker that lies, breaks or is somebody else: the code, and that nothing was kept.
 
-#[path = "kbs/broker.rs"]
-mod broker;
-#[path = "kbs/guest.rs"]
-mod guest;
-#[path = "kbs/jose.rs"]
-mod jose;
-
 use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,9 +11,9 @@ use attestation_agent::kbs::{
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use broker::{Broker, ERRORS, Reply, Request, SECRET};
-use guest::{Sample, client, get, later, options, sample, uri};
-use jose::Recipe;
+use crate::broker::{self, Broker, ERRORS, Reply, Request, SECRET};
+use crate::guest::{Sample, client, get, later, options, sample, uri};
+use crate::jose::{self, Recipe};
 
 /// A broker that is wrong at one endpoint.
 async fn wrong_at(

@@ -2,11 +2,6 @@
 //!
 //! It needs the Python environment that `cargo xtask test` makes; without it the tests fail and say so.
 
-#[path = "kbs/certificates.rs"]
-mod certificates;
-#[path = "kbs/guest.rs"]
-mod guest;
-
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,7 +22,8 @@ use sha2::{Digest as _, Sha384};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use guest::{Sample, digest_bytes, get, later, options, sample, uri};
+use crate::certificates;
+use crate::guest::{self, Sample, digest_bytes, get, later, options, sample, uri};
 
 const SECRET: &[u8] = b"a secret behind another reading of the protocol";
 const INITDATA: &str =

@@ -1,18 +1,12 @@
 //! Who counts as the broker: only what the CA or the pin of bound configuration vouches for.
 
-#[path = "kbs/broker.rs"]
-mod broker;
-#[path = "kbs/certificates.rs"]
-mod certificates;
-#[path = "kbs/guest.rs"]
-mod guest;
-#[path = "kbs/jose.rs"]
-mod jose;
-
 use attestation_agent::kbs::{BrokerTrust, Hop, KbsClient, KbsError, KbsOptions, KbsUrl, Secret};
 
-use broker::{Broker, SECRET};
-use guest::{get, sample};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::broker::{Broker, SECRET};
+use crate::certificates;
+use crate::guest::{get, sample};
 
 async fn get_with(url: &str, ca: Option<&str>, pins: &[[u8; 32]]) -> Result<Secret, KbsError> {
     let trust = BrokerTrust::new(ca, pins).unwrap();
@@ -81,11 +75,19 @@ async fn evil_host_presents_a_certificate_of_another_name() {
 
 #[tokio::test]
 async fn evil_host_takes_the_encryption_away() {
-    let plain = Broker::right().await;
-    let url = format!("https://127.0.0.1:{}", plain.port);
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let host = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await.unwrap();
+        let mut seen = Vec::new();
+        stream.read_to_end(&mut seen).await.unwrap();
+        seen
+    });
     let error = get_with(&url, None, &[[0; 32]]).await.unwrap_err();
     assert_eq!((error.code(), error.hop()), ("KBS_TLS_FAILED", Hop::Auth));
-    assert!(plain.seen().is_empty());
+    let seen = host.await.unwrap();
+    assert!(!seen.windows(4).any(|window| window == b"/kbs"), "nothing was sent in clear");
 }
 
 #[test]

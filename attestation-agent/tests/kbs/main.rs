@@ -1,0 +1,10 @@
+//! The KBS client as its callers see it: against a lying broker, somebody else's certificate, and another reading of
+//! the protocol.
+
+mod attacks;
+mod broker;
+mod certificates;
+mod guest;
+mod interop;
+mod jose;
+mod tls;
