@@ -206,3 +206,69 @@ fn refuse(why: &dyn std::fmt::Display) -> Refusal {
 fn untrusted(tee: &str, error: &Untrusted) -> Refusal {
     refuse(&format_args!("{tee} evidence {}: {}: {error}", error.verdict(), error.code()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::ReferenceValues;
+    use crate::signer::Signer;
+    use crate::store::Store;
+    use crate::verifier::Collateral;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use evidence::verify::roots::Roots;
+    use std::time::Duration;
+
+    fn handshake() -> Handshake {
+        let directory = tempfile::tempdir().unwrap();
+        let signer = Signer::open(&Store::open(directory.path()).unwrap()).unwrap();
+        Handshake {
+            sessions: Sessions::new(Duration::from_secs(60)),
+            verifier: Verifier {
+                roots: Roots::builtin().unwrap(),
+                collateral: Collateral::default(),
+                allow_sample: true,
+            },
+            appraiser: Appraiser::new(crate::appraisal::DEFAULT.to_owned(), ReferenceValues::default())
+                .unwrap(),
+            tokens: Tokens::new(signer),
+        }
+    }
+
+    fn answer_to(session: &Session) -> String {
+        let key: Value = serde_json::from_str(crate::jwk::tests::P256).unwrap();
+        let jwk = serde_json::from_str(crate::jwk::tests::P256).unwrap();
+        let report_data = STANDARD.encode(runtime_data::primary(&session.nonce, &jwk, ""));
+        json!({
+            "runtime-data": {"nonce": session.nonce, "tee-pubkey": key},
+            "tee-evidence": {"primary_evidence": {"svn": "1", "report_data": report_data}, "additional_evidence": ""},
+        })
+        .to_string()
+    }
+
+    #[test]
+    fn an_answer_is_accepted_once_and_then_kept() {
+        let handshake = handshake();
+        let session = handshake.sessions.open(Tee::Sample).unwrap();
+        let token = handshake.attest(&session, answer_to(&session).as_bytes(), 0).unwrap();
+        assert_eq!(handshake.attest(&session, b"anything", 0).unwrap(), token);
+        assert_eq!(*session.attempts.lock().unwrap(), 1);
+    }
+
+    /// The second answer arrives while evidence of the first one is looked at.
+    #[test]
+    fn evil_client_answers_a_challenge_twice_at_once() {
+        let handshake = handshake();
+        let session = handshake.sessions.open(Tee::Sample).unwrap();
+        let (token, verified) = handshake.answer(&session, answer_to(&session).as_bytes(), 0).unwrap();
+        std::thread::scope(|scope| {
+            let busy = session.attempts.lock().unwrap();
+            let second = scope.spawn(|| handshake.attest(&session, answer_to(&session).as_bytes(), 7));
+            std::thread::sleep(Duration::from_millis(200));
+            session.accept(Attested { token: token.clone(), verified });
+            drop(busy);
+            assert_eq!(second.join().unwrap(), Ok(token));
+        });
+        assert_eq!(*session.attempts.lock().unwrap(), 0, "nothing was looked at a second time");
+    }
+}

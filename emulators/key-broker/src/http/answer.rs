@@ -12,6 +12,8 @@ use tokio::time::Sleep;
 
 use crate::error::Refusal;
 
+/// How long the half of a cut body is left to be sent.
+const CUT_AFTER: Duration = Duration::from_millis(50);
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// An answer.
@@ -83,7 +85,10 @@ impl Answer {
         let body = Bytes::from(self.body);
         let (stated, body) = match self.delivery {
             Delivery::Whole => (None, AnswerBody::Whole(Some(body))),
-            Delivery::Cut => (Some(length), AnswerBody::Cut(Some(body.slice(..body.len() / 2)))),
+            Delivery::Cut => {
+                let half = body.slice(..body.len() / 2);
+                (Some(length), AnswerBody::Cut { half: Some(half), timer: None })
+            }
             Delivery::Drip(pause) => (Some(length), AnswerBody::Drip { rest: body, pause, timer: None }),
             Delivery::Padded(left) => {
                 let stated = left.map(|left| left.saturating_add(length));
@@ -104,7 +109,7 @@ pub(super) enum AnswerBody {
     /// All at once.
     Whole(Option<Bytes>),
     /// Something, then an end that is none.
-    Cut(Option<Bytes>),
+    Cut { half: Option<Bytes>, timer: Option<Pin<Box<Sleep>>> },
     /// One byte after each pause.
     Drip { rest: Bytes, pause: Duration, timer: Option<Pin<Box<Sleep>>> },
     /// A beginning, then blanks.
@@ -130,10 +135,17 @@ impl Body for AnswerBody {
                 Some(bytes) => data(bytes),
                 None => Poll::Ready(None),
             },
-            Self::Cut(bytes) => match bytes.take().filter(|bytes| !bytes.is_empty()) {
-                Some(bytes) => data(bytes),
-                None => Poll::Ready(Some(Err(CutShort))),
-            },
+            Self::Cut { half, timer } => {
+                if let Some(half) = half.take().filter(|half| !half.is_empty()) {
+                    return data(half);
+                }
+                // The half has to be on its way before the connection breaks.
+                let sleep = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(CUT_AFTER)));
+                if sleep.as_mut().poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+                Poll::Ready(Some(Err(CutShort)))
+            }
             Self::Drip { rest, pause, timer } => {
                 if rest.is_empty() {
                     return Poll::Ready(None);
