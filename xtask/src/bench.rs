@@ -18,6 +18,8 @@ pub struct Arguments {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Suite {
+    /// Evidence, handshakes with a key broker, secrets.
+    Attest,
     /// From a stored artifact to a visible file, against memcpy, age, openssl, gpg and cp.
     Landing,
     /// Segments, grants, policy digest.
@@ -28,6 +30,7 @@ impl Suite {
     /// The program in `tests/src/bin/` that measures it.
     fn program(self) -> &'static str {
         match self {
+            Self::Attest => "bench-attest",
             Self::Landing => "bench-landing",
             Self::Micro => "bench-micro",
         }
@@ -51,7 +54,8 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     std::fs::create_dir_all(&out)?;
     shell::stage("build (release)", || {
         let mut build = workspace.cargo("build");
-        build.args(["--release", "--locked", "--bins", "-p", "cli", "-p", "chip-emulator", "-p", "tests"]);
+        build.args(["--release", "--locked", "--bins", "-p", "cli", "-p", "chip-emulator"]);
+        build.args(["-p", "key-broker-emulator", "-p", "tests"]);
         shell::run(&mut build)
     })?;
     let mut measure = workspace.command(workspace.target_dir().join("release").join(program));

@@ -5,11 +5,13 @@ use anyhow::{Context, bail};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::io::{BufRead, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 /// Find and install the system packages that demo and tests need.
 ///
-/// Prints the commands first and asks. Installing needs root; looking does not.
+/// Prints the commands first and asks. Installing needs root; looking does not. A `/dev/fuse` that only root may open is
+/// opened for everybody, as Debian has it: demo and tests also run without root.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Install without asking (for CI).
@@ -80,15 +82,22 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
             packages.extend(need.packages);
         }
     }
+    let fuse = fuse();
+    println!("{:>8}  /dev/fuse that everybody may open (the emulated TEE)", fuse.name());
     optional_tools();
-    if packages.is_empty() {
+    if packages.is_empty() && fuse != Fuse::Closed {
         println!("nothing to install");
         return Ok(());
     }
-    if !shell::has_program("apt-get") {
+    if !packages.is_empty() && !shell::has_program("apt-get") {
         bail!("no apt-get here: install the equivalents of {packages:?} with this system's package manager");
     }
-    let install = commands(workspace, &packages);
+    let mut install = if packages.is_empty() { Vec::new() } else { commands(workspace, &packages) };
+    if fuse == Fuse::Closed {
+        let mut open = workspace.command("chmod");
+        open.args(["0666", FUSE]);
+        install.push(open);
+    }
     let prefix = if shell::is_root() { "" } else { "sudo " };
     println!("commands:");
     for command in &install {
@@ -109,6 +118,35 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The device that the emulated TEE serves its files through.
+const FUSE: &str = "/dev/fuse";
+
+/// Who may open it. Debian's device manager makes it 0666; some containers do not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fuse {
+    Absent,
+    Closed,
+    Open,
+}
+
+impl Fuse {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Closed => "closed",
+            Self::Open => "found",
+        }
+    }
+}
+
+fn fuse() -> Fuse {
+    match std::fs::metadata(FUSE) {
+        Ok(metadata) if metadata.permissions().mode() & 0o006 == 0o006 => Fuse::Open,
+        Ok(_) => Fuse::Closed,
+        Err(_) => Fuse::Absent,
+    }
 }
 
 /// Tools of cargo that change how fast or how much is checked; nothing requires them.
