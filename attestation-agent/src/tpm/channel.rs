@@ -16,6 +16,8 @@ use super::wire::{
 const ATTEMPTS_MAX: u32 = 10;
 /// The first pause between two attempts; each next one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
+/// What there is to flush contexts after an operation that ran out of time.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// One command. At most one handle needs authorisation, and it is the first.
 pub(super) struct Command<'a> {
@@ -54,6 +56,7 @@ impl Channel {
         let device = location.open(deadline)?;
         let mut channel = Self { device, deadline, open: Vec::new(), swept: false };
         let done = work(&mut channel);
+        channel.deadline = deadline.max(Instant::now() + FLUSH_TIME);
         let flushed = channel.flush_all();
         let done = done?;
         flushed?;
@@ -80,7 +83,7 @@ impl Channel {
                     if attempts >= ATTEMPTS_MAX {
                         return Err(TpmError::Busy { command: command.code.name(), attempts, code });
                     }
-                    sleep(pause);
+                    sleep(pause.min(self.deadline.saturating_duration_since(Instant::now())));
                     pause *= 2;
                 }
                 Refusal::NoSlots if !self.swept => self.sweep()?,

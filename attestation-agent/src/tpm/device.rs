@@ -191,10 +191,13 @@ pub(super) struct Device {
 impl Device {
     /// Sends one command and takes one response, before `deadline`.
     pub(super) fn exchange(
-        &mut self,
+        &self,
         command: &[u8],
         deadline: Instant,
     ) -> Result<Zeroizing<Vec<u8>>, super::TpmError> {
+        if Instant::now() >= deadline {
+            return Err(DeviceError::Timeout { path: self.location.path.clone(), what: "a command" }.into());
+        }
         self.send(command, deadline)?;
         let mut response = Zeroizing::new(vec![0; MESSAGE_MAX_BYTES]);
         let length = match self.location.kind {

@@ -54,8 +54,9 @@ fn evil_host_tpm_secret_without_encryption() {
     let parameters = sized(&known);
     let length = u32::try_from(parameters.len()).unwrap().to_be_bytes();
     let empty_auth = [0, 0, 1, 0, 0];
-    let some_auth = [&[0, 32][..], &[1; 32], &[1, 0, 32], &[2; 32]].concat();
-    let silent_auth = [&[0, 32][..], &[1; 32], &[1, 0, 0]].concat();
+    // Attributes as the command had them: only the HMAC is wrong, or not there.
+    let some_auth = [&[0, 32][..], &[1; 32], &[0x41, 0, 32], &[2; 32]].concat();
+    let silent_auth = [&[0, 32][..], &[1; 32], &[0x41, 0, 0]].concat();
     let answers = [
         (0x8002_u16, [&length[..], &parameters, &empty_auth].concat(), "TPM_SESSION_FORGED"),
         (0x8002, [&length[..], &parameters, &some_auth].concat(), "TPM_SESSION_FORGED"),

@@ -32,8 +32,9 @@ impl Swtpm {
             .expect("swtpm is not installed: `cargo xtask setup` installs it");
         let swtpm = Self { child, directory };
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !swtpm.socket().exists() {
-            assert!(Instant::now() < deadline, "swtpm made no socket: {}", swtpm.complaint());
+        // The socket exists a moment before somebody listens.
+        while UnixStream::connect(swtpm.socket()).is_err() {
+            assert!(Instant::now() < deadline, "swtpm does not listen: {}", swtpm.complaint());
             sleep(Duration::from_millis(2));
         }
         swtpm
