@@ -16,12 +16,15 @@ use cshake::digest::{ExtendableOutput as _, Update as _, XofReader as _};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
+/// Changes a protected header.
+pub type Change = Box<dyn Fn(&mut Map<String, Value>) + Send + Sync>;
+
 /// How an answer is made.
 pub struct Recipe {
     /// Bytes of the content key.
     pub content_key: usize,
     /// Changes the protected header before it is used as additional data.
-    pub header: Box<dyn Fn(&mut Map<String, Value>) + Send + Sync>,
+    pub header: Change,
     /// Spaces in the protected header; harmless.
     pub spaced: bool,
 }

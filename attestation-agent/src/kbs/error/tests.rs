@@ -101,7 +101,10 @@ fn every_code_is_in_the_table_and_nothing_else() {
     let mut seen = std::collections::BTreeSet::new();
     for fault in faults() {
         let error = KbsError::new(Hop::Resource, fault.clone());
-        let row = table.iter().find(|(code, _, _)| code == error.code()).expect(error.code());
+        let row = table
+            .iter()
+            .find(|(code, _, _)| code == error.code())
+            .unwrap_or_else(|| panic!("{} is not listed", error.code()));
         assert_eq!(row.1, fault.layer(), "{}", error.code());
         let again = match error.class() {
             Class::Transient => "again",
