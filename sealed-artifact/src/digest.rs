@@ -85,7 +85,7 @@ sha256_digest! {
     SealerKeyDigest
 }
 sha256_digest! {
-    /// SHA-256 of a recipient public key in its HPKE serialisation.
+    /// SHA-256 of a recipient public key, in the serialisation of the grant's kind.
     RecipientKeyDigest
 }
 sha256_digest! {

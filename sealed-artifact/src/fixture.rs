@@ -9,16 +9,19 @@ use sha2::{Digest as _, Sha256};
 use crate::core::{Core, PayloadSeal};
 use crate::digest::TagTableDigest;
 use crate::grant::{
-    Grant, GrantSuite, KeyEpoch, Recipient, RecipientId, RecipientIdentity, RecipientSecretKey,
+    Form, Grant, GrantSuite, KeyEpoch, Recipient, RecipientId, RecipientIdentity, RecipientSecretKey,
 };
 use crate::json::Value;
+use crate::kbs::{BrokerName, KbsKek, KbsRecipient};
 use crate::keys::ContentKey;
 use crate::names::{
     ArtifactId, Counter, EnvironmentTag, Family, MediaType, PayloadName, SegmentIndex, SegmentSize,
 };
-use crate::policy::PolicyDocument;
+use crate::policy::{Hex, PolicyDocument};
 use crate::seal::{SealInput, SealRequest, Sealer};
 use crate::signature::SealerPublicKey;
+use crate::snp::{SnpDerivedKey, SnpGuest, SnpRootKey, SnpSelection};
+use crate::tpm::{PcrSelection, TpmObject, TpmRecipient, TpmSecret};
 
 /// The first `length` bytes of SHA-256(label ‖ u64(seed) ‖ u64(i)) over i = 0, 1, ….
 pub(crate) fn stream(label: &str, seed: u64, length: usize) -> Vec<u8> {
@@ -235,4 +238,67 @@ pub(crate) fn grant(artifact: &Artifact, own: &RecipientIdentity, source: &str) 
         &mut TestRandom(seed),
     )
     .unwrap()
+}
+
+/// Bytes of a secret, the same for all kinds: what tells kinds apart is their context alone.
+pub(crate) fn secret(seed: u64) -> [u8; 32] {
+    bytes32("grant secret", seed)
+}
+
+pub(crate) fn broker(seed: u64) -> KbsRecipient {
+    let name = BrokerName::parse(&format!("kbs-{seed}.example:8443")).unwrap();
+    KbsRecipient { name, key: crate::digest::RecipientKeyDigest::of(&stream("broker key", seed, 120)) }
+}
+
+pub(crate) fn kbs_grant(artifact: &Artifact, to: &KbsRecipient, secret: [u8; 32], source: &str) -> Grant {
+    let kek = KbsKek::from_bytes(&secret).unwrap();
+    Grant::seal_kbs_with(&artifact.core, &artifact.content_key(), to, &policy(source), &kek).unwrap()
+}
+
+pub(crate) fn snp_guest(seed: u64) -> SnpGuest {
+    SnpGuest {
+        chip_id: stream("chip id", seed, 64).try_into().unwrap(),
+        guest_policy: 0x30000 + seed,
+        host_data: bytes32("host data", seed),
+        measurement: stream("measurement", seed, 48).try_into().unwrap(),
+    }
+}
+
+pub(crate) fn snp_selection(root: SnpRootKey) -> SnpSelection {
+    let tcb = Hex([4, 0, 0, 0, 0, 0, 22, 213]);
+    SnpSelection::new(root, SnpSelection::REQUIRED | SnpSelection::GUEST_SVN, 3, tcb).unwrap()
+}
+
+pub(crate) fn snp_grant(artifact: &Artifact, own: &SnpGuest, secret: [u8; 32], source: &str) -> Grant {
+    snp_grant_with(artifact, own, snp_selection(SnpRootKey::Vcek), secret, source)
+}
+
+pub(crate) fn snp_grant_with(
+    artifact: &Artifact,
+    own: &SnpGuest,
+    selection: SnpSelection,
+    secret: [u8; 32],
+    source: &str,
+) -> Grant {
+    let form = Form::Snp { selection, salt: bytes32("salt", 1) };
+    let derived = SnpDerivedKey::from_bytes(&secret).unwrap();
+    let key = artifact.content_key();
+    Grant::seal_snp_with(&artifact.core, &key, own, form, &derived, &policy(source)).unwrap()
+}
+
+pub(crate) fn tpm_recipient(seed: u64) -> TpmRecipient {
+    TpmRecipient::of(&stream("attestation key", seed, 280), &stream("storage key", seed, 90))
+}
+
+pub(crate) fn tpm_object() -> TpmObject {
+    let pcrs = PcrSelection::new(&[0, 4, 8, 9]).unwrap();
+    let (private, public) = (stream("private", 1, 126), stream("public", 1, 78));
+    TpmObject::new(pcrs, bytes32("tpm policy", 1), private, public).unwrap()
+}
+
+pub(crate) fn tpm_grant(artifact: &Artifact, own: &TpmRecipient, secret: [u8; 32], source: &str) -> Grant {
+    let form = Form::Tpm { object: tpm_object(), salt: bytes32("salt", 1) };
+    let secret = TpmSecret::from_bytes(&secret).unwrap();
+    let key = artifact.content_key();
+    Grant::seal_tpm_with(&artifact.core, &key, own, form, &secret, &policy(source)).unwrap()
 }

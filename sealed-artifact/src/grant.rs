@@ -1,18 +1,29 @@
 //! Grants: the content key wrapped for one recipient under one policy. A grant is no evidence of origin: anyone can make one.
 
-use getrandom::SysRng;
-use hpke::rand_core::{CryptoRng, UnwrapErr};
+use std::fmt;
 
 use crate::core::Core;
 use crate::digest::{CoreDigest, RecipientKeyDigest};
-use crate::error::{ArtifactError, Found, length, limit};
-use crate::json::Value;
-use crate::keys::{ContentKey, fill_random};
-use crate::policy::{MAXIMUM_PREIMAGE, PolicyDigest, PolicyDocument};
+use crate::error::{ArtifactError, Found};
+use crate::kbs::BrokerName;
+use crate::policy::PolicyDocument;
 pub use crate::recipient::{GrantSuite, KeyEpoch, RecipientId, RecipientPublicKey, RecipientSecretKey};
+use crate::snp::SnpSelection;
+use crate::tpm::TpmObject;
+
+mod chip;
+mod context;
+mod json;
+mod secret_kinds;
+mod strength;
 
 #[cfg(test)]
+mod secret_tests;
+#[cfg(test)]
 mod tests;
+
+use context::Context;
+pub use strength::{WeakestGrant, weakest};
 
 const TYPE: &str = "innerkeep grant v1";
 /// Largest grant in bytes.
@@ -26,6 +37,12 @@ pub const MAXIMUM_GRANTS: usize = 1_024;
 pub enum GrantKind {
     /// A chip with its own key.
     Chip,
+    /// A key broker.
+    Kbs,
+    /// An SEV-SNP guest, for itself.
+    Snp,
+    /// A TPM, which never counts as a TEE.
+    Tpm,
 }
 
 impl GrantKind {
@@ -34,14 +51,26 @@ impl GrantKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Chip => "chip",
+            Self::Kbs => "kbs",
+            Self::Snp => "snp",
+            Self::Tpm => "tpm",
         }
     }
 
     fn parse(text: &str) -> Result<Self, ArtifactError> {
         match text {
             "chip" => Ok(Self::Chip),
+            "kbs" => Ok(Self::Kbs),
+            "snp" => Ok(Self::Snp),
+            "tpm" => Ok(Self::Tpm),
             other => Err(ArtifactError::GrantKindUnknown { member: "kind", found: Found::text(other) }),
         }
+    }
+}
+
+impl fmt::Display for GrantKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -103,105 +132,118 @@ pub struct RecipientIdentity {
     pub key: RecipientSecretKey,
 }
 
+/// How a grant of any kind wraps its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WrapSuite {
+    /// HPKE, for chips.
+    Hpke(GrantSuite),
+    /// AES-256-GCM under a key-encryption key, for brokers.
+    Broker,
+    /// AES-256-GCM under a key that HKDF-SHA-512 derives from a secret, for SEV-SNP guests and TPMs.
+    Derived,
+}
+
+impl WrapSuite {
+    /// The name in grants.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hpke(suite) => suite.as_str(),
+            Self::Broker => "AES-256-GCM",
+            Self::Derived => "HKDF-SHA-512 AES-256-GCM",
+        }
+    }
+
+    /// Parses the name of a suite of this kind.
+    fn parse(kind: GrantKind, text: &str) -> Result<Self, ArtifactError> {
+        let suite = match kind {
+            GrantKind::Chip => Self::Hpke(GrantSuite::parse(text)?),
+            GrantKind::Kbs => Self::Broker,
+            GrantKind::Snp | GrantKind::Tpm => Self::Derived,
+        };
+        // GUARD: grant-suite-of-kind -> evil_grant_of_another_kinds_suite_is_refused
+        if text != suite.as_str() {
+            return Err(ArtifactError::GrantKindUnknown { member: "suite", found: Found::text(text) });
+        }
+        Ok(suite)
+    }
+}
+
+impl PartialEq<GrantSuite> for WrapSuite {
+    fn eq(&self, other: &GrantSuite) -> bool {
+        *self == Self::Hpke(*other)
+    }
+}
+
+impl fmt::Display for WrapSuite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What differs between the kinds of grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// HPKE.
+    Chip { suite: GrantSuite, encapsulated: Vec<u8> },
+    /// A key-encryption key at a broker.
+    Kbs { broker: BrokerName },
+    /// A key derived by the processor.
+    Snp { selection: SnpSelection, salt: [u8; 32] },
+    /// A secret sealed by a TPM.
+    Tpm { object: TpmObject, salt: [u8; 32] },
+}
+
+impl Form {
+    fn kind(&self) -> GrantKind {
+        match self {
+            Self::Chip { .. } => GrantKind::Chip,
+            Self::Kbs { .. } => GrantKind::Kbs,
+            Self::Snp { .. } => GrantKind::Snp,
+            Self::Tpm { .. } => GrantKind::Tpm,
+        }
+    }
+
+    fn suite(&self) -> WrapSuite {
+        match self {
+            Self::Chip { suite, .. } => WrapSuite::Hpke(*suite),
+            Self::Kbs { .. } => WrapSuite::Broker,
+            Self::Snp { .. } | Self::Tpm { .. } => WrapSuite::Derived,
+        }
+    }
+
+    /// Salt of a derived wrapping key; zeros for kinds without.
+    fn salt(&self) -> &[u8; 32] {
+        match self {
+            Self::Chip { .. } | Self::Kbs { .. } => &[0; 32],
+            Self::Snp { salt, .. } | Self::Tpm { salt, .. } => salt,
+        }
+    }
+}
+
+/// What a chip needs of its grant beside the wrapped key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChipPart<'a> {
+    /// HPKE suite.
+    pub suite: GrantSuite,
+    /// HPKE encapsulated key.
+    pub encapsulated: &'a [u8],
+}
+
 /// A parsed grant. What it says about recipient and core helps to find it; opening never relies on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     core: CoreDigest,
-    encapsulated: Vec<u8>,
-    kind: GrantKind,
+    form: Form,
     object: GrantObject,
     policy: Vec<u8>,
     recipient: RecipientId,
     recipient_key: RecipientKeyDigest,
     key_epoch: KeyEpoch,
-    suite: GrantSuite,
     wrapped: [u8; 48],
 }
 
 impl Grant {
-    /// Wraps `key` of `core` for `recipient` under `policy`.
-    ///
-    /// Refuses a key that is not the core's: such a grant would open to nothing.
-    ///
-    /// # Errors
-    /// `COMMITMENT_MISMATCH`, `KEY_INVALID`, `RANDOM_UNAVAILABLE`.
-    pub fn seal(
-        core: &Core,
-        key: &ContentKey,
-        recipient: &Recipient,
-        policy: &PolicyDocument,
-    ) -> Result<Self, ArtifactError> {
-        // The generator below has no way to report failure, so it is asked once before.
-        fill_random(&mut [0; 32])?;
-        Self::seal_with(core, key, recipient, policy, &mut UnwrapErr(SysRng))
-    }
-
-    /// As [`Grant::seal`] with given randomness: for vectors, which are made inside this crate.
-    pub(crate) fn seal_with(
-        core: &Core,
-        key: &ContentKey,
-        recipient: &Recipient,
-        policy: &PolicyDocument,
-        random: &mut impl CryptoRng,
-    ) -> Result<Self, ArtifactError> {
-        core.unlock(key)?;
-        let info = Info {
-            kind: GrantKind::Chip,
-            suite: recipient.key.suite(),
-            object: GrantObject::Core,
-            core: core.digest(),
-            recipient: recipient.id,
-            recipient_key: recipient.key.digest(),
-            key_epoch: recipient.key_epoch,
-            policy: policy.digest(),
-        };
-        let (encapsulated, wrapped) = recipient.key.seal(&info.encode(), key, random)?;
-        let wrapped = wrapped.try_into().map_err(|_| ArtifactError::KeyInvalid {
-            expected: "48 wrapped bytes",
-            found: Found::text("another length"),
-        })?;
-        Ok(Self {
-            core: info.core,
-            encapsulated,
-            kind: info.kind,
-            object: info.object,
-            policy: policy.preimage().to_vec(),
-            recipient: info.recipient,
-            recipient_key: info.recipient_key,
-            key_epoch: info.key_epoch,
-            suite: info.suite,
-            wrapped,
-        })
-    }
-
-    /// Opens the grant. Everything that it is bound to comes from the arguments, nothing from the grant.
-    ///
-    /// `policy` is the document that the recipient was given and has evaluated.
-    ///
-    /// # Errors
-    /// `GRANT_WRONG_OBJECT` and `GRANT_WRONG_RECIPIENT` where the grant itself names another, else `GRANT_OPEN_FAILED`.
-    pub fn open(
-        &self,
-        own: &RecipientIdentity,
-        core: &Core,
-        policy: &PolicyDocument,
-    ) -> Result<ContentKey, ArtifactError> {
-        self.require_object(core)?;
-        let key = own.key.public_key();
-        self.require_recipient(own.id, &key, own.key_epoch)?;
-        let info = Info {
-            kind: GrantKind::Chip,
-            suite: own.key.suite(),
-            object: GrantObject::Core,
-            core: core.digest(),
-            recipient: own.id,
-            recipient_key: key.digest(),
-            key_epoch: own.key_epoch,
-            policy: policy.digest(),
-        };
-        own.key.open(&self.encapsulated, &info.encode(), &self.wrapped)
-    }
-
     /// Refuses a grant that names another object or core: an early answer, no protection by itself.
     ///
     /// # Errors
@@ -227,80 +269,45 @@ impl Grant {
         key: &RecipientPublicKey,
         key_epoch: KeyEpoch,
     ) -> Result<(), ArtifactError> {
+        self.require(GrantKind::Chip, WrapSuite::Hpke(key.suite()), id, key.digest(), key_epoch)
+    }
+
+    /// As [`Grant::require_recipient`], for all kinds.
+    fn require_context(&self, own: &Context) -> Result<(), ArtifactError> {
+        self.require(own.kind, own.suite, own.recipient, own.recipient_key, own.key_epoch)
+    }
+
+    fn require(
+        &self,
+        kind: GrantKind,
+        suite: WrapSuite,
+        id: RecipientId,
+        key: RecipientKeyDigest,
+        key_epoch: KeyEpoch,
+    ) -> Result<(), ArtifactError> {
+        same("kind", kind, self.kind())?;
         same("id", id, self.recipient)?;
-        same("key", key.digest(), self.recipient_key)?;
+        same("key", key, self.recipient_key)?;
         same("key epoch", key_epoch, self.key_epoch)?;
-        same("suite", key.suite(), self.suite)
+        same("suite", suite, self.suite())
     }
 
-    /// Parses untrusted bytes.
-    ///
-    /// # Errors
-    /// `LIMIT_EXCEEDED`, `MALFORMED`, `NOT_CANONICAL`, `GRANT_KIND_UNKNOWN`.
-    pub fn parse(bytes: &[u8]) -> Result<Self, ArtifactError> {
-        let mut members = Value::parse("grant", bytes, MAXIMUM_GRANT)?.into_members("grant")?;
-        members.take_type(TYPE)?;
-        let kind = GrantKind::parse(&members.take("kind")?.into_text("grant.kind")?)?;
-        let suite = GrantSuite::parse(&members.take("suite")?.into_text("grant.suite")?)?;
-        let core = CoreDigest::parse(&members.take("core")?.into_text("grant.core")?)?;
-        let object = GrantObject::parse(&members.take("object")?.into_text("grant.object")?)?;
-        let encapsulated = members.take("enc")?.into_base64("grant.enc")?;
-        let policy = members.take("policy")?.into_base64("grant.policy")?;
-        limit("policy", 0, MAXIMUM_PREIMAGE, length(&policy))?;
-        let wrapped = members.take("wrapped")?.into_base64("grant.wrapped")?;
-        let mut recipient = members.take("recipient")?.into_members("grant.recipient")?;
-        members.finish()?;
-        let id = RecipientId::new(recipient.take("id")?.into_hex("grant.recipient.id")?);
-        let key = RecipientKeyDigest::parse(&recipient.take("key")?.into_text("grant.recipient.key")?)?;
-        let key_epoch =
-            KeyEpoch::new(recipient.take("key_epoch")?.into_integer("grant.recipient.key_epoch")?);
-        recipient.finish()?;
-        let expected = "enc and wrapped of the suite's lengths";
-        let found = Found::value(format_args!("{} and {} bytes", encapsulated.len(), wrapped.len()));
-        let malformed = ArtifactError::Malformed { what: "grant", expected, found };
-        // GUARD: grant-enc-length -> evil_grant_with_foreign_lengths_is_refused
-        if encapsulated.len() != suite.encapsulated_length() {
-            return Err(malformed);
-        }
-        let wrapped = wrapped.try_into().map_err(|_| malformed)?;
-        let recipient_key = key;
-        let recipient = id;
-        Ok(Self {
-            core,
-            encapsulated,
-            kind,
-            object,
-            policy,
-            recipient,
-            recipient_key,
-            key_epoch,
-            suite,
+    fn other_kind(&self, expected: GrantKind) -> ArtifactError {
+        let (expected, found) = (Found::value(expected), Found::value(self.kind()));
+        ArtifactError::GrantWrongRecipient { member: "kind", expected, found }
+    }
+
+    fn new(context: &Context, form: Form, policy: &PolicyDocument, wrapped: [u8; 48]) -> Self {
+        Self {
+            core: context.core,
+            form,
+            object: context.object,
+            policy: policy.preimage().to_vec(),
+            recipient: context.recipient,
+            recipient_key: context.recipient_key,
+            key_epoch: context.key_epoch,
             wrapped,
-        })
-    }
-
-    /// The canonical bytes.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        Value::object([
-            ("@type", Value::text(TYPE)),
-            ("core", Value::text(self.core.to_string())),
-            ("enc", Value::base64(&self.encapsulated)),
-            ("kind", Value::text(self.kind.as_str())),
-            ("object", Value::text(self.object.as_str())),
-            ("policy", Value::base64(&self.policy)),
-            (
-                "recipient",
-                Value::object([
-                    ("id", Value::hex(self.recipient.as_bytes())),
-                    ("key", Value::text(self.recipient_key.to_string())),
-                    ("key_epoch", Value::integer(self.key_epoch.value())),
-                ]),
-            ),
-            ("suite", Value::text(self.suite.as_str())),
-            ("wrapped", Value::base64(&self.wrapped)),
-        ])
-        .encode()
+        }
     }
 
     /// Which core the grant says it is for.
@@ -312,7 +319,7 @@ impl Grant {
     /// What kind of recipient it is for.
     #[must_use]
     pub fn kind(&self) -> GrantKind {
-        self.kind
+        self.form.kind()
     }
 
     /// What kind of key it wraps.
@@ -345,16 +352,10 @@ impl Grant {
         self.key_epoch
     }
 
-    /// HPKE suite.
+    /// The suite.
     #[must_use]
-    pub fn suite(&self) -> GrantSuite {
-        self.suite
-    }
-
-    /// HPKE encapsulated key.
-    #[must_use]
-    pub fn encapsulated(&self) -> &[u8] {
-        &self.encapsulated
+    pub fn suite(&self) -> WrapSuite {
+        self.form.suite()
     }
 
     /// The wrapped content key, with its tag.
@@ -364,7 +365,7 @@ impl Grant {
     }
 }
 
-/// Refuses a second recipient for a core whose key holders can forge its payloads.
+/// Refuses a second recipient, and a broker, for a core whose key holders can forge its payloads.
 ///
 /// # Errors
 /// `GRANT_FORGEABLE`.
@@ -374,10 +375,14 @@ pub fn refuse_forgeable(core: &Core, existing: &[Grant], new: &Grant) -> Result<
     if other && !core.has_payload_digests() {
         return Err(ArtifactError::GrantForgeable { reason: "a second recipient could forge for the first" });
     }
+    // GUARD: forgeable-kbs-grant -> evil_broker_without_payload_digests_is_refused
+    if new.kind() == GrantKind::Kbs && !core.has_payload_digests() {
+        return Err(ArtifactError::GrantForgeable { reason: "the broker's operator could forge payloads" });
+    }
     Ok(())
 }
 
-fn same<T: PartialEq + std::fmt::Display>(
+fn same<T: PartialEq + fmt::Display>(
     member: &'static str,
     expected: T,
     found: T,
@@ -388,40 +393,4 @@ fn same<T: PartialEq + std::fmt::Display>(
         return Err(ArtifactError::GrantWrongRecipient { member, expected, found });
     }
     Ok(())
-}
-
-/// Everything that a grant is bound to.
-struct Info {
-    kind: GrantKind,
-    suite: GrantSuite,
-    object: GrantObject,
-    core: CoreDigest,
-    recipient: RecipientId,
-    recipient_key: RecipientKeyDigest,
-    key_epoch: KeyEpoch,
-    policy: PolicyDigest,
-}
-
-impl Info {
-    fn encode(&self) -> Vec<u8> {
-        let epoch = self.key_epoch.value().to_be_bytes();
-        let parts: [&[u8]; 10] = [
-            b"innerkeep grant",
-            b"v1",
-            self.kind.as_str().as_bytes(),
-            self.suite.as_str().as_bytes(),
-            self.object.as_str().as_bytes(),
-            self.core.as_bytes(),
-            self.recipient.as_bytes(),
-            self.recipient_key.as_bytes(),
-            &epoch,
-            self.policy.as_bytes(),
-        ];
-        let mut info = Vec::new();
-        for part in parts {
-            info.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
-            info.extend_from_slice(part);
-        }
-        info
-    }
 }

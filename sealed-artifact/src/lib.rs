@@ -65,6 +65,7 @@ pub mod digest;
 pub mod error;
 pub mod grant;
 mod json;
+pub mod kbs;
 pub mod keys;
 pub mod layout;
 pub mod names;
@@ -77,9 +78,12 @@ mod recipient;
 pub mod seal;
 pub mod sealed_file;
 mod sealer_key;
+mod secret;
 mod segment;
 pub mod signature;
+pub mod snp;
 pub mod tags;
+pub mod tpm;
 
 #[cfg(test)]
 mod carrier;

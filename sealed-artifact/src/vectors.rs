@@ -2,6 +2,7 @@
 
 mod format;
 mod generate;
+mod kinds;
 mod run;
 mod second;
 

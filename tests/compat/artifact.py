@@ -45,6 +45,8 @@ GRANT_SUITES = {
     "HPKE X-Wing HKDF-SHA-384 AES-256-GCM": "X-Wing",
 }
 # TCB layout of each generation: the bytes that are not used.
+# Kinds that open with a secret, and their suites.
+SECRET_SUITES = {"kbs": "AES-256-GCM", "snp": "HKDF-SHA-512 AES-256-GCM", "tpm": "HKDF-SHA-512 AES-256-GCM"}
 UNUSED_TCB_BYTES = {"genoa": range(2, 6), "milan": range(2, 6), "turin": range(4, 7)}
 LINK_MODES = ("dma-direct", "dma-sealed", "key-release")
 
@@ -536,7 +538,8 @@ def evaluate(policy: Policy, core: Core, tier: str, link_mode: str) -> None:
 @dataclass
 class Grant:
     core: bytes
-    enc: bytes
+    enc: bytes  # chip
+    form: dict  # the object of another kind
     kind: str
     object: str
     policy: bytes
@@ -557,37 +560,153 @@ class Recipient:
     epoch: int
 
 
+@dataclass
+class Broker:
+    """A key broker as bound configuration names it, and the key-encryption key that it released."""
+
+    name: str
+    key: bytes  # SHA-256 of the SPKI
+    secret: bytes
+    kind: str = "kbs"
+
+    def identity(self, grant: Grant) -> tuple[bytes, bytes]:
+        return broker_id(self.name), self.key
+
+    def derivation(self) -> bytes:
+        return b""
+
+
+@dataclass
+class SnpGuest:
+    """A guest by its own report, and the key that the processor derived."""
+
+    measurement: bytes
+    guest_policy: bytes
+    chip_id: bytes
+    host_data: bytes
+    secret: bytes
+    kind: str = "snp"
+
+    def identity(self, grant: Grant) -> tuple[bytes, bytes]:
+        chip = self.chip_id if grant.form.get("root_key_select") == 0 else b""
+        parts = lp(self.measurement) + lp(self.guest_policy) + lp(chip)
+        return sha256(b"innerkeep snp recipient v1" + parts), sha256(b"")
+
+    def derivation(self) -> bytes:
+        return self.host_data
+
+
+@dataclass
+class Tpm:
+    """A TPM by the digests of two public areas, and the secret that it gave back."""
+
+    attestation_key: bytes
+    storage_key: bytes
+    secret: bytes
+    kind: str = "tpm"
+
+    def identity(self, grant: Grant) -> tuple[bytes, bytes]:
+        return sha256(b"innerkeep tpm recipient v1" + lp(self.attestation_key)), self.storage_key
+
+    def derivation(self) -> bytes:
+        return b""
+
+
+def broker_id(name: str) -> bytes:
+    return sha256(b"innerkeep kbs recipient v1" + lp(name.encode()))
+
+
+def _kbs_form(value: object) -> dict:
+    form = members(value, None, ("broker",))
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:-]*", sized(form["broker"], 128)):
+        raise malformed("character in a broker's name")
+    return form
+
+
+def _snp_form(value: object) -> dict:
+    names = ("guest_field_select", "guest_svn", "root_key_select", "salt", "tcb_version", "vmpl")
+    form = members(value, None, names)
+    fields, svn = integer(form["guest_field_select"]), integer(form["guest_svn"])
+    hexed(form["salt"], 32)
+    hexed(form["tcb_version"], 8)
+    if svn >= 2**32:
+        raise limit("guest SVN")
+    if fields & 0b101001 != 0b101001 or fields >> 6:
+        raise malformed("guest field select")
+    if svn and not fields & 0b010000:
+        raise malformed("guest SVN that is not selected")
+    if integer(form["root_key_select"]) not in (0, 1) or integer(form["vmpl"]) != 0:
+        raise malformed("root key or VMPL")
+    return form
+
+
+def _tpm_form(value: object) -> dict:
+    form = members(value, None, ("bank", "pcrs", "policy", "private", "public", "salt"))
+    if is_text(form["bank"]) != "sha256":
+        raise malformed("bank")
+    hexed(form["policy"], 32)
+    hexed(form["salt"], 32)
+    for part in ("private", "public"):
+        if not 1 <= len(unbase64(form[part])) <= 512:
+            raise limit(f"length of {part}")
+    if len(is_list(form["pcrs"])) > 24:
+        raise limit("number of registers")
+    registers = [integer(register) for register in form["pcrs"]]
+    if any(register > 23 for register in registers):
+        raise limit("register")
+    if any(a >= b for a, b in zip(registers, registers[1:], strict=False)) or 8 not in registers:
+        raise malformed("registers")
+    return form
+
+
+FORMS = {"kbs": _kbs_form, "snp": _snp_form, "tpm": _tpm_form}
+
+
 def read_grant(data: bytes) -> Grant:
-    names = ("core", "enc", "kind", "object", "policy", "recipient", "suite", "wrapped")
-    top = members(jcs.read(data, MAX_GRANT), "innerkeep grant v1", names)
+    value = jcs.read(data, MAX_GRANT)
+    kind = is_text(value.get("kind")) if isinstance(value, dict) else ""
+    own = kind if kind in FORMS else "enc"
+    names = ("core", "kind", "object", "policy", "recipient", "suite", "wrapped", own)
+    if isinstance(value, dict) and kind not in (*FORMS, "chip"):
+        raise Refused("GRANT_KIND_UNKNOWN", f"{kind!r}")
+    top = members(value, "innerkeep grant v1", names)
     who = members(top["recipient"], None, ("id", "key", "key_epoch"))
+    suites = GRANT_SUITES if kind == "chip" else (SECRET_SUITES[kind],)
+    if is_text(top["suite"]) not in suites:
+        raise Refused("GRANT_KIND_UNKNOWN", f"{kind!r} {top['suite']!r}")
     if top["object"] not in ("core", "secret", "audit"):
         raise malformed("object")
     found = Grant(
         core=digest_of(top["core"]),
-        enc=unbase64(top["enc"]),
-        kind=is_text(top["kind"]),
+        enc=unbase64(top["enc"]) if kind == "chip" else b"",
+        form=FORMS[kind](top[kind]) if kind in FORMS else {},
+        kind=kind,
         object=top["object"],
         policy=unbase64(top["policy"]),
         recipient_id=hexed(who["id"], 32),
         recipient_key=digest_of(who["key"]),
         key_epoch=integer(who["key_epoch"]),
-        suite=is_text(top["suite"]),
+        suite=top["suite"],
         wrapped=unbase64(top["wrapped"]),
     )
     if len(found.policy) > MAX_PREIMAGE:
         raise limit("policy preimage")
     if len(found.wrapped) != 48:
         raise malformed("wrapped is not 48 bytes")
-    if found.kind != "chip" or found.suite not in GRANT_SUITES:
-        raise Refused("GRANT_KIND_UNKNOWN", f"{found.kind!r} {found.suite!r}")
-    if len(found.enc) != hpke.KEMS[GRANT_SUITES[found.suite]].enc_length:
-        raise malformed("length of the encapsulated key")
+    if kind == "chip":
+        if len(found.enc) != hpke.KEMS[GRANT_SUITES[found.suite]].enc_length:
+            raise malformed("length of the encapsulated key")
+    elif found.key_epoch != 0:
+        raise malformed("key epoch of a kind without")
+    if kind == "kbs" and broker_id(found.form["broker"]) != found.recipient_id:
+        raise malformed("recipient id is not that of the broker's name")
+    if kind == "snp" and found.recipient_key != sha256(b""):
+        raise malformed("public key of a guest")
     return found
 
 
 def grant_info(
-    kind: str, suite: str, object_: str, core_digest: bytes, recipient_id: bytes, public: bytes, epoch: int, policy: bytes
+    kind: str, suite: str, object_: str, core_digest: bytes, recipient_id: bytes, key_digest: bytes, epoch: int, policy: bytes
 ) -> bytes:
     parts = (
         b"innerkeep grant",
@@ -597,11 +716,20 @@ def grant_info(
         object_.encode(),
         core_digest,
         recipient_id,
-        sha256(public),
+        key_digest,
         u64(epoch),
         policy,
     )
     return b"".join(lp(part) for part in parts)
+
+
+def _policy_of(
+    core: Core, grant: Grant, preimage: bytes | None, facts: tuple[str, str] | None
+) -> Policy:
+    policy = read_policy(grant.policy if preimage is None else preimage)
+    if facts is not None:
+        evaluate(policy, core, *facts)
+    return policy
 
 
 def open_grant(
@@ -610,19 +738,53 @@ def open_grant(
     """The content key; `facts` is (tier, link mode)."""
     if grant.object != "core" or grant.core != core.digest:
         raise Refused("GRANT_WRONG_OBJECT")
+    if grant.kind != "chip":
+        raise Refused("GRANT_WRONG_RECIPIENT", f"kind {grant.kind}")
     kem = hpke.KEMS[me.suite]
-    public = kem.public(me.secret)
-    mine = (me.id, sha256(public), me.epoch, me.suite)
+    public = sha256(kem.public(me.secret))
+    mine = (me.id, public, me.epoch, me.suite)
     if mine != (grant.recipient_id, grant.recipient_key, grant.key_epoch, GRANT_SUITES[grant.suite]):
         raise Refused("GRANT_WRONG_RECIPIENT")
-    policy = read_policy(grant.policy if preimage is None else preimage)
-    if facts is not None:
-        evaluate(policy, core, *facts)
+    policy = _policy_of(core, grant, preimage, facts)
     info = grant_info("chip", grant.suite, "core", core.digest, me.id, public, me.epoch, policy.digest)
     content_key = hpke.open_(kem, me.secret, grant.enc, info, grant.wrapped)
     if content_key is None or len(content_key) != 32:
         raise Refused("GRANT_OPEN_FAILED")
     return content_key
+
+
+def open_secret_grant(
+    core: Core,
+    grant: Grant,
+    me: Broker | SnpGuest | Tpm,
+    preimage: bytes | None = None,
+    facts: tuple[str, str] | None = None,
+) -> bytes:
+    """The content key of a grant of kind kbs, snp or tpm."""
+    if grant.object != "core" or grant.core != core.digest:
+        raise Refused("GRANT_WRONG_OBJECT")
+    identity, public = me.identity(grant)
+    mine = (me.kind, identity, public, 0, SECRET_SUITES[me.kind])
+    if mine != (grant.kind, grant.recipient_id, grant.recipient_key, grant.key_epoch, grant.suite):
+        raise Refused("GRANT_WRONG_RECIPIENT")
+    policy = _policy_of(core, grant, preimage, facts)
+    context = grant_info(me.kind, SECRET_SUITES[me.kind], "core", core.digest, identity, public, 0, policy.digest)
+    key, aad = me.secret, context
+    if me.kind != "kbs":
+        prk = hpke.extract("sha512", bytes.fromhex(grant.form["salt"]), me.secret)
+        key = hpke.expand("sha512", prk, context + me.derivation(), 32)
+        aad = jcs.encode({me.kind: grant.form})
+    try:
+        content_key = AESGCM(key).decrypt(bytes(12), grant.wrapped, aad)
+    except InvalidTag as err:
+        raise Refused("GRANT_OPEN_FAILED") from err
+    return content_key
+
+
+def secret_of(value: bytes) -> bytes:
+    if len(value) != 32 or not any(value):
+        raise Refused("KEY_INVALID", "a secret is 32 bytes, not all zero")
+    return value
 
 
 # --------------------------------------------------------------------------------------------------------------- §10

@@ -127,7 +127,7 @@ def policy(environment: str, family: str, link_modes: list[str], min_counter: in
 def wrap(sealed: Sealed, suite: str, public: bytes, recipient: bytes, epoch: int, preimage: bytes) -> tuple[bytes, bytes]:
     """(enc, wrapped) of a chip grant; `suite` is P-384 or X-Wing."""
     digest = artifact.policy_digest(preimage)
-    info = artifact.grant_info("chip", SUITE_TEXT[suite], "core", sealed.digest, recipient, public, epoch, digest)
+    info = artifact.grant_info("chip", SUITE_TEXT[suite], "core", sealed.digest, recipient, artifact.sha256(public), epoch, digest)
     return hpke.seal(hpke.KEMS[suite], public, info, sealed.content_key)
 
 

@@ -15,6 +15,8 @@ LISTS = ("blob", "grant", "floor", "mutate", "pin")
 SINGLE = frozenset(
     ("comment", "kind", "expect", "released", "object", "digest", "core", "signature", "file", "index", "tag", "content_key")
     + ("recipient.suite", "recipient.secret", "recipient.id", "recipient.epoch", "preimage", "facts", "origin", "include")
+    + ("recipient.kind", "recipient.name", "recipient.key", "recipient.measurement", "recipient.guest_policy")
+    + ("recipient.chip_id", "recipient.host_data", "recipient.attestation_key")
 )
 INDEXED = re.compile(r"(payload|tags|plaintext)\.(0|[1-9][0-9]*)")
 BINARY = re.compile(r"object|core|signature|file|index|preimage|payload\.[0-9]+|tags\.[0-9]+")
@@ -213,6 +215,20 @@ def _bundle(vector: Vector, data: dict[str, bytes]) -> artifact.Bundle:
     )
 
 
+def _secret_recipient(one: dict[str, str]) -> artifact.Broker | artifact.SnpGuest | artifact.Tpm:
+    def raw(name: str) -> bytes:
+        return bytes.fromhex(one[f"recipient.{name}"])
+
+    kind, secret = one["recipient.kind"], artifact.secret_of(raw("secret"))
+    if kind == "kbs":
+        return artifact.Broker(one["recipient.name"], artifact.digest_of(one["recipient.key"]), secret)
+    if kind == "snp":
+        return artifact.SnpGuest(raw("measurement"), raw("guest_policy"), raw("chip_id"), raw("host_data"), secret)
+    if kind == "tpm":
+        return artifact.Tpm(raw("attestation_key"), artifact.digest_of(one["recipient.key"]), secret)
+    raise BadVector(f"recipient of kind {kind!r}")
+
+
 def _run_artifact(vector: Vector, data: dict[str, bytes], released: hashlib._Hash) -> None:
     bundle = _bundle(vector, data)
     core = artifact.read_core(bundle.core)
@@ -236,6 +252,15 @@ def _run_artifact(vector: Vector, data: dict[str, bytes], released: hashlib._Has
         facts = _facts(vector.one["facts"]) if "facts" in vector.one else None
         grant = artifact.read_grant(bundle.grants[0])
         content_key = artifact.open_grant(core, grant, me, data.get("preimage"), facts)
+        if stated is not None and content_key != stated:
+            raise BadVector("the grant opens to another content key")
+    if "recipient.kind" in vector.one:
+        if not bundle.grants:
+            raise BadVector("a recipient, but no grant")
+        facts = _facts(vector.one["facts"]) if "facts" in vector.one else None
+        grant = artifact.read_grant(bundle.grants[0])
+        other = _secret_recipient(vector.one)
+        content_key = artifact.open_secret_grant(core, grant, other, data.get("preimage"), facts)
         if stated is not None and content_key != stated:
             raise BadVector("the grant opens to another content key")
     if content_key is None:

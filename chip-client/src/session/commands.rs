@@ -46,13 +46,17 @@ pub struct UnwrapRequest<'a> {
 }
 
 impl<'a> UnwrapRequest<'a> {
-    /// The request for this grant of this core.
+    /// The request for this grant of this core. A grant of another kind than `chip` has no encapsulated key: the chip
+    /// refuses such a request by its length.
     pub fn new(core: &'a Core, grant: &Grant, signature: Option<&Signature>) -> Self {
+        let (suite, encapsulated) = grant
+            .chip_part()
+            .map_or((GrantSuite::P384, Vec::new()), |part| (part.suite, part.encapsulated.to_vec()));
         Self {
-            suite: grant.suite(),
+            suite,
             key_epoch: grant.key_epoch().value(),
             core: core.bytes(),
-            encapsulated: grant.encapsulated().to_vec(),
+            encapsulated,
             wrapped: grant.wrapped().to_vec(),
             sealer: signature.map(|signature| SealerProof {
                 spki: signature.key().spki_der().to_vec(),

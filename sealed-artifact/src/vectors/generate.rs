@@ -2,6 +2,7 @@
 
 mod carriers;
 mod grants;
+mod kinds;
 mod objects;
 mod origin;
 mod segments;
@@ -18,6 +19,7 @@ pub(super) fn files() -> BTreeMap<String, String> {
     let mut set = Set::default();
     segments::add(&mut set);
     grants::add(&mut set);
+    kinds::add(&mut set);
     origin::add(&mut set);
     objects::add(&mut set);
     carriers::add(&mut set);

@@ -122,6 +122,13 @@ fn floors(vector: &Vector) -> Floors {
 
 fn content_key(vector: &Vector, core: &Core, carried: &Carried) -> Result<ContentKey, ArtifactError> {
     let stated = vector.text("content_key").map(|key| hex::decode(key).unwrap());
+    if let Some(kind) = vector.text("recipient.kind") {
+        let key = super::kinds::open(vector, kind, core, carried)?;
+        if let Some(stated) = stated {
+            assert_eq!(key.expose_bytes().as_slice(), stated);
+        }
+        return Ok(key);
+    }
     let Some(suite) = vector.text("recipient.suite") else {
         return ContentKey::from_bytes(&stated.unwrap());
     };
@@ -147,7 +154,7 @@ fn content_key(vector: &Vector, core: &Core, carried: &Carried) -> Result<Conten
     Ok(key)
 }
 
-fn static_facts(core: &Core, facts: &str) -> StaticFacts {
+pub(super) fn static_facts(core: &Core, facts: &str) -> StaticFacts {
     match *facts.split(' ').collect::<Vec<_>>() {
         ["tier", tier, "link-mode", mode] => {
             StaticFacts::of(core, EnvironmentTag::parse(tier).unwrap(), LinkMode::parse(mode).unwrap())

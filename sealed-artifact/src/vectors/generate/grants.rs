@@ -18,7 +18,7 @@ fn recipient(writer: Writer, own: &RecipientIdentity) -> Writer {
 }
 
 /// A grant with one member replaced.
-fn altered(grant: &[u8], member: &str, value: Value) -> Vec<u8> {
+pub(super) fn altered(grant: &[u8], member: &str, value: Value) -> Vec<u8> {
     let Ok(Value::Object(mut members)) = Value::parse("grant", grant, 1 << 20) else { panic!("no grant") };
     members.insert(Name(member.to_owned()), value);
     Value::Object(members).encode()
@@ -180,7 +180,7 @@ fn forms(set: &mut Set) {
             "grant-kind-unknown",
             "GRANT_KIND_UNKNOWN",
             "a grant of a kind that this version does not know",
-            altered(&bytes, "kind", Value::text("kbs")),
+            altered(&bytes, "kind", Value::text("sgx")),
         ),
         (
             "grant-suite-unknown",
