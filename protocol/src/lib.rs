@@ -23,6 +23,12 @@ pub use protobuf::{Error as MessageError, Message};
 
 /// What the generator wrote; only the modules below name it.
 #[expect(missing_debug_implementations, reason = "generated")]
+#[expect(
+    clippy::allow_attributes,
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "generated"
+)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/generated.rs"));
 }
