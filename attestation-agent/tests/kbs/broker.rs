@@ -39,7 +39,7 @@ pub enum Reply {
     Answer(u16, Vec<String>, Vec<u8>),
     /// These bytes, then the connection closes.
     Bytes(Vec<u8>),
-    /// These bytes, then chunks of spaces for as long as they are taken.
+    /// These bytes, then chunks of spaces, 32 MiB of them.
     Endless(Vec<u8>),
     /// These bytes, and then nothing for ever.
     Stall(Vec<u8>),
@@ -165,7 +165,13 @@ impl State {
                 Reply::Endless(bytes) => {
                     let spaces = [b"1000\r\n".to_vec(), vec![b' '; 0x1000], b"\r\n".to_vec()].concat();
                     if stream.write_all(&bytes).await.is_ok() {
-                        while stream.write_all(&spaces).await.is_ok() {}
+                        // Far above every cap, and yet an end: a client without one must not eat the machine.
+                        for _ in 0..8_192 {
+                            if stream.write_all(&spaces).await.is_err() {
+                                return;
+                            }
+                        }
+                        let _ = stream.write_all(b"0\r\n\r\n").await;
                     }
                     return;
                 }
