@@ -1,12 +1,14 @@
 //! The command line: what can be asked, in the words of the help text. The help texts are snapshot tests.
 
+pub(crate) mod attest;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Seal models for chips inside confidential VMs, and unseal them into protected memory.
 ///
-/// Exit status: 0 done · 2 usage · 65 artifact damaged, forged or malformed · 69 chip unreachable or misbehaving · 70 internal error ·
+/// Exit status: 0 done · 2 usage · 65 artifact damaged, forged or malformed · 69 chip or TEE unreachable or misbehaving · 70 internal error ·
 /// 74 input/output · 75 try again · 77 refused (origin, policy, chip) · 78 configuration or environment unfit. `unseal` passes its
 /// command's own status on.
 #[derive(Debug, Parser)]
@@ -46,6 +48,11 @@ pub(crate) enum Command {
     /// Make sealer keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Make evidence of this guest, look at what attestation needs, hold evidence against a policy.
+    Attest(Box<attest::AttestArgs>),
+    /// Read resources of a key broker, released after attestation.
+    #[command(subcommand)]
+    Kbs(attest::KbsCommand),
 }
 
 /// `innerkeep seal`.
@@ -214,6 +221,13 @@ pub(crate) struct UnsealArgs {
     /// Threads that decrypt [default: all cores].
     #[arg(long)]
     pub(crate) threads: Option<usize>,
+    /// Collateral for evidence: what a chip without a network needs to verify it. A TDX quote is not presented without; an SNP report may come
+    /// with its certificates.
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure_no_evidence")]
+    pub(crate) collateral: Option<PathBuf>,
+    /// INSECURE: take evidence from an emulated TEE whose files are below this directory.
+    #[arg(long, value_name = "DIR", conflicts_with = "insecure_no_tee")]
+    pub(crate) insecure_tee_root: Option<PathBuf>,
     /// INSECURE: land although no TEE is active.
     #[arg(long)]
     pub(crate) insecure_no_tee: bool,
@@ -257,6 +271,8 @@ pub(crate) enum PolicyCommand {
         /// TOML or canonical JSON.
         file: PathBuf,
     },
+    /// Print a policy that accepts guests like the one whose evidence this is (TOML); the evidence is verified first.
+    FromEvidence(Box<attest::FromEvidenceArgs>),
     /// Print the canonical preimage.
     Show {
         /// TOML or canonical JSON.

@@ -1,8 +1,10 @@
 //! One file per command. A command takes its arguments and returns what is to be said.
 
+pub(crate) mod attest;
 pub(crate) mod chip;
 pub(crate) mod grant;
 pub(crate) mod inspect;
+pub(crate) mod kbs;
 pub(crate) mod key;
 pub(crate) mod policy;
 pub(crate) mod seal;

@@ -8,12 +8,18 @@ use chip_client::abi::Status;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum Failure {
+    /// The platform, or what it attests.
+    #[error(transparent)]
+    Attestation(#[from] attestation_agent::AttestationError),
     /// The artifact, its origin, a key or a policy.
     #[error(transparent)]
     Artifact(#[from] sealed_artifact::ArtifactError),
     /// The chip, or the way to it.
     #[error(transparent)]
     Chip(#[from] chip_client::error::ChipError),
+    /// Evidence, its collateral, or a rule about it.
+    #[error(transparent)]
+    Evidence(#[from] evidence::EvidenceError),
     /// A file or directory.
     #[error("{purpose} {path}: {source}", path = path.display())]
     File {
@@ -34,9 +40,18 @@ pub(crate) enum Failure {
         /// What it was.
         found: String,
     },
+    /// The key broker, or the way to it.
+    #[error(transparent)]
+    Kbs(#[from] attestation_agent::kbs::KbsError),
     /// Protected memory.
     #[error(transparent)]
     Memory(#[from] protected_memory::Error),
+    /// Evidence would be presented with nothing to verify it by.
+    #[error("expected --collateral FILE: evidence of this TEE ({tee}) is not presented without; found none")]
+    NoCollateral {
+        /// Name of the TEE.
+        tee: &'static str,
+    },
     /// No grant beside the artifact is for this chip.
     #[error("expected a grant for chip {chip}, found {found} grant(s) for others")]
     NoGrantForChip {
@@ -73,11 +88,15 @@ impl Failure {
     /// The stable code.
     pub(crate) fn code(&self) -> &'static str {
         match self {
+            Self::Attestation(error) => error.code(),
             Self::Artifact(error) => error.code(),
             Self::Chip(error) => error.code(),
+            Self::Evidence(error) => error.code(),
             Self::File { .. } => "FILE",
             Self::Input { .. } => "INPUT_UNFIT",
+            Self::Kbs(error) => error.code(),
             Self::Memory(error) => error.code(),
+            Self::NoCollateral { .. } => "NO_COLLATERAL",
             Self::NoGrantForChip { .. } => "NO_GRANT_FOR_CHIP",
             Self::NoPin => "NO_PIN",
             Self::Usage { .. } => "USAGE",
@@ -88,16 +107,20 @@ impl Failure {
     /// The exit status: sysexits(3), 2 for usage.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
+            Self::Attestation(error) => attestation_status(error),
             Self::Artifact(error) => artifact_status(error),
             Self::Chip(error) => chip_status(error),
+            Self::Evidence(error) => evidence_status(error),
             Self::File { .. } => IO,
             Self::Input { .. } => DATA,
+            Self::Kbs(error) => broker_status(error),
             Self::Memory(error) => match error.class() {
                 protected_memory::Class::DeviceFault => UNAVAILABLE,
                 protected_memory::Class::Transient => TEMPORARY,
                 protected_memory::Class::Bug => SOFTWARE,
                 _ => CONFIG,
             },
+            Self::NoCollateral { .. } => CONFIG,
             Self::NoGrantForChip { .. } | Self::NoPin | Self::Weak(_) => REFUSED,
             Self::Usage { .. } => USAGE,
         }
@@ -122,7 +145,7 @@ impl Failure {
 const USAGE: u8 = 2;
 /// Artifact damaged, forged or malformed.
 const DATA: u8 = 65;
-/// Chip unreachable or misbehaving.
+/// Chip or TEE unreachable or misbehaving.
 const UNAVAILABLE: u8 = 69;
 /// A mistake in this program.
 pub(crate) const SOFTWARE: u8 = 70;
@@ -141,6 +164,36 @@ fn artifact_status(error: &sealed_artifact::ArtifactError) -> u8 {
         sealed_artifact::Class::Config => CONFIG,
         sealed_artifact::Class::PolicyDenied => REFUSED,
         sealed_artifact::Class::Transient => TEMPORARY,
+        _ => DATA,
+    }
+}
+
+fn attestation_status(error: &attestation_agent::AttestationError) -> u8 {
+    if let attestation_agent::AttestationError::Presentation(error) = error {
+        return evidence_status(error);
+    }
+    match error.class() {
+        attestation_agent::Class::Config => CONFIG,
+        attestation_agent::Class::PolicyDenied => REFUSED,
+        attestation_agent::Class::Transient => TEMPORARY,
+        _ => UNAVAILABLE,
+    }
+}
+
+fn broker_status(error: &attestation_agent::kbs::KbsError) -> u8 {
+    match error.class() {
+        attestation_agent::kbs::Class::Bug => SOFTWARE,
+        attestation_agent::kbs::Class::Config => CONFIG,
+        attestation_agent::kbs::Class::Denied => REFUSED,
+        attestation_agent::kbs::Class::Transient => TEMPORARY,
+        _ => UNAVAILABLE,
+    }
+}
+
+fn evidence_status(error: &evidence::EvidenceError) -> u8 {
+    match error.class() {
+        evidence::Class::PolicyDenied => REFUSED,
+        evidence::Class::Unavailable => TEMPORARY,
         _ => DATA,
     }
 }

@@ -5,14 +5,17 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod broker;
 mod certificates;
 mod cmd;
 mod content_key;
 mod error;
 mod files;
+mod initdata;
 mod land;
 mod output;
 mod pins;
+mod platform;
 mod store;
 
 use std::process::ExitCode;
@@ -46,9 +49,14 @@ fn run(command: &Command, output: Output) -> Result<u8, Failure> {
     }
     protected_memory::harden::harden_process()?;
     let report = match command {
+        Command::Attest(arguments) => cmd::attest::run(arguments, output)?,
         Command::Chip(command) => cmd::chip::run(command)?,
         Command::Grant(command) => cmd::grant::run(command)?,
         Command::Inspect(arguments) => cmd::inspect::run(arguments)?,
+        Command::Kbs(command) => match cmd::kbs::run(command, output)? {
+            Some(report) => report,
+            None => return Ok(0),
+        },
         Command::Key(command) => cmd::key::run(command)?,
         Command::Policy(command) => cmd::policy::run(command, output)?,
         Command::Seal(arguments) => cmd::seal::run(arguments, output)?,

@@ -1,5 +1,7 @@
 //! `innerkeep policy`: policy documents.
 
+mod from_evidence;
+
 use std::path::Path;
 
 use sealed_artifact::names::{EnvironmentTag, Family};
@@ -25,6 +27,7 @@ pub(crate) fn run(command: &PolicyCommand, output: Output) -> Result<Report, Fai
                 text: policy.digest().to_string(),
             })
         }
+        PolicyCommand::FromEvidence(arguments) => from_evidence::run(arguments, output),
         PolicyCommand::Lint { file } => lint(file, output),
         PolicyCommand::Show { file } => {
             let policy = read(file)?;

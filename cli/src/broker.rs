@@ -1,0 +1,126 @@
+//! The key broker, as the command line names it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use attestation_agent::kbs::{
+    BrokerTrust, ConfigFault, EvidenceSource, Hop, KbsClient, KbsError, KbsOptions, KbsUrl, PlainHttp,
+    ResourceUri, Secret, SpkiSha256, TeeKeyKind,
+};
+use attestation_agent::report_data::KbsDigest;
+use attestation_agent::{Attester, Claim};
+use tokio::time::Instant;
+
+use crate::args::attest::{BrokerArgs, TeeKeyArg};
+use crate::error::Failure;
+use crate::files;
+
+/// Longest CA file and initdata in bytes.
+const MAXIMUM_FILE: u64 = 256 * 1024;
+
+/// A broker and the guest that asks it.
+pub(crate) struct Broker {
+    client: KbsClient,
+    runtime: tokio::runtime::Runtime,
+    timeout: Duration,
+}
+
+/// Evidence of this guest, and the initdata that its register was found to hold.
+struct Guest {
+    attester: Attester,
+    initdata: Option<String>,
+}
+
+impl EvidenceSource for Guest {
+    fn tee(&self) -> &str {
+        self.attester.tee().name()
+    }
+
+    fn evidence(
+        &self,
+        digest: KbsDigest,
+    ) -> Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>> {
+        let evidence = self.attester.evidence(&Claim::Kbs(digest))?;
+        Ok(serde_json::from_str(&evidence.to_json())?)
+    }
+
+    fn initdata(&self) -> Option<String> {
+        self.initdata.clone()
+    }
+}
+
+impl Broker {
+    /// The broker of the arguments. Nothing is sent yet.
+    pub(crate) fn new(arguments: &BrokerArgs, attester: Attester) -> Result<Self, Failure> {
+        let url = arguments.url.as_deref().ok_or(Failure::Usage {
+            argument: "--kbs",
+            expected: "the URL of a key broker",
+            found: String::new(),
+        })?;
+        let options = KbsOptions {
+            key: key(arguments.key),
+            plain_http: if arguments.insecure_plain_http {
+                PlainHttp::Insecure
+            } else {
+                PlainHttp::LoopbackOnly
+            },
+            ..KbsOptions::new(KbsUrl::parse(url).map_err(setup)?, trust(arguments)?)
+        };
+        let initdata = arguments
+            .initdata
+            .as_deref()
+            .map(|path| files::read_text("read the initdata", path, MAXIMUM_FILE))
+            .transpose()?;
+        if let Some(text) = &initdata {
+            crate::initdata::require_bound(text, &attester)?;
+        }
+        let client = KbsClient::background_check(&options, Arc::new(Guest { attester, initdata }))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .map_err(Failure::file("start", "the network runtime"))?;
+        Ok(Self { client, runtime, timeout: Duration::from_secs(arguments.timeout) })
+    }
+
+    /// A resource. The first one attests.
+    pub(crate) fn get(&self, uri: &str) -> Result<Secret, Failure> {
+        let uri = ResourceUri::parse(uri).map_err(setup)?;
+        let deadline = Instant::now() + self.timeout;
+        Ok(self.runtime.block_on(self.client.get(&uri, deadline))?)
+    }
+}
+
+fn key(argument: TeeKeyArg) -> TeeKeyKind {
+    match argument {
+        TeeKeyArg::P256 => TeeKeyKind::EcP256,
+        TeeKeyArg::P521 => TeeKeyKind::EcP521,
+        TeeKeyArg::Rsa => TeeKeyKind::Rsa2048,
+        TeeKeyArg::MlKem768 => TeeKeyKind::MlKem768,
+    }
+}
+
+fn trust(arguments: &BrokerArgs) -> Result<Option<BrokerTrust>, Failure> {
+    let ca = arguments
+        .ca
+        .as_deref()
+        .map(|path| files::read_text("read the broker's CA", path, MAXIMUM_FILE))
+        .transpose()?;
+    let pins = arguments.spki.iter().map(|text| pin(text)).collect::<Result<Vec<_>, _>>()?;
+    if ca.is_none() && pins.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(BrokerTrust::new(ca.as_deref(), &pins).map_err(setup)?))
+}
+
+fn pin(text: &str) -> Result<SpkiSha256, Failure> {
+    hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| Failure::Usage {
+        argument: "--kbs-spki",
+        expected: "64 hex digits",
+        found: text.to_owned(),
+    })
+}
+
+fn setup(fault: ConfigFault) -> Failure {
+    Failure::Kbs(KbsError::new(Hop::Setup, fault))
+}
