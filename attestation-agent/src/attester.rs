@@ -1,5 +1,6 @@
 //! The platform of this guest: found once, asked many times.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -8,6 +9,7 @@ use evidence::abi::event_log::EventLog;
 use evidence::verify::replay;
 
 use crate::configfs_tsm::{ReportProvider, TsmReports};
+use crate::devices::TpmDevice;
 use crate::error::{AttestationError, BindingError, MeasureError, TeeError};
 use crate::guests::{SnpGuest, SnpReports, TdxGuest};
 use crate::measurements::TdxMeasurements;
@@ -77,6 +79,7 @@ pub struct Register {
 /// The platform of this guest. Calls block; evidence and extensions wait for one another, across processes.
 pub struct Attester {
     provider: Box<dyn Provider>,
+    tpm: Option<TpmDevice>,
     run: RunDirectory,
     firmware_log: PathBuf,
     insecure: Vec<&'static str>,
@@ -124,7 +127,8 @@ impl Attester {
 
     fn of(provider: Box<dyn Provider>, root: &TeeRoot, insecure: Vec<&'static str>) -> Self {
         let run = RunDirectory::new(root.run_directory());
-        Self { provider, run, firmware_log: root.firmware_log(), insecure }
+        let tpm = TpmDevice::find(root);
+        Self { provider, tpm, run, firmware_log: root.firmware_log(), insecure }
     }
 
     /// With a platform of the test's own.
@@ -171,6 +175,22 @@ impl Attester {
             }
         }
         Ok(evidence)
+    }
+
+    /// Devices that give evidence beside the TEE.
+    #[must_use]
+    pub fn additional_tees(&self) -> Vec<Tee> {
+        self.tpm.iter().map(|_| Tee::Tpm).collect()
+    }
+
+    /// Evidence of all devices for a claim.
+    ///
+    /// # Errors
+    /// `ATTEST_TPM`.
+    pub fn additional_evidence(&self, claim: &Claim) -> Result<BTreeMap<Tee, Evidence>, AttestationError> {
+        let report_data = claim.report_data();
+        let evidence = self.tpm.iter().map(|tpm| Ok((Tee::Tpm, tpm.evidence(&report_data)?)));
+        evidence.collect::<Result<_, TeeError>>().map_err(AttestationError::from)
     }
 
     /// The register that initdata is launched into, from the firmware or the kernel.

@@ -30,6 +30,7 @@ pub mod collateral;
 pub mod config;
 mod configfs_tsm;
 pub mod derived_key;
+mod devices;
 pub mod error;
 mod guests;
 mod ioctl;

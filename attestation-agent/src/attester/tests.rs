@@ -212,3 +212,18 @@ fn evil_operator_emulated_tee_inside_a_real_one() {
         }
     }
 }
+
+#[test]
+fn a_tpm_is_found_beside_the_tee_and_is_none() {
+    let (directory, root) = machine();
+    fs::create_dir(directory.path().join("dev")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(directory.path().join("dev/tpm0")).unwrap());
+    let (_other, system) = machine();
+    let alone = Attester::detect_beside(&root, Options::default(), &system);
+    assert_eq!(code(alone), "ATTEST_NO_TEE", "a TPM alone");
+    let attester = FakeTdx::new().attester(directory.path());
+    assert_eq!(attester.tee(), Tee::Tdx);
+    assert_eq!(attester.additional_tees(), [Tee::Tpm]);
+    assert_eq!(code(attester.additional_evidence(&CLAIM)), "ATTEST_TPM", "nobody listens");
+    assert_eq!(code(attester.evidence(&CLAIM)), "OK");
+}

@@ -6,6 +6,7 @@ use evidence::EvidenceError;
 use rustix::io::Errno;
 
 use super::Class;
+use crate::tpm::TpmError;
 
 /// The trusted execution environment did not do what was asked, or the host came between.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +112,9 @@ pub enum TeeError {
         /// The limit.
         maximum: usize,
     },
+    /// The TPM beside the TEE.
+    #[error("TPM")]
+    Tpm(#[from] TpmError),
     /// This platform cannot do it.
     #[error("{what} is not supported by {platform}")]
     Unsupported {
@@ -139,6 +143,7 @@ impl TeeError {
             Self::Random => "ATTEST_RANDOM",
             Self::ReportData { .. } => "ATTEST_REPORT_DATA_MISMATCH",
             Self::TooLarge { .. } => "ATTEST_TOO_LARGE",
+            Self::Tpm(_) => "ATTEST_TPM",
             Self::Unsupported { .. } => "ATTEST_NOT_SUPPORTED",
         }
     }

@@ -9,7 +9,6 @@ use ttrpc::asynchronous::TtrpcContext;
 use crate::attester::{Attester, Bound, Extension};
 use crate::error::{AttestationError, BindingError};
 use crate::service::AttestationService;
-use crate::service::access::MAXIMUM_RUNTIME_DATA_BYTES;
 use crate::service::error::ServiceError;
 use crate::service::peer::Peer;
 use crate::service::queue::Queue;
@@ -47,6 +46,17 @@ impl PeerService {
     async fn evidence(&self, runtime_data: &[u8]) -> Result<Vec<u8>, ServiceError> {
         let claim = self.service.rules.claim(&self.peer, runtime_data)?;
         self.work(move |attester| Ok(attester.evidence(&claim)?.to_json().into_bytes())).await
+    }
+
+    /// Evidence of devices: no bytes without any, as upstream.
+    async fn additional(&self, runtime_data: &[u8]) -> Result<Vec<u8>, ServiceError> {
+        if self.service.attester.additional_tees().is_empty() {
+            return Ok(Vec::new());
+        }
+        let claim = self.service.rules.claim(&self.peer, runtime_data)?;
+        let evidence = self.work(move |attester| attester.additional_evidence(&claim)).await?;
+        let members = evidence.iter().map(|(tee, evidence)| format!("\"{tee}\":{}", evidence.to_json()));
+        Ok(format!("{{{}}}", members.collect::<Vec<_>>().join(",")).into_bytes())
     }
 
     async fn token(&self, kind: &str, timeout_ns: i64) -> Result<Vec<u8>, ServiceError> {
@@ -109,18 +119,13 @@ impl wire::AttestationAgentService for PeerService {
         Ok(wire::GetEvidenceResponse { Evidence: evidence, ..Default::default() })
     }
 
-    /// No device gives evidence: no bytes, as upstream without devices.
     async fn get_additional_evidence(
         &self,
         _context: &TtrpcContext,
         request: wire::GetAdditionalEvidenceRequest,
     ) -> ttrpc::Result<wire::GetEvidenceResponse> {
-        let found = request.RuntimeData.len();
-        if found > MAXIMUM_RUNTIME_DATA_BYTES {
-            let maximum = MAXIMUM_RUNTIME_DATA_BYTES;
-            return Err(ServiceError::TooLarge { what: "RuntimeData", maximum, found }.status());
-        }
-        Ok(wire::GetEvidenceResponse::default())
+        let evidence = self.additional(&request.RuntimeData).await.map_err(|error| error.status())?;
+        Ok(wire::GetEvidenceResponse { Evidence: evidence, ..Default::default() })
     }
 
     async fn get_token(
@@ -165,6 +170,8 @@ impl wire::AttestationAgentService for PeerService {
         _context: &TtrpcContext,
         _request: wire::GetAdditionalTeesRequest,
     ) -> ttrpc::Result<wire::GetAdditionalTeesResponse> {
-        Ok(wire::GetAdditionalTeesResponse::default())
+        let tees = self.service.attester.additional_tees();
+        let additional_tees = tees.into_iter().map(|tee| tee.name().to_owned()).collect();
+        Ok(wire::GetAdditionalTeesResponse { additional_tees, ..Default::default() })
     }
 }

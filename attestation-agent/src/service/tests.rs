@@ -27,7 +27,18 @@ struct Running {
 
 impl Running {
     async fn new(config: &str) -> Self {
+        Self::below(tempfile::tempdir().unwrap(), config).await
+    }
+
+    /// With a TPM that nobody serves.
+    async fn with_tpm(config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("dev")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(directory.path().join("dev/tpm0")).unwrap());
+        Self::below(directory, config).await
+    }
+
+    async fn below(directory: tempfile::TempDir, config: &str) -> Self {
         let socket = directory.path().join("aa.sock");
         let config = config.replace("SOCKET", &socket.to_string_lossy());
         let uid = rustix::process::getuid().as_raw();
@@ -212,6 +223,16 @@ async fn the_other_calls_answer_as_documented() {
     assert_eq!(bind(vec![7; 32]).await, Ok(()));
     assert_eq!(bind(vec![8; 32]).await, Err(ttrpc::Code::FAILED_PRECONDITION));
     assert_eq!(bind(Vec::new()).await, Err(ttrpc::Code::INVALID_ARGUMENT));
+}
+
+#[tokio::test]
+async fn evil_workload_gets_device_evidence_without_permission() {
+    let running = Running::with_tpm("").await;
+    let request = wire::GetAdditionalEvidenceRequest { RuntimeData: vec![1], ..Default::default() };
+    let refused = running.client.get_additional_evidence(timeout(), &request).await.map_err(status);
+    assert_eq!(refused.unwrap_err(), ttrpc::Code::PERMISSION_DENIED);
+    let tees = running.client.get_additional_tees(timeout(), &Default::default()).await.unwrap();
+    assert_eq!(tees.additional_tees, ["tpm"]);
 }
 
 #[tokio::test]
