@@ -43,6 +43,19 @@ impl Appraisal {
         }
     }
 
+    /// As [`strict`](Self::strict), for servers as Intel registers them: of several packages, with keys that its
+    /// registration service caches. A strict appraisal refuses every one of them.
+    #[must_use]
+    pub const fn servers() -> Self {
+        Self {
+            accepted_statuses: Vec::new(),
+            cached_keys: true,
+            debug: false,
+            dynamic_platform: true,
+            smt: true,
+        }
+    }
+
     fn as_library(&self, now: u64) -> QuotePolicy {
         let policy = QuotePolicy::strict(now)
             .allow_cached_keys(self.cached_keys)

@@ -24,7 +24,7 @@ impl Firmware {
         }
         let presentation = Presentation::parse(presented).map_err(refused)?;
         // A guest that can be debugged passes here: the policy's rule judges it, and without rules it is refused.
-        let appraisal = Appraisal { debug: true, ..Appraisal::strict() };
+        let appraisal = Appraisal { debug: true, ..Appraisal::servers() };
         let verified = verify_presentation(&presentation, &self.roots, Clock::LatestIssueDate, &appraisal)
             .map_err(refused)?;
         // GUARD: evidence-of-this-session -> evil_guest_replayed_report, evil_workload_replays_chip_transcript

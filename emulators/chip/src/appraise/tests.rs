@@ -2,7 +2,7 @@ use chip_client::abi::*;
 use evidence::abi::event_log::{EventLog, LogEntry, LogHeader};
 use evidence::abi::presentation::{Presentation, PresentedEvidence};
 use evidence::abi::snp::GuestPolicy;
-use evidence::abi::tdx::{Td15, TdExtension};
+use evidence::abi::tdx::{Td15, TdExtension, TdxQuote};
 use evidence::validate::Floors as Minima;
 use evidence::verify::replay::extend;
 use evidence::verify::roots::Roots;
@@ -447,6 +447,30 @@ fn evil_guest_below_roots_that_the_chip_does_not_believe() {
     let mut guest = world.guest_that_says(InsecureFlags::NONE);
     let evidence = world.tees.of_snp(&guest, |_| {});
     world.refused_at_present(&mut guest, &evidence, refused(Detail::CertificateInvalid));
+}
+
+#[test]
+fn evil_guest_genuine_evidence_of_another_guest() {
+    // Signed by Intel and AMD, believed without a clock, and of no session of this chip.
+    let bench = Bench::with_roots(Modes::default(), Roots::builtin().unwrap(), Minimums::default());
+    let mut world = World::of(bench, Tees::new());
+    let genuine = |name: &str| {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/evidence/genuine/");
+        std::fs::read(format!("{directory}{name}")).unwrap()
+    };
+    let quote = genuine("tdx-v4-quote.bin");
+    let quote = TdxQuote::without_padding(&quote).unwrap().to_vec();
+    let collateral = String::from_utf8(genuine("tdx-v4-collateral.json")).unwrap();
+    let report = hex::decode(genuine("snp-milan-v2-report.hex").trim_ascii()).unwrap();
+    let vek = genuine("vcek_milan.der");
+    for evidence in [
+        PresentedEvidence::Tdx { quote, collateral },
+        PresentedEvidence::Snp { report, kind: VekKind::Vcek, vek, ask: None, crl: None },
+    ] {
+        let mut guest = world.guest_that_says(InsecureFlags::NONE);
+        let evidence = Presentation { evidence, event_log: None };
+        world.refused_at_present(&mut guest, &evidence, refused(Detail::ReportData));
+    }
 }
 
 #[test]

@@ -17,10 +17,6 @@ fn tdx_material(name: &str) -> (Vec<u8>, TdxCollateral) {
     (quote, TdxCollateral::parse(&genuine(&format!("{name}-collateral.json"))).unwrap())
 }
 
-fn server() -> Appraisal {
-    Appraisal { cached_keys: true, dynamic_platform: true, ..Appraisal::strict() }
-}
-
 #[test]
 fn genuine_intel_quotes_verify_without_a_clock() {
     for (name, evaluation) in [("tdx-v4", 17), ("tdx-v5-td15ex", 20)] {
@@ -30,7 +26,7 @@ fn genuine_intel_quotes_verify_without_a_clock() {
         };
         // These servers can be extended by packages and use cached keys: accepted only by name.
         assert_eq!(code(result(&Appraisal::strict())), "EVIDENCE_TCB_REFUSED");
-        let verified = result(&server()).unwrap();
+        let verified = result(&Appraisal::servers()).unwrap();
         assert_eq!(verified.roots, RootSet::Builtin);
         assert_eq!(verified.tcb_status, TcbStatus::UpToDate, "{name}");
         assert_eq!(verified.tcb_evaluation_number, evaluation);
@@ -56,11 +52,15 @@ fn evil_genuine_quote_under_other_collateral_or_time_is_refused() {
         let found = tdx::verify(&quote, &collateral, &root, &Appraisal::strict(), when);
         assert_eq!(code(found), "EVIDENCE_NOT_IN_TIME");
     }
-    assert_eq!(code(tdx::verify(&quote, &collateral, &root, &server(), now)), "OK");
+    assert_eq!(code(tdx::verify(&quote, &collateral, &root, &Appraisal::servers(), now)), "OK");
     for offset in (0..quote.len()).step_by(61) {
         let mut quote = quote.clone();
         quote[offset] ^= 1;
-        assert_ne!(code(tdx::verify(&quote, &collateral, &root, &server(), now)), "OK", "{offset}");
+        assert_ne!(
+            code(tdx::verify(&quote, &collateral, &root, &Appraisal::servers(), now)),
+            "OK",
+            "{offset}"
+        );
     }
 }
 
