@@ -109,13 +109,16 @@ async fn callers_at_the_same_time_share_one_refusal() {
     assert_eq!(broker.count("attest"), 2);
 }
 
+/// An answer for a key, wrong in one way.
+type Spoil = fn(&Value) -> Value;
+
 fn with_header(jwk: &Value, change: fn(&mut Map<String, Value>)) -> Value {
     jose::encrypt_as(jwk, SECRET, &Recipe { header: Box::new(change), ..Recipe::default() })
 }
 
 #[tokio::test]
 async fn evil_broker_answers_with_spoiled_encryption() {
-    let cases: [(&str, fn(&Value) -> Value); 7] = [
+    let cases: [(&str, Spoil); 7] = [
         ("KBS_JWE_CURVE", |jwk| {
             with_header(jwk, |header| drop(header.insert("epk".to_owned(), jose::ephemeral("P-521"))))
         }),
