@@ -136,13 +136,13 @@ fn declare(text: &str) -> anyhow::Result<(String, Vec<String>)> {
     Ok((name.to_owned(), tests))
 }
 
-/// Names of the functions that a `#[test]` (or `#[test_case…]`) stands before.
+/// Names of the functions that a `#[test]` (or `#[test_case…]`, `#[tokio::test…]`) stands before.
 fn test_functions(text: &str) -> Vec<&str> {
     let mut names = Vec::new();
     let mut armed = false;
     for line in text.lines() {
         let line = line.trim();
-        if line.starts_with("#[test") {
+        if line.starts_with("#[test") || line.starts_with("#[tokio::test") {
             armed = true;
         }
         let Some((_, rest)) = line.split_once("fn ") else { continue };
@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn tests_are_functions_below_a_test_attribute() {
-        let text = "#[test]\nfn one() {}\nfn not_one() {}\n#[test]\n#[should_panic]\npub async fn two() {}\n";
-        assert_eq!(test_functions(text), ["one", "two"]);
+        let text = "#[test]\nfn one() {}\nfn not_one() {}\n#[test]\n#[should_panic]\npub async fn two() {}\n\
+            #[tokio::test]\nasync fn three() {}\n";
+        assert_eq!(test_functions(text), ["one", "two", "three"]);
     }
 }
