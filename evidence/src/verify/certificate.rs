@@ -159,7 +159,7 @@ impl RevocationList {
     /// Whose list it says it is.
     pub(crate) fn named_as_issuer(&self, which: &'static str, issuer: &Parsed) -> Result<(), EvidenceError> {
         let found = &self.list.tbs_cert_list.issuer;
-        // GUARD: list-issuer -> evil_exchanged_revocation_lists_are_refused
+        // GUARD: tdx-list-issuer -> evil_exchanged_revocation_lists_are_refused
         if found != issuer.subject() {
             return Err(invalid(which, "the subject of its issuer as issuer", found));
         }
