@@ -74,3 +74,29 @@ impl AttestationError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// Words in `text` that are codes.
+    fn codes(text: &str) -> BTreeSet<&str> {
+        let words = text.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
+        words.filter(|word| word.starts_with("ATTEST_")).collect()
+    }
+
+    #[test]
+    fn the_specification_lists_every_code() {
+        let sources = [
+            include_str!("error/binding.rs"),
+            include_str!("error/measure.rs"),
+            include_str!("error/tee.rs"),
+            include_str!("service/error.rs"),
+            "ATTEST_COLLATERAL_INVALID",
+        ];
+        let ours: BTreeSet<_> = sources.into_iter().flat_map(codes).collect();
+        let specification = include_str!("../../docs/spec/attestation-v1.md");
+        let (_, section) = specification.split_once("Codes of the attestation agent").unwrap();
+        assert_eq!(ours, codes(section));
+    }
+}
