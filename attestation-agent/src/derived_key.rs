@@ -12,8 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::error::TeeError;
 use crate::root::TeeRoot;
-use crate::sev_guest::{SevGuest, committed_tcb};
-use crate::tdx_guest::own_registers;
+use crate::sev_guest::SevGuest;
 
 const MAGIC: &[u8; 8] = b"IKDKv1\0\0";
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +37,8 @@ pub struct DerivedKeyRequest {
     pub fields: GuestFields,
     /// Guest SVN, mixed in where it is selected; at most the guest's own.
     pub guest_svn: u32,
+    /// TCB version that is mixed in, in the byte order of reports; at most the committed one.
+    pub tcb_version: [u8; 8],
 }
 
 /// The root of a derivation.
@@ -76,7 +77,7 @@ impl GuestFields {
     pub const MEASUREMENT: Self = Self(1 << 3);
     /// Guest SVN.
     pub const GUEST_SVN: Self = Self(1 << 4);
-    /// TCB version, the committed one.
+    /// TCB version.
     pub const TCB_VERSION: Self = Self(1 << 5);
 
     /// Guest policy, measurement, TCB, and `more`.
@@ -110,9 +111,7 @@ struct DeviceKeys {
 
 impl DerivedKey for DeviceKeys {
     fn derive(&self, request: &DerivedKeyRequest) -> Result<SecretKey<32>, TeeError> {
-        let evidence = self.device.evidence(&own_registers()?)?;
-        let tcb = evidence.snp_report().map(committed_tcb).unwrap_or_default();
-        let mut key = self.device.derive(request, tcb)?;
+        let mut key = self.device.derive(request)?;
         SecretKey::take_from(&mut key).map_err(TeeError::Memory)
     }
 }
@@ -152,14 +151,16 @@ impl DerivedKey for SocketKeys {
     }
 }
 
-fn encode(request: &DerivedKeyRequest) -> [u8; 32] {
-    let mut out = [0; 32];
+fn encode(request: &DerivedKeyRequest) -> [u8; 40] {
+    let mut out = [0; 40];
     let fields = [
         MAGIC.to_vec(),
         request.root_key.select().to_le_bytes().to_vec(),
         request.vmpl.to_le_bytes().to_vec(),
         request.fields.bits().to_le_bytes().to_vec(),
         request.guest_svn.to_le_bytes().to_vec(),
+        vec![0; 4],
+        request.tcb_version.to_vec(),
     ];
     out.iter_mut().zip(fields.into_iter().flatten()).for_each(|(to, from)| *to = from);
     out
@@ -178,6 +179,7 @@ mod tests {
             vmpl: 0,
             fields: GuestFields::of([GuestFields::IMAGE_ID]),
             guest_svn: 3,
+            tcb_version: [3, 2, 0, 0, 0, 0, 20, 209],
         }
     }
 
@@ -188,7 +190,7 @@ mod tests {
         let listener = UnixListener::bind(root.path().join("dev/sev-guest.sock")).unwrap();
         let emulator = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut request = [0; 32];
+            let mut request = [0; 40];
             stream.read_exact(&mut request).unwrap();
             stream.write_all(&answer).unwrap();
             request.to_vec()
@@ -201,7 +203,8 @@ mod tests {
     fn emulated_keys_come_over_the_socket() {
         let (request, key) = ask([vec![0; 4], vec![7; 32]].concat());
         let expected = "494b444b763100000000000000000000\
-                        2b000000000000000300000000000000";
+                        2b000000000000000300000000000000\
+                        03020000000014d1";
         assert_eq!(hex::encode(request), expected);
         assert_eq!(key.unwrap().expose(), &[7; 32]);
     }

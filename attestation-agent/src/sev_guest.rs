@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::PathBuf;
 
-use evidence::abi::snp::{REPORT_BYTES, SnpReport};
+use evidence::abi::snp::REPORT_BYTES;
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
@@ -77,13 +77,9 @@ impl SevGuest {
     ///
     /// # Errors
     /// See [`TeeError`].
-    pub(crate) fn derive(
-        &self,
-        request: &DerivedKeyRequest,
-        committed_tcb: u64,
-    ) -> Result<Zeroizing<[u8; 32]>, TeeError> {
+    pub(crate) fn derive(&self, request: &DerivedKeyRequest) -> Result<Zeroizing<[u8; 32]>, TeeError> {
         let device = self.open()?;
-        let request = encode_key_request(request, committed_tcb);
+        let request = encode_key_request(request);
         let mut response = Zeroizing::new([0; SNP_KEY_RESPONSE_BYTES]);
         let result = snp_derived_key(&device, &request, &mut response);
         result.map_err(|failure| self.failed("ask for a derived key from", failure))?;
@@ -150,7 +146,7 @@ fn decode_report_response(response: &[u8]) -> Result<&[u8], TeeError> {
 }
 
 /// `struct snp_derived_key_req`: root key, reserved, fields, VMPL, guest SVN, TCB version.
-fn encode_key_request(request: &DerivedKeyRequest, committed_tcb: u64) -> [u8; SNP_KEY_REQUEST_BYTES] {
+fn encode_key_request(request: &DerivedKeyRequest) -> [u8; SNP_KEY_REQUEST_BYTES] {
     let mut out = [0; SNP_KEY_REQUEST_BYTES];
     let fields = [
         request.root_key.select().to_le_bytes().to_vec(),
@@ -158,7 +154,7 @@ fn encode_key_request(request: &DerivedKeyRequest, committed_tcb: u64) -> [u8; S
         request.fields.bits().to_le_bytes().to_vec(),
         request.vmpl.to_le_bytes().to_vec(),
         request.guest_svn.to_le_bytes().to_vec(),
-        committed_tcb.to_le_bytes().to_vec(),
+        request.tcb_version.to_vec(),
     ];
     out.iter_mut().zip(fields.into_iter().flatten()).for_each(|(to, from)| *to = from);
     out
@@ -190,11 +186,6 @@ fn split_status<'a>(what: &'static str, response: &'a [u8]) -> Result<(u32, &'a 
     Ok((u32::from_le_bytes(*status), rest))
 }
 
-/// The raw committed TCB version of a report: what a derived key may be bound to at most.
-pub(crate) fn committed_tcb(report: &SnpReport) -> u64 {
-    u64::from_le_bytes(report.committed_tcb.encode().0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,10 +207,11 @@ mod tests {
             vmpl: 2,
             fields: GuestFields::of([GuestFields::MEASUREMENT, GuestFields::TCB_VERSION]),
             guest_svn: 7,
+            tcb_version: [8, 7, 6, 5, 4, 3, 2, 1],
         };
         let expected =
             ["01000000", "00000000", "2900000000000000", "02000000", "07000000", "0807060504030201"];
-        let found = encode_key_request(&request, 0x0102_0304_0506_0708);
+        let found = encode_key_request(&request);
         assert_eq!(hex::encode(found), expected.concat(), "guest policy is always selected");
     }
 

@@ -120,22 +120,30 @@ pub(crate) struct GrantAddArgs {
     /// The content key file that `seal` wrote.
     #[arg(long)]
     pub(crate) key: PathBuf,
-    /// The recipient: `chip:FILE` with the chip's certificate chain (PEM, `chip info --chain-out`).
+    /// The recipient: `chip:FILE` with the chip's certificate chain (PEM, `chip info --chain-out`); `kbs:NAME`, a key broker; `snp`, `tpm`: this
+    /// very guest, by a key that its processor derives or its TPM seals.
     #[arg(long)]
     pub(crate) to: String,
-    /// Root certificate that the chip's chain must end at (PEM).
+    /// Root certificate that the chip's chain must end at (PEM); for `chip:` alone.
     #[arg(long)]
-    pub(crate) chip_root: PathBuf,
+    pub(crate) chip_root: Option<PathBuf>,
     /// Policy document: TOML, or the canonical JSON preimage.
     #[arg(long)]
     pub(crate) policy: PathBuf,
-    /// Cryptographic suite of the grant.
+    /// Cryptographic suite of the grant; for `chip:` alone.
     #[arg(long, value_enum, default_value_t = SuiteArg::Hybrid)]
     pub(crate) suite: SuiteArg,
+    #[command(flatten)]
+    pub(crate) broker: attest::GrantBrokerArgs,
+    /// Registers that a `tpm` grant is bound to; 8, which holds the initdata digest, is always among them.
+    #[arg(long, value_name = "PCR", value_delimiter = ',', default_values_t = [0, 2, 4, 7, 8])]
+    pub(crate) pcrs: Vec<u8>,
+    #[command(flatten)]
+    pub(crate) platform: attest::PlatformArgs,
     /// Grant even though `policy lint` calls the policy weak.
     #[arg(long)]
     pub(crate) allow_weak_policy: bool,
-    /// Allow a second recipient on an artifact without payload digests: any recipient could then forge for the others.
+    /// Allow a second recipient, or a key broker, on an artifact without payload digests: any recipient could then forge for the others.
     #[arg(long)]
     pub(crate) allow_forgeable: bool,
 }

@@ -63,6 +63,9 @@ pub(crate) enum Failure {
     /// No pin was given.
     #[error("expected a pin: --core DIGEST, or --sealer-key FILE --family F --min-counter N; found none")]
     NoPin,
+    /// The TPM.
+    #[error(transparent)]
+    Tpm(#[from] attestation_agent::tpm::TpmError),
     /// An argument that cannot be understood.
     #[error("{argument}: expected {expected}, found {found:?}")]
     Usage {
@@ -99,6 +102,7 @@ impl Failure {
             Self::NoCollateral { .. } => "NO_COLLATERAL",
             Self::NoGrantForChip { .. } => "NO_GRANT_FOR_CHIP",
             Self::NoPin => "NO_PIN",
+            Self::Tpm(error) => error.code(),
             Self::Usage { .. } => "USAGE",
             Self::Weak(_) => "POLICY_WEAK",
         }
@@ -122,6 +126,7 @@ impl Failure {
             },
             Self::NoCollateral { .. } => CONFIG,
             Self::NoGrantForChip { .. } | Self::NoPin | Self::Weak(_) => REFUSED,
+            Self::Tpm(error) => tpm_status(error),
             Self::Usage { .. } => USAGE,
         }
     }
@@ -176,6 +181,15 @@ fn attestation_status(error: &attestation_agent::AttestationError) -> u8 {
         attestation_agent::Class::Config => CONFIG,
         attestation_agent::Class::PolicyDenied => REFUSED,
         attestation_agent::Class::Transient => TEMPORARY,
+        _ => UNAVAILABLE,
+    }
+}
+
+fn tpm_status(error: &attestation_agent::tpm::TpmError) -> u8 {
+    match error.code() {
+        "TPM_NOT_FOUND" => CONFIG,
+        "TPM_SEALED_PCRS" | "TPM_STORAGE_KEY_FOREIGN" => REFUSED,
+        "TPM_BUSY" => TEMPORARY,
         _ => UNAVAILABLE,
     }
 }

@@ -14,6 +14,7 @@ mod files;
 mod initdata;
 mod land;
 mod output;
+mod own_keys;
 mod pins;
 mod platform;
 mod store;
@@ -51,7 +52,7 @@ fn run(command: &Command, output: Output) -> Result<u8, Failure> {
     let report = match command {
         Command::Attest(arguments) => cmd::attest::run(arguments, output)?,
         Command::Chip(command) => cmd::chip::run(command)?,
-        Command::Grant(command) => cmd::grant::run(command)?,
+        Command::Grant(command) => cmd::grant::run(command, output)?,
         Command::Inspect(arguments) => cmd::inspect::run(arguments)?,
         Command::Kbs(command) => match cmd::kbs::run(command, output)? {
             Some(report) => report,

@@ -168,3 +168,17 @@ pub(crate) struct KbsGetArgs {
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 }
+
+/// Of `grant add --to kbs:NAME`.
+#[derive(Args, Debug)]
+pub(crate) struct GrantBrokerArgs {
+    /// SHA-256 of the SubjectPublicKeyInfo that guests pin for the broker, hex [default: a broker without TLS, on loopback].
+    #[arg(long, value_name = "HEX")]
+    pub(crate) broker_key: Option<String>,
+    /// Where to write the key-encryption key (mode 0600, never overwritten): the resource to store at the broker, at the path that is printed.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kek_out: Option<PathBuf>,
+    /// The broker's resource policy (Rego): the rules of this grant are written into it, between markers of their own; made if it does not exist.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resource_policy: Option<PathBuf>,
+}

@@ -1,76 +1,101 @@
 //! `innerkeep grant`: the content key wrapped for recipients. Payloads, core and signature are not touched.
 
+mod chip;
+mod kbs;
+mod snp;
+mod tpm;
+
 use std::path::Path;
 
-use chip_client::chain::ChipIdentity;
-use chip_client::error::ChipError;
-use sealed_artifact::grant::{Grant, GrantSuite, refuse_forgeable};
-use sealed_artifact::policy::PolicyDigest;
+use sealed_artifact::grant::{Grant, refuse_forgeable, weakest};
+use sealed_artifact::keys::ContentKey;
+use sealed_artifact::policy::{PolicyDigest, PolicyDocument};
 use serde_json::{Value, json};
 
-use crate::args::{GrantAddArgs, GrantCommand, SuiteArg};
-use crate::certificates;
+use crate::args::{GrantAddArgs, GrantCommand};
 use crate::cmd::policy;
 use crate::content_key;
 use crate::error::Failure;
-use crate::output::Report;
+use crate::output::{Output, Report};
 use crate::store::{Reference, Store, StoredGrant};
 
 /// Runs the command.
-pub(crate) fn run(command: &GrantCommand) -> Result<Report, Failure> {
+pub(crate) fn run(command: &GrantCommand, output: Output) -> Result<Report, Failure> {
     match command {
-        GrantCommand::Add(arguments) => add(arguments),
+        GrantCommand::Add(arguments) => add(arguments, output),
         GrantCommand::List { reference } => list(reference),
         GrantCommand::Remove { reference, grant } => remove(reference, grant),
     }
 }
 
-fn add(arguments: &GrantAddArgs) -> Result<Report, Failure> {
+/// What every kind of grant starts from.
+struct Request<'a> {
+    arguments: &'a GrantAddArgs,
+    policy: PolicyDocument,
+    store: Store,
+    key: ContentKey,
+}
+
+fn add(arguments: &GrantAddArgs, output: Output) -> Result<Report, Failure> {
     let reference = Reference::parse(&arguments.reference)?;
     let policy = policy::read(&arguments.policy)?;
-    let weaknesses = policy.weaknesses();
     if !arguments.allow_weak_policy {
         policy.refuse_weak()?;
     }
-    let chip = recipient(&arguments.to, &arguments.chip_root)?;
-    let mut store = Store::open(&reference)?;
+    let store = Store::open(&reference)?;
     let key = content_key::read(&arguments.key, &store.core)?;
-    let suite = match arguments.suite {
-        SuiteArg::Classical => GrantSuite::P384,
-        SuiteArg::Hybrid => GrantSuite::XWing,
-    };
-    let recipient = chip.recipient(suite)?;
-    let grant = Grant::seal(&store.core, &key, &recipient, &policy)?;
-    if !arguments.allow_forgeable {
-        let existing: Vec<Grant> = store.grants.iter().map(|stored| stored.grant.clone()).collect();
-        refuse_forgeable(&store.core, &existing, &grant)?;
-    }
-    let digest = store.add_grant(&grant)?;
-    let weak: Vec<&str> = weaknesses.iter().map(|found| found.code()).collect();
-    Ok(Report {
-        text: format!(
-            "grant      {digest}\ncore       {}\nrecipient  chip {} (epoch {})\npolicy     {}\nweak       {}",
-            store.core.digest(),
-            recipient.id,
-            recipient.key_epoch.value(),
-            policy.digest(),
-            if weak.is_empty() { "no".to_owned() } else { weak.join(", ") }
-        ),
-        json: json!({
-            "grant": digest, "core": store.core.digest().to_string(), "kind": "chip", "suite": suite.as_str(), "recipient": recipient.id.to_string(),
-            "key_epoch": recipient.key_epoch.value(), "policy_digest": policy.digest().to_string(), "weaknesses": weak,
+    let request = Request { arguments, policy, store, key };
+    match arguments.to.split_once(':') {
+        Some(("chip", file)) => chip::add(request, Path::new(file)),
+        Some(("kbs", name)) => kbs::add(request, name),
+        None if arguments.to == "snp" => snp::add(request, output),
+        None if arguments.to == "tpm" => tpm::add(request, output),
+        _ => Err(Failure::Usage {
+            argument: "--to",
+            expected: "chip:FILE, kbs:NAME, snp or tpm",
+            found: arguments.to.clone(),
         }),
-    })
+    }
 }
 
-/// The recipient of `--to`, its chain verified.
-fn recipient(to: &str, root: &Path) -> Result<ChipIdentity, Failure> {
-    let Some(file) = to.strip_prefix("chip:") else {
-        return Err(Failure::Usage { argument: "--to", expected: "chip:FILE", found: to.to_owned() });
-    };
-    let root = certificates::read_root(root)?;
-    let chain = certificates::read_chain(Path::new(file))?;
-    Ok(ChipIdentity::verify(&root, &chain).map_err(ChipError::from)?)
+impl Request<'_> {
+    /// Refuses a grant that would let its recipient forge for others.
+    fn refuse_forgeable(&self, grant: &Grant) -> Result<(), Failure> {
+        if self.arguments.allow_forgeable {
+            return Ok(());
+        }
+        let existing: Vec<Grant> = self.store.grants.iter().map(|stored| stored.grant.clone()).collect();
+        Ok(refuse_forgeable(&self.store.core, &existing, grant)?)
+    }
+
+    /// Puts the grant beside the artifact and says so; `lines` and `more` are what its kind adds.
+    fn finish(mut self, grant: &Grant, lines: &[String], more: Value) -> Result<Report, Failure> {
+        self.refuse_forgeable(grant)?;
+        let digest = self.store.add_grant(grant)?;
+        let weak: Vec<&str> = self.policy.weaknesses().iter().map(|found| found.code()).collect();
+        let mut text = format!(
+            "grant      {digest}\ncore       {}\nrecipient  {} {} (epoch {})\npolicy     {}\nweak       {}",
+            self.store.core.digest(),
+            grant.kind().as_str(),
+            grant.recipient(),
+            grant.key_epoch().value(),
+            self.policy.digest(),
+            if weak.is_empty() { "no".to_owned() } else { weak.join(", ") }
+        );
+        for line in lines {
+            text.push('\n');
+            text.push_str(line);
+        }
+        let mut facts = json!({
+            "grant": digest, "core": self.store.core.digest().to_string(), "kind": grant.kind().as_str(), "suite": grant.suite().as_str(),
+            "recipient": grant.recipient().to_string(), "key_epoch": grant.key_epoch().value(),
+            "policy_digest": self.policy.digest().to_string(), "weaknesses": weak,
+        });
+        if let (Value::Object(facts), Value::Object(more)) = (&mut facts, more) {
+            facts.extend(more);
+        }
+        Ok(Report { text, json: facts })
+    }
 }
 
 fn list(reference: &str) -> Result<Report, Failure> {
@@ -90,9 +115,18 @@ fn list(reference: &str) -> Result<Report, Failure> {
             )
         })
         .collect();
+    let grants: Vec<Grant> = store.grants.iter().map(|stored| stored.grant.clone()).collect();
+    let weakest = weakest(&grants);
+    let mut text = if lines.is_empty() { "no grants".to_owned() } else { lines.join("\n") };
+    if let Some(weakest) = weakest {
+        text.push_str(&format!("\nweakest: {} — {}", weakest.kind().as_str(), weakest.sentence()));
+    }
     Ok(Report {
-        json: json!({ "grants": store.grants.iter().map(shown).collect::<Vec<_>>() }),
-        text: if lines.is_empty() { "no grants".to_owned() } else { lines.join("\n") },
+        json: json!({
+            "grants": store.grants.iter().map(shown).collect::<Vec<_>>(),
+            "weakest": weakest.map(|weakest| json!({ "kind": weakest.kind().as_str(), "sentence": weakest.sentence() })),
+        }),
+        text,
     })
 }
 

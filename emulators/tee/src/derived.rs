@@ -19,7 +19,7 @@ use crate::log;
 use crate::tee::Tee;
 
 /// Length of a request.
-pub(crate) const REQUEST_BYTES: usize = 32;
+pub(crate) const REQUEST_BYTES: usize = 40;
 /// Length of an answer.
 pub(crate) const ANSWER_BYTES: usize = 36;
 const MAGIC: [u8; 8] = *b"IKDKv1\0\0";
@@ -90,12 +90,15 @@ impl DerivedKeys {
         let (vmpl, rest) = rest.split_first_chunk()?;
         let (fields, rest) = rest.split_first_chunk()?;
         let (svn, rest) = rest.split_first_chunk()?;
+        let (reserved, tcb) = rest.split_first_chunk::<4>()?;
         let (root, vmpl, svn) =
             (u32::from_le_bytes(*root), u32::from_le_bytes(*vmpl), u32::from_le_bytes(*svn));
         let fields = u64::from_le_bytes(*fields);
-        let known = *magic == MAGIC && root <= 1 && vmpl <= 3 && fields & !ALL_FIELDS == 0 && rest == [0; 4];
-        // A guest may not ask for a key of a later version of itself.
-        if !known || svn > self.guest_svn {
+        let known =
+            *magic == MAGIC && root <= 1 && vmpl <= 3 && fields & !ALL_FIELDS == 0 && *reserved == [0; 4];
+        // A guest may not ask for a key of a later version of itself or of its platform.
+        let earlier = tcb.iter().zip(&self.tcb).all(|(asked, committed)| asked <= committed);
+        if !known || svn > self.guest_svn || !earlier {
             return None;
         }
         let mut hash = Sha256::new();
@@ -110,7 +113,7 @@ impl DerivedKeys {
             (FAMILY_ID, &self.family_id),
             (MEASUREMENT, &self.measurement),
             (GUEST_SVN, &svn.to_le_bytes()),
-            (TCB, &self.tcb),
+            (TCB, tcb),
         ];
         for (_, part) in parts.iter().filter(|(field, _)| fields & field != 0) {
             hash.update(part);

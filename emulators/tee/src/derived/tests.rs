@@ -6,6 +6,7 @@ fn request(root: u32, vmpl: u32, fields: u64, svn: u32) -> [u8; REQUEST_BYTES] {
     out.extend([root, vmpl].map(u32::to_le_bytes).concat());
     out.extend(fields.to_le_bytes());
     out.extend([svn, 0].map(u32::to_le_bytes).concat());
+    out.extend([3, 2, 0, 0, 0, 0, 20, 209]);
     out.try_into().unwrap()
 }
 
@@ -67,4 +68,21 @@ fn requests_that_the_firmware_refuses() {
     assert_eq!(key(&tee, &request(0, 0, 0, 0)), Err(9));
     assert!(key(&tee, &request(0, 0, 0, 4)).is_ok());
     assert_eq!(key(&tee, &request(0, 0, 0, 5)), Err(INVALID_PARAMETERS));
+}
+
+#[test]
+fn an_earlier_tcb_can_be_asked_for_and_a_later_one_not() {
+    let (_directory, state) = platform();
+    let (tee, _) = launched(&state, "tee = \"snp\"\n", "");
+    let with = |microcode| {
+        let mut request = request(0, 0, TCB, 0);
+        request[39] = microcode;
+        request
+    };
+    let now = key(&tee, &with(209)).unwrap();
+    assert_ne!(key(&tee, &with(208)).unwrap(), now);
+    assert_eq!(key(&tee, &with(210)), Err(INVALID_PARAMETERS));
+    // On a platform that was updated since, the earlier key is still there for whoever asks for it.
+    let (updated, _) = launched(&state, "tee = \"snp\"\n[snp.tcb]\nmicrocode = 210\n", "");
+    assert_eq!(key(&updated, &with(209)).unwrap(), now);
 }

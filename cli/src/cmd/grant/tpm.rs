@@ -1,0 +1,23 @@
+//! Grants of a guest for itself, by its TPM. A TPM never counts as a TEE: such a grant is as strong as the machine's boot.
+
+use sealed_artifact::grant::Grant;
+use serde_json::json;
+
+use super::Request;
+use crate::error::Failure;
+use crate::output::{Output, Report};
+use crate::own_keys::TpmKeys;
+
+pub(super) fn add(request: Request<'_>, output: Output) -> Result<Report, Failure> {
+    let keys = TpmKeys::of(&request.arguments.platform, output)?;
+    let (object, secret) = keys.seal(&request.arguments.pcrs)?;
+    let core = &request.store.core;
+    let registers = object.pcrs().registers().to_vec();
+    let grant = Grant::seal_tpm(core, &request.key, &keys.recipient, object, &secret, &request.policy)?;
+    let shown: Vec<String> = registers.iter().map(u8::to_string).collect();
+    let lines = [
+        format!("pcrs       {}", shown.join(", ")),
+        "opens      with this TPM, while these registers have the values of now; a TPM is no TEE".to_owned(),
+    ];
+    request.finish(&grant, &lines, json!({ "pcrs": registers }))
+}
