@@ -1,0 +1,70 @@
+//! The chip at the other end: brought up, identified, and a session with it in which this guest presented what it has.
+
+use chip_client::abi::InsecureFlags;
+use chip_client::chain::ChipIdentity;
+use chip_client::driver::{Driver, RingMemory};
+use chip_client::error::{ChipError, SessionError};
+use chip_client::session::{ExpectedChip, Presented, Requirement, Session, SuiteRequirement};
+use sealed_artifact::grant::Grant;
+
+use super::guest::{Guest, accepted};
+use super::{Prepared, data_path};
+use crate::args::{PathArg, UnsealArgs};
+use crate::cmd::chip;
+use crate::error::Failure;
+
+/// A chip that is up, and who it is.
+pub(super) struct Chip {
+    driver: Driver,
+    /// Its certified identity.
+    pub(super) identity: ChipIdentity,
+    guest: InsecureFlags,
+}
+
+impl Chip {
+    /// Connects, and verifies who it is.
+    pub(super) fn open(
+        arguments: &UnsealArgs,
+        prepared: &Prepared,
+        guest: InsecureFlags,
+    ) -> Result<Self, Failure> {
+        let rings =
+            if arguments.path == PathArg::DmaDirect { RingMemory::Private } else { chip::SHARED_RINGS };
+        let mut driver = chip::open(&arguments.chip, rings)?;
+        let identity = ChipIdentity::verify(&prepared.root, &driver.chain()?).map_err(ChipError::from)?;
+        Ok(Self { driver, identity, guest })
+    }
+
+    /// A session in which the grant's policy, and evidence about this very session, were presented.
+    pub(super) fn session(
+        &mut self,
+        arguments: &UnsealArgs,
+        prepared: &Prepared,
+        guest: &Guest,
+        grant: &Grant,
+    ) -> Result<Session<'_, Presented>, Failure> {
+        let requirement = Requirement {
+            root: &prepared.root,
+            chip: ExpectedChip::Exactly(self.identity.id()),
+            path: data_path(arguments.path),
+            suite: if arguments.allow_classical {
+                SuiteRequirement::AtLeastClassical
+            } else {
+                SuiteRequirement::Hybrid
+            },
+            guest_insecure: self.guest,
+            accepted_insecure: accepted(arguments),
+        };
+        let session = Session::open(&mut self.driver, &requirement)?;
+        session.present(grant.preimage(), |session| guest.evidence(session)).map_err(own_cause)
+    }
+}
+
+/// Evidence that could not be made is a failure of the TEE, with its own code, not of the session.
+fn own_cause(error: ChipError) -> Failure {
+    let ChipError::Session(SessionError::EvidenceFailed { source }) = error else { return error.into() };
+    match source.downcast() {
+        Ok(cause) => Failure::Attestation(*cause),
+        Err(source) => ChipError::Session(SessionError::EvidenceFailed { source }).into(),
+    }
+}
