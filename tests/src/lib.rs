@@ -3,6 +3,7 @@
 //! ```text
 //!   Scene ── Work (scratch directory) ── input/ payloads · store/ artifacts · chips' state
 //!     ├── Emulator       innerkeep-chip-emulator, one process a chip
+//!     ├── Attested       with it a Platform: confidential guests, launched anew for each command
 //!     ├── Innerkeep      innerkeep, one process a command ─── Said: status, streams, code
 //!     └── layout, sealed the thief's tools: carriers altered with plain file operations
 //! ```
@@ -20,6 +21,7 @@
     reason = "a harness has one answer to what it does not expect: to fail the test"
 )]
 
+pub mod attested;
 pub mod emulator;
 pub mod innerkeep;
 pub mod layout;
@@ -28,6 +30,7 @@ pub mod programs;
 pub mod scan;
 pub mod scene;
 pub mod sealed;
+pub mod tee;
 pub mod trace;
 pub mod work;
 

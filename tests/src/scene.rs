@@ -183,6 +183,11 @@ pub struct Unsealed {
 }
 
 impl Unsealed {
+    /// A run whose consumer says with this file that it ran.
+    pub(crate) fn new(said: Said, marker: PathBuf) -> Self {
+        Self { said, marker }
+    }
+
     /// What the consumer saw; fails unless it ran and all went well.
     #[track_caller]
     pub fn seen(&self) -> Value {
@@ -202,28 +207,36 @@ impl Scene {
     /// One chip, provisioned, and a sealer.
     #[track_caller]
     pub fn start() -> Self {
-        Self::prepare(Programs::built(), User::Same, &Emulator::INSECURE.map(OsString::from))
+        Self::start_with(&Emulator::INSECURE.map(OsString::from))
     }
 
     /// As [`Scene::start`], all processes run by `nobody`.
     #[track_caller]
     pub fn start_as_nobody() -> Self {
-        Self::prepare(Programs::built(), User::Nobody, &Emulator::INSECURE.map(OsString::from))
+        let arguments = |_: &Programs, _: &Work| Emulator::INSECURE.map(OsString::from).into();
+        Self::prepare(Programs::built(), User::Nobody, &[], arguments)
     }
 
     /// As [`Scene::start`], with other arguments of the emulator.
     #[track_caller]
     pub fn start_with(arguments: &[OsString]) -> Self {
-        Self::prepare(Programs::built(), User::Same, arguments)
+        Self::prepare(Programs::built(), User::Same, &[], |_, _| arguments.to_vec())
     }
 
+    /// A scene whose chip is provisioned with further arguments; its emulator gets what `arguments` says.
     #[track_caller]
-    fn prepare(programs: Programs, user: User, arguments: &[OsString]) -> Self {
+    pub(crate) fn prepare(
+        programs: Programs,
+        user: User,
+        provision: &[OsString],
+        arguments: impl FnOnce(&Programs, &Work) -> Vec<OsString>,
+    ) -> Self {
         let user = if crate::programs::is_root() { user } else { User::Same };
         let work = Work::create(user);
         let programs = if user == User::Nobody { programs.for_nobody(&work.join("bin")) } else { programs };
         let innerkeep = Innerkeep::new(&programs, &work.join("tmp"));
-        let chip = Emulator::start(&programs, &work, "chip", arguments);
+        let arguments = arguments(&programs, &work);
+        let chip = Emulator::start(&programs, &work, "chip", &arguments);
         let scene = Self {
             root: work.join("ca/root.pem"),
             chain: work.join("chip.pem"),
@@ -234,7 +247,7 @@ impl Scene {
             chip,
             runs: Cell::new(0),
         };
-        scene.provision(&scene.chip.socket, "ca", ENVIRONMENT);
+        scene.provision_with(&scene.chip.socket, "ca", ENVIRONMENT, provision);
         scene.innerkeep.run(&args![
             "chip",
             "info",
@@ -252,17 +265,17 @@ impl Scene {
     /// Provisions a chip under the CA in a directory.
     #[track_caller]
     pub fn provision(&self, socket: &Path, ca: &str, environment: &str) -> Value {
+        self.provision_with(socket, ca, environment, &[])
+    }
+
+    /// As [`Scene::provision`], with further arguments.
+    #[track_caller]
+    pub fn provision_with(&self, socket: &Path, ca: &str, environment: &str, more: &[OsString]) -> Value {
         let ca = self.work.join(ca);
-        self.innerkeep.run(&args![
-            "chip",
-            "provision",
-            "--chip",
-            socket,
-            "--ca",
-            &ca,
-            "--environment",
-            environment
-        ])
+        let mut arguments =
+            args!["chip", "provision", "--chip", socket, "--ca", &ca, "--environment", environment];
+        arguments.extend(more.iter().cloned());
+        self.innerkeep.run(&arguments)
     }
 
     /// A further chip, provisioned under the CA in a directory; its chain is in `NAME.pem`.
@@ -459,7 +472,7 @@ impl Scene {
     #[track_caller]
     pub fn unseal(&self, artifact: &Artifact, spec: &UnsealSpec) -> Unsealed {
         let (arguments, marker) = self.unseal_arguments(artifact, spec);
-        Unsealed { said: self.innerkeep.attempt(&arguments), marker }
+        Unsealed::new(self.innerkeep.attempt(&arguments), marker)
     }
 
     /// What tests leave out when they look for traces: the chips' own memory and logs, and what was sealed.

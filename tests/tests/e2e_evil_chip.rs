@@ -374,7 +374,8 @@ fn evil_guest_insecure_modes_are_not_assumed() {
     let (scene, artifact, payload) = scene();
     let refused = |spec: UnsealSpec, status, code| scene.assert_refused(&artifact, &spec, status, code);
     refused(UnsealSpec::default().without("--insecure-no-tee"), UNFIT, "MEM-003");
-    refused(UnsealSpec::default().without("--insecure-no-evidence"), REFUSED, "CHIP_INSECURE_REFUSED");
+    // Evidence would be needed then, and there is no TEE to make it.
+    refused(UnsealSpec::default().without("--insecure-no-evidence"), UNFIT, "ATTEST_NO_TEE");
     refused(UnsealSpec::by("dma-direct").without("--insecure-emulated-dma"), UNFIT, "CHIP_REQUIREMENT");
     // A chip in a mode that the guest did not accept by name, though its own path does not use it.
     refused(UnsealSpec::default().without("--insecure-emulated-dma"), REFUSED, "CHIP_INSECURE_REFUSED");

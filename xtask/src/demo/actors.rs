@@ -1,5 +1,6 @@
 //! The processes of the demo and what they are told.
 
+use super::guest::Guest;
 use crate::shell::Workspace;
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
@@ -110,17 +111,22 @@ impl Innerkeep {
         serde_json::from_slice(&output.stdout).with_context(|| format!("result of innerkeep {arguments:?}"))
     }
 
-    /// Runs it to the end and returns what it said, success or not.
-    pub fn attempt(&self, arguments: &[&OsStr]) -> anyhow::Result<Said> {
-        let mut command = Command::new(&self.program);
-        command.arg("--json").args(arguments).stdin(Stdio::null());
-        let output = command.output().with_context(|| format!("start {}", self.program.display()))?;
-        Ok(Said {
-            status: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+    /// Runs it in a guest to the end and returns what it said, success or not.
+    pub fn attempt_in(&self, guest: &Guest, arguments: &[&OsStr]) -> anyhow::Result<Said> {
+        let mut command = guest.command(&self.program);
+        command.arg("--json").args(arguments);
+        attempt(command)
     }
+}
+
+/// Runs a command to the end and returns what it said.
+pub fn attempt(mut command: Command) -> anyhow::Result<Said> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))?;
+    Ok(Said {
+        status: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
 }
 
 /// An emulated chip in its own process.
@@ -131,13 +137,20 @@ pub struct Chip {
 }
 
 impl Chip {
-    /// Starts one with a new silicon, and waits until it listens.
-    pub fn start(workspace: &Workspace, work: &Path, name: &str, path: &str) -> anyhow::Result<Self> {
+    /// Starts one with a new silicon, and waits until it listens. It demands evidence, and believes the emulated TEE's roots.
+    pub fn start(
+        workspace: &Workspace,
+        work: &Path,
+        name: &str,
+        path: &str,
+        trust_roots: &Path,
+    ) -> anyhow::Result<Self> {
         let program = workspace.ci_bin_dir().join("innerkeep-chip-emulator");
         let socket = work.join(format!("{name}.sock"));
         let log = std::fs::File::create(work.join(format!("{name}.log"))).context("create the chip's log")?;
         let mut process = Command::new(&program)
-            .arg("--insecure-no-evidence")
+            .arg("--insecure-trust-roots")
+            .arg(trust_roots)
             .args((path == "dma-direct").then_some("--insecure-emulated-dma"))
             .arg("--socket")
             .arg(&socket)
@@ -171,124 +184,4 @@ impl Drop for Chip {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// What all acts share.
-pub struct Scene<'a> {
-    /// Scratch directory.
-    pub work: &'a Path,
-    /// Root certificate of the chips.
-    pub root: &'a Path,
-    /// Certificate chain of the recipient.
-    pub chain: &'a Path,
-    /// Sealer's private key; the public key has `.pub` appended.
-    pub sealer: &'a Path,
-    /// Data path.
-    pub path: &'a str,
-}
-
-impl Scene<'_> {
-    /// Seals into a new layout; the content key goes to `STORE.key`.
-    pub fn seal(
-        &self,
-        innerkeep: &Innerkeep,
-        model: &Path,
-        store: &Path,
-        signed: bool,
-    ) -> anyhow::Result<Value> {
-        let key = content_key(store);
-        let mut arguments: Vec<&OsStr> = vec![
-            "seal".as_ref(),
-            model.as_os_str(),
-            "--output".as_ref(),
-            store.as_os_str(),
-            "--key-out".as_ref(),
-            key.as_os_str(),
-            "--family".as_ref(),
-            "demo/model".as_ref(),
-            "--counter".as_ref(),
-            "7".as_ref(),
-            "--environment".as_ref(),
-            "development".as_ref(),
-        ];
-        if signed {
-            arguments.extend(["--sealer-key".as_ref(), self.sealer.as_os_str()]);
-        }
-        innerkeep.run(&arguments)
-    }
-
-    /// Writes a policy for an environment.
-    pub fn policy(&self, environment: &str, name: &str) -> anyhow::Result<PathBuf> {
-        let path = self.work.join(name);
-        let text = format!(
-            "environment = {{ exactly = \"{environment}\" }}\nfamily = {{ exactly = \"demo/model\" }}\nlink_mode = {{ exactly = \"{}\" }}\nmin_counter = 5\n",
-            self.path
-        );
-        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
-        Ok(path)
-    }
-
-    /// Grants to the first chip.
-    pub fn grant(&self, innerkeep: &Innerkeep, store: &Path, policy: &Path) -> anyhow::Result<Value> {
-        let key = content_key(store);
-        let mut to = std::ffi::OsString::from("chip:");
-        to.push(self.chain);
-        innerkeep.run(&[
-            "grant".as_ref(),
-            "add".as_ref(),
-            store.as_os_str(),
-            "--key".as_ref(),
-            key.as_os_str(),
-            "--to".as_ref(),
-            &to,
-            "--chip-root".as_ref(),
-            self.root.as_os_str(),
-            "--policy".as_ref(),
-            policy.as_os_str(),
-            "--allow-weak-policy".as_ref(),
-        ])
-    }
-
-    /// Unseals for the consumer, with the sealer pinned.
-    pub fn unseal(&self, innerkeep: &Innerkeep, chip: &Chip, store: &Path) -> anyhow::Result<Said> {
-        let mut public = self.sealer.as_os_str().to_owned();
-        public.push(".pub");
-        let consumer = std::env::current_exe().context("find this program")?;
-        let mut arguments: Vec<&OsStr> = vec![
-            "unseal".as_ref(),
-            store.as_os_str(),
-            "--sealer-key".as_ref(),
-            &public,
-            "--family".as_ref(),
-            "demo/model".as_ref(),
-            "--min-counter".as_ref(),
-            "5".as_ref(),
-            "--chip".as_ref(),
-            chip.socket.as_os_str(),
-            "--chip-root".as_ref(),
-            self.root.as_os_str(),
-            "--path".as_ref(),
-            self.path.as_ref(),
-            "--insecure-no-tee".as_ref(),
-            "--insecure-no-evidence".as_ref(),
-        ];
-        if swap_is_on() {
-            arguments.push("--insecure-swap".as_ref());
-        }
-        if self.path == "dma-direct" {
-            arguments.push("--insecure-emulated-dma".as_ref());
-        }
-        arguments.extend(["--".as_ref(), consumer.as_os_str(), "demo-consumer".as_ref(), "{}".as_ref()]);
-        innerkeep.attempt(&arguments)
-    }
-}
-
-fn content_key(store: &Path) -> PathBuf {
-    let mut name = store.as_os_str().to_owned();
-    name.push(".key");
-    name.into()
-}
-
-fn swap_is_on() -> bool {
-    std::fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1)
 }

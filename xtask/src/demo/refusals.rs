@@ -1,28 +1,69 @@
-//! Five attacks on the sealed model. Each is played through the real commands and must be refused with the right code and status.
+//! Attacks on the sealed model and on the way to the chip. Each is played through the real commands and must be refused with the right code
+//! and status.
 
-use super::actors::{Chip, Innerkeep, Said, Scene};
+use super::actors::{Chip, Innerkeep, Said};
+use super::guest::Guest;
+use super::scene::{Policy, Scene};
 use super::tamper;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use std::path::Path;
 
 /// Exit status of a refusal by origin, policy or chip.
-const REFUSED: i32 = 77;
+pub const REFUSED: i32 = 77;
 /// Exit status of a damaged or forged artifact.
 const DAMAGED: i32 = 65;
 
-/// Plays them all; the first that is not refused as expected is an error.
-pub fn play(
-    innerkeep: &Innerkeep,
-    scene: &Scene<'_>,
-    chip: &Chip,
-    other: &Chip,
-    store: &Path,
-    model: &Path,
-    say: &dyn Fn(&str),
-) -> anyhow::Result<Value> {
-    let mut refused = Vec::new();
-    let mut judge = |attack: &str, said: Said, status: i32, code: &str| -> anyhow::Result<()> {
+/// What the attacks are played on.
+pub struct Stage<'a> {
+    /// The shipped program.
+    pub innerkeep: &'a Innerkeep,
+    /// The people's commands.
+    pub scene: &'a Scene<'a>,
+    /// The guest that the policy names.
+    pub guest: &'a Guest,
+    /// The policy of the grant.
+    pub policy: &'a Policy,
+    /// The artifact.
+    pub store: &'a Path,
+}
+
+/// What a refusal has to be.
+pub struct Expected<'a> {
+    /// Exit status.
+    pub status: i32,
+    /// Stable code.
+    pub code: &'a str,
+    /// What the message has to name.
+    pub reason: &'a str,
+}
+
+/// Who judges; an attack that is not refused as expected is an error.
+pub struct Judge<'a> {
+    say: &'a dyn Fn(&str),
+    refused: Vec<Value>,
+}
+
+impl<'a> Judge<'a> {
+    /// A judge who has seen nothing.
+    pub fn new(say: &'a dyn Fn(&str)) -> Self {
+        Self { say, refused: Vec::new() }
+    }
+
+    /// Judges a run of the shipped program.
+    pub fn refusal(&mut self, attack: &str, said: &Said, expected: &Expected<'_>) -> anyhow::Result<()> {
+        self.refusal_of("innerkeep", attack, said, expected)
+    }
+
+    /// Judges a run of a program.
+    pub fn refusal_of(
+        &mut self,
+        program: &str,
+        attack: &str,
+        said: &Said,
+        expected: &Expected<'_>,
+    ) -> anyhow::Result<()> {
+        let Expected { status, code, reason } = *expected;
         let found = if said.status == Some(0) { "none: IT WAS NOT REFUSED".to_owned() } else { said.code()? };
         ensure!(
             said.status == Some(status) && found == code,
@@ -30,44 +71,67 @@ pub fn play(
             said.status,
             said.stderr
         );
-        ensure!(said.stdout.is_empty(), "{attack}: the consumer ran: {}", said.stdout);
+        ensure!(said.stdout.is_empty(), "{attack}: something came out: {}", said.stdout);
         let message = said.report()?["error"]["message"].as_str().unwrap_or_default().to_owned();
-        say(&format!("refused    {attack}\n           exit {status}, {code}: {message}"));
-        refused.push(json!({ "attack": attack, "status": status, "code": code, "message": message }));
+        ensure!(message.contains(reason), "{attack}: expected the reason {reason:?}, found: {message}");
+        let who = if program == "innerkeep" {
+            String::new()
+        } else {
+            format!(" (by {program}, a guest that lies)")
+        };
+        (self.say)(&format!("refused    {attack}{who}\n           exit {status}, {code}: {message}"));
+        self.refused.push(
+            json!({ "attack": attack, "by": program, "status": status, "code": code, "message": message }),
+        );
         Ok(())
-    };
+    }
 
-    let said = scene.unseal(innerkeep, other, store)?;
-    judge("another chip", said, REFUSED, "NO_GRANT_FOR_CHIP")?;
+    /// All refusals.
+    pub fn refused(self) -> Value {
+        Value::Array(self.refused)
+    }
+}
+
+/// Plays them all.
+pub fn play(
+    stage: &Stage<'_>,
+    chip: &Chip,
+    other: &Chip,
+    model: &Path,
+    judge: &mut Judge<'_>,
+) -> anyhow::Result<()> {
+    let Stage { innerkeep, scene, guest, policy, store } = *stage;
+    let mut attack = |what: &str, chip: &Chip, store: &Path, status: i32, code: &str, reason: &str| {
+        let said = scene.unseal(innerkeep, guest, chip, store)?;
+        judge.refusal(what, &said, &Expected { status, code, reason })
+    };
+    attack("another chip", other, store, REFUSED, "NO_GRANT_FOR_CHIP", "for others")?;
 
     let copy = scene.work.join("altered");
     tamper::copy_layout(store, &copy)?;
     tamper::alter_preimage(&copy)?;
-    let said = scene.unseal(innerkeep, chip, &copy)?;
-    judge("one altered preimage byte", said, REFUSED, "CHIP_UNWRAP_FAILED")?;
+    attack("one altered preimage byte", chip, &copy, REFUSED, "CHIP_UNWRAP_FAILED", "UNWRAP")?;
 
-    let copy = scene.work.join("elsewhere");
-    tamper::copy_layout(store, &copy)?;
-    std::fs::copy(scene.work.join("store.key"), scene.work.join("elsewhere.key"))
-        .context("copy the content key")?;
-    tamper::remove_grants(innerkeep, &copy)?;
-    let policy = scene.policy("production", "production.toml")?;
-    scene.grant(innerkeep, &copy, &policy)?;
-    let said = scene.unseal(innerkeep, chip, &copy)?;
-    judge("a valid other policy whose condition is false", said, REFUSED, "CHIP_POLICY_DENIED")?;
+    let production = policy.with("environment", "{ exactly = \"production\" }")?;
+    let copy = scene.regranted(innerkeep, store, "elsewhere", &production)?;
+    attack(
+        "a valid other policy whose condition is false",
+        chip,
+        &copy,
+        REFUSED,
+        "CHIP_POLICY_DENIED",
+        "environment",
+    )?;
 
     let unsigned = scene.work.join("unsigned");
     scene.seal(innerkeep, model, &unsigned, false)?;
-    let policy = scene.policy("development", "unsigned.toml")?;
-    scene.grant(innerkeep, &unsigned, &policy)?;
-    let said = scene.unseal(innerkeep, chip, &unsigned)?;
-    judge("an unpinned and unsigned core", said, REFUSED, "ORIGIN_UNPROVEN")?;
+    scene.grant(innerkeep, &unsigned, policy)?;
+    attack("an unpinned and unsigned core", chip, &unsigned, REFUSED, "ORIGIN_UNPROVEN", "")?;
     std::fs::remove_dir_all(&unsigned).context("remove the unsigned layout")?;
 
     let flip = tamper::FlippedBit::flip(store)?;
-    let said = scene.unseal(innerkeep, chip, store);
-    flip.restore()?;
     let code = if scene.path == "key-release" { "SEGMENT_AUTH_FAILED" } else { "CHIP_SEGMENT_AUTH" };
-    judge("a flipped ciphertext bit", said?, DAMAGED, code)?;
-    Ok(Value::Array(refused))
+    let outcome = attack("a flipped ciphertext bit", chip, store, DAMAGED, code, "segment");
+    flip.restore()?;
+    outcome
 }

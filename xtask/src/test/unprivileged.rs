@@ -56,21 +56,21 @@ fn matching(program: &TestProgram) -> anyhow::Result<Vec<String>> {
     Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
-/// A command prefix that becomes `nobody` in `dir`, with the source tree readable whatever lies above it.
+/// A command prefix that becomes `nobody` in `dir`, with the source tree readable whatever lies above it, and with `/dev/fuse` open to
+/// everybody, as it is on Debian: in a container it may be root's alone.
 fn enter(workspace: &Workspace, hidden: Option<&Path>, dir: &Path) -> Command {
-    let mut command = workspace.command("env");
-    if let Some(hidden) = hidden {
-        // A private mount namespace in which the closed directory is an empty open one with the tree bound into it.
-        command.args(["unshare", "--mount", "--propagation", "private", "--", "sh", "-euc"]).arg(
-            "umask 022; root=$1 hidden=$2 dir=$3; shift 3; aside=$(mktemp -d /run/innerkeep-XXXXXX); \
-             mount --bind \"$root\" \"$aside\"; mount -t tmpfs -o mode=755 tmpfs \"$hidden\"; \
-             mkdir -p \"$root\"; mount --bind \"$aside\" \"$root\"; umount \"$aside\"; rmdir \"$aside\"; \
-             cd \"$dir\"; exec \"$@\"",
-        );
-        command.arg("sh").arg(workspace.root()).arg(hidden).arg(dir);
-    } else {
-        command.current_dir(dir);
-    }
+    let mut command = workspace.command("unshare");
+    // In a private mount namespace a closed directory is an empty open one with the tree bound into it, and so is the device's node.
+    command.args(["--mount", "--propagation", "private", "--", "sh", "-euc"]).arg(
+        "umask 022; root=$1 hidden=$2 dir=$3; shift 3; aside=$(mktemp -d /run/innerkeep-XXXXXX); \
+         if [ -n \"$hidden\" ]; then \
+         mount --bind \"$root\" \"$aside\"; mount -t tmpfs -o mode=755 tmpfs \"$hidden\"; \
+         mkdir -p \"$root\"; mount --bind \"$aside\" \"$root\"; umount \"$aside\"; fi; \
+         if [ -c /dev/fuse ]; then mount -t tmpfs -o mode=755 tmpfs \"$aside\"; mknod -m 666 \"$aside/fuse\" c 10 229; \
+         mount --bind \"$aside/fuse\" /dev/fuse; umount \"$aside\"; fi; rmdir \"$aside\"; \
+         cd \"$dir\"; exec \"$@\"",
+    );
+    command.arg("sh").arg(workspace.root()).arg(hidden.unwrap_or(Path::new(""))).arg(dir);
     let nobody = NOBODY.to_string();
     command.args(["setpriv", "--reuid", &nobody, "--regid", &nobody, "--clear-groups", "--"]);
     command
