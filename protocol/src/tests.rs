@@ -23,7 +23,8 @@ fn lines(file: &FileDescriptorProto) -> BTreeSet<String> {
     }
     for kind in &file.enum_type {
         let values = kind.value.iter();
-        lines.extend(values.map(|value| format!("value {} {} {}", kind.name(), value.number(), value.name())));
+        lines
+            .extend(values.map(|value| format!("value {} {} {}", kind.name(), value.number(), value.name())));
     }
     lines
 }
