@@ -281,7 +281,8 @@ impl EventLog {
     /// terminator. Nothing where there is neither.
     ///
     /// # Errors
-    /// As [`parse_ccel`](Self::parse_ccel) and [`parse_entries`](Self::parse_entries).
+    /// As [`parse_ccel`](Self::parse_ccel) and [`parse_entries`](Self::parse_entries); as [`parse`](Self::parse) for a
+    /// log that no verifier would take.
     pub fn assemble(ccel: Option<&[u8]>, runtime: Option<&[u8]>) -> Result<Option<Self>, EvidenceError> {
         if ccel.is_none() && runtime.is_none() {
             return Ok(None);
@@ -292,8 +293,9 @@ impl EventLog {
         };
         log.entries.extend(Self::parse_entries(runtime.unwrap_or_default())?);
         log.terminated = true;
-        limit("event log entries", MAXIMUM_ENTRIES, log.entries.len())?;
-        limit("event log", MAXIMUM_LOG_BYTES, log.encode().len())?;
+        // Caps, digests that the table's header does not declare, entries that begin as the terminator does.
+        // GUARD: assembled-log-parses -> evil_log_that_no_verifier_reads_is_not_assembled
+        Self::parse(&log.encode())?;
         Ok(Some(log))
     }
 

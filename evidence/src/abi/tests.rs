@@ -144,6 +144,22 @@ fn logs_are_assembled_as_upstream_does() {
 }
 
 #[test]
+fn evil_log_that_no_verifier_reads_is_not_assembled() {
+    let ends = LogEntry { index: u32::MAX, ..LogEntry::new(2, u32::MAX, b"behind the end".to_vec()) };
+    let runtime = [ends.encode(), log().entries[0].encode()].concat();
+    assert_eq!(code(EventLog::assemble(None, Some(&runtime))), "EVIDENCE_TRAILING_BYTES");
+    let undeclared = LogHeader { algorithms: vec![LogAlgorithm::Sha256], ..LogHeader::fallback() };
+    let table = EventLog { header: undeclared, entries: Vec::new(), terminated: true }.encode();
+    let runtime = LogEntry::new(2, 2, b"kernel".to_vec()).encode();
+    assert_eq!(code(EventLog::assemble(Some(&table), Some(&runtime))), "EVIDENCE_MALFORMED");
+    // Each below the cap, together above it.
+    let half = EventLog { entries: vec![log().entries[0].clone(); 9_000], ..log() };
+    let runtime = half.entries[0].encode().repeat(9_000);
+    assert_eq!(code(EventLog::assemble(None, Some(&runtime))), "OK");
+    assert_eq!(code(EventLog::assemble(Some(&half.encode()), Some(&runtime))), "EVIDENCE_TOO_LARGE");
+}
+
+#[test]
 fn evil_reserved_bytes_are_refused() {
     let bytes = TdReport::default().encode();
     for offset in [4, 15, 192, 223, 400, 510, 960, 1023] {
