@@ -1,5 +1,8 @@
 //! Writes the seeds: small valid inputs of every target. `cargo run --example make-seeds` in `fuzz/`; keys are new each time.
 
+#[path = "seeds/attestation.rs"]
+mod attestation;
+
 use std::fs;
 use std::path::Path;
 
@@ -12,7 +15,7 @@ use chip_client::chain::{Authority, ChipId, certificate_to_pem};
 use chip_client::vfio_user::wire::{
     DeviceInfo, DmaMap, DmaUnmap, Header, IrqInfo, RegionAccess, RegionInfo, SetIrqs, VersionHeader,
 };
-use fuzz::fixed::{ARTIFACT, POLICY, RECIPIENTS, grant};
+use fuzz::fixed::{ARTIFACT, POLICY, RECIPIENTS, SECRET_KINDS, grant};
 use sealed_artifact::digest::BlobDigest;
 use sealed_artifact::oci::{ArtifactManifest, ImageIndex, Referrer, ReferrerKind};
 use sealed_artifact::policy::{PolicyDocument, TEMPLATE};
@@ -66,6 +69,13 @@ const JSON_WORDS: &[&str] = &[
     "\"recipient\":",
     "\"key_epoch\":",
     "\"wrapped\":",
+    "\"kind\":\"kbs\"",
+    "\"kind\":\"snp\"",
+    "\"kind\":\"tpm\"",
+    "\"broker\":",
+    "\"guest_field_select\":",
+    "\"salt\":",
+    "\"pcrs\":[",
     "9007199254740991",
     "\"9007199254740992\"",
     "18446744073709551615",
@@ -84,6 +94,7 @@ fn main() {
     scripts();
     abi();
     vfio();
+    attestation::write();
 }
 
 fn put(target: &str, name: &str, bytes: &[u8]) {
@@ -103,6 +114,9 @@ fn json_objects() {
     for (name, own) in ["p384", "x-wing"].iter().zip(RECIPIENTS.iter()) {
         put("artifact_grant", name, &grant(own).encode());
     }
+    for (name, grant) in ["kbs", "snp", "tpm"].iter().zip(SECRET_KINDS.grants()) {
+        put("artifact_grant", name, &grant.encode());
+    }
     put("artifact_signature", "signed", &ARTIFACT.signature.encode());
     put("policy_json", "static", POLICY);
     let full = PolicyDocument::from_toml(TEMPLATE).expect("the template");
@@ -110,6 +124,10 @@ fn json_objects() {
     put("policy_json", "opaque", br#"{"@type":"innerkeep opaque policy v1","bytes":"AAEC"}"#);
     let choice = br#"{"@type":"innerkeep policy v1","environment":{"one_of":["a","b"]},"family":"any","link_mode":{"one_of":["dma-direct","key-release"]},"min_counter":"18446744073709551615"}"#;
     put("policy_json", "choices", choice);
+    put("policy_fragment", "template", full.preimage());
+    put("policy_fragment", "header", &[0, 8, 1, 8, 2, 8, 4]);
+    put("policy_fragment", "both", &[0, 4, 3, 5, 8, 8]);
+    put("policy_fragment", "damaged", &[0, 6, 0, 8, 3, 7, 1, 8]);
     put("policy_toml", "template", TEMPLATE.as_bytes());
     put(
         "policy_toml",
@@ -121,6 +139,7 @@ fn json_objects() {
         "artifact_core",
         "artifact_grant",
         "artifact_signature",
+        "policy_fragment",
         "policy_json",
         "sealed_directory",
         "sealed_file",

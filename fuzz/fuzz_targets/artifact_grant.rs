@@ -1,17 +1,23 @@
-//! Grants. Accepted bytes are the canonical encoding; a grant opens only to the content key that was granted.
+//! Grants of every kind. Accepted bytes are the canonical encoding; a grant opens only to the content key that was granted,
+//! and only as the kind that it was sealed as.
 
 #![no_main]
 
 use std::sync::LazyLock;
 
-use fuzz::fixed::{ARTIFACT, RECIPIENTS, grant};
+use fuzz::fixed::{ARTIFACT, RECIPIENTS, SECRET_KINDS, grant};
 use fuzz::{bounded, canonical};
 use libfuzzer_sys::fuzz_target;
-use sealed_artifact::grant::Grant;
+use sealed_artifact::grant::{Grant, GrantKind};
+use sealed_artifact::keys::ContentKey;
 use sealed_artifact::policy::PolicyDocument;
 
 // What the fuzzer starts from beside its seeds: grants that this process's recipients do open.
-static GOOD: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| [0, 1].map(|i| grant(&RECIPIENTS[i]).encode()));
+static GOOD: LazyLock<[Vec<u8>; 5]> = LazyLock::new(|| {
+    let [chip, hybrid] = [0, 1].map(|i| grant(&RECIPIENTS[i]).encode());
+    let [broker, guest, tpm] = SECRET_KINDS.grants().map(Grant::encode);
+    [chip, hybrid, broker, guest, tpm]
+});
 
 fuzz_target!(|data: &[u8]| {
     check(data, true);
@@ -20,11 +26,11 @@ fuzz_target!(|data: &[u8]| {
     }
     // The same mutations over a live grant: byte `at` replaced, for whatever the input says.
     if let [which, at0, at1, value, ..] = data {
-        let mut bytes = GOOD[usize::from(*which & 1)].clone();
+        let mut bytes = GOOD[usize::from(*which & 7) % GOOD.len()].clone();
         let at = usize::from(u16::from_le_bytes([*at0, *at1])) % bytes.len();
         bytes[at] = *value;
         // Opening costs a thousand times what parsing does.
-        check(&bytes, which & 0xF0 == 0);
+        check(&bytes, which & 0x70 == 0);
     }
 });
 
@@ -34,12 +40,26 @@ fn check(data: &[u8], open: bool) {
     if !open {
         return;
     }
+    let Ok(policy) = PolicyDocument::parse(parsed.preimage()) else { return };
     for own in RECIPIENTS.iter() {
-        let policy = PolicyDocument::parse(parsed.preimage());
-        let Ok(policy) = policy else { continue };
-        if let Ok(key) = parsed.open(own, &ARTIFACT.core, &policy) {
-            assert_eq!(key.expose_bytes(), ARTIFACT.key.expose_bytes());
-            assert_eq!(policy.digest(), ARTIFACT.policy.digest());
-        }
+        granted(&parsed, GrantKind::Chip, parsed.open(own, &ARTIFACT.core, &policy).ok(), &policy);
     }
+    let kinds = [GrantKind::Kbs, GrantKind::Snp, GrantKind::Tpm];
+    for (kind, opened) in kinds.into_iter().zip(SECRET_KINDS.open(&parsed, &policy)) {
+        granted(&parsed, kind, opened.ok(), &policy);
+    }
+    let of_kinds = [
+        parsed.kbs_resource_path().is_some(),
+        parsed.snp_selection().is_some(),
+        parsed.tpm_object().is_some(),
+    ];
+    assert_eq!(of_kinds, kinds.map(|kind| kind == parsed.kind()));
+    assert_eq!(parsed.broker().is_some(), parsed.kind() == GrantKind::Kbs);
+}
+
+fn granted(grant: &Grant, kind: GrantKind, key: Option<ContentKey>, policy: &PolicyDocument) {
+    let Some(key) = key else { return };
+    assert_eq!(grant.kind(), kind);
+    assert_eq!(key.expose_bytes(), ARTIFACT.key.expose_bytes());
+    assert_eq!(policy.digest(), ARTIFACT.policy.digest());
 }

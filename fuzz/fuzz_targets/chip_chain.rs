@@ -49,8 +49,8 @@ fuzz_target!(|data: &[u8]| {
     let which = choices.u8();
     let mut chain = MADE.chain.clone();
     match which % 6 {
-        0 => edit(&mut chain.model, &mut choices),
-        1 | 2 => edit(&mut chain.chip, &mut choices),
+        0 => choices.edit(&mut chain.model),
+        1 | 2 => choices.edit(&mut chain.chip),
         3 => chain.model = choices.rest().to_vec(),
         4 => chain.chip = choices.rest().to_vec(),
         _ => return others(choices.rest()),
@@ -69,23 +69,5 @@ fn others(data: &[u8]) {
     }
     if let Ok(key) = bounded(data.len(), || PrivateKey::parse(data)) {
         PrivateKey::parse(key.to_pem().as_bytes()).expect("our own PEM");
-    }
-}
-
-fn edit(der: &mut Vec<u8>, choices: &mut Choices<'_>) {
-    while !choices.is_empty() {
-        let at = usize::from(choices.u16()) % der.len().max(1);
-        match choices.u8() % 4 {
-            0 => der.insert(at, choices.u8()),
-            1 if !der.is_empty() => drop(der.remove(at)),
-            2 => {
-                let byte = choices.u8();
-                der.iter_mut().skip(at).take(1).for_each(|b| *b = byte);
-            }
-            _ => {
-                let bit = choices.u8() % 8;
-                der.iter_mut().skip(at).take(1).for_each(|b| *b ^= 1 << bit);
-            }
-        }
     }
 }

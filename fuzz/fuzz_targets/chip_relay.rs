@@ -8,6 +8,8 @@
 #![no_main]
 #![allow(dead_code, missing_docs, unfulfilled_lint_expectations, unreachable_pub, unused_imports)]
 
+#[path = "../../emulators/chip/src/appraise/mod.rs"]
+mod appraise;
 #[path = "../../emulators/chip/src/controller/mod.rs"]
 mod controller;
 #[path = "../../emulators/chip/src/dma/mod.rs"]
@@ -53,6 +55,7 @@ use chip_client::error::DeviceError;
 use chip_client::session::{ExpectedChip, Requirement, Session, SuiteRequirement, UnwrapRequest};
 use controller::{Controller, Power};
 use dma::MapRequest;
+use evidence::verify::roots::Roots;
 use faults::Faults;
 use firmware::Modes;
 use fuzz::fixed::{ARTIFACT, POLICY};
@@ -309,7 +312,8 @@ fn stage() -> Stage {
     let (silicon, helper) = (state.silicon(Probability::new(0.0).expect("a rate")), state.helper());
     let modes = Modes { no_evidence: true, emulated_dma: false };
     let nvm = state.nvm().expect("memory");
-    let power = Power::new(silicon.expect("silicon"), helper.expect("helper data"), nvm, modes);
+    let roots = Arc::new(Roots::builtin().expect("roots"));
+    let power = Power::new(silicon.expect("silicon"), helper.expect("helper data"), nvm, modes, roots);
     let (controller, _workers) = Controller::start(power, Arc::new(Faults::default()));
     let device = Device(Arc::new(Host { controller, state: Mutex::default(), vectors: Mutex::default() }));
     let options = DriverOptions {

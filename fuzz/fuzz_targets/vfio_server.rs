@@ -5,6 +5,8 @@
 #![no_main]
 #![allow(dead_code, missing_docs, unfulfilled_lint_expectations, unreachable_pub, unused_imports)]
 
+#[path = "../../emulators/chip/src/appraise/mod.rs"]
+mod appraise;
 #[path = "../../emulators/chip/src/controller/mod.rs"]
 mod controller;
 #[path = "../../emulators/chip/src/dma/mod.rs"]
@@ -42,6 +44,7 @@ use std::time::Duration;
 
 use chip_client::vfio_user::wire::{FLAG_COMMAND, HEADER_LEN, Header};
 use controller::{Controller, Power};
+use evidence::verify::roots::Roots;
 use faults::Faults;
 use firmware::Modes;
 use fuzz::stream::Choices;
@@ -68,7 +71,8 @@ static DEVICE: LazyLock<Device> = LazyLock::new(|| {
     let noise = Probability::new(0.015).expect("a rate");
     let modes = Modes { no_evidence: true, emulated_dma: true };
     let (silicon, helper) = (state.silicon(noise).expect("silicon"), state.helper().expect("helper data"));
-    let power = Power::new(silicon, helper, state.nvm().expect("memory"), modes);
+    let roots = Arc::new(Roots::builtin().expect("roots"));
+    let power = Power::new(silicon, helper, state.nvm().expect("memory"), modes, roots);
     let (controller, _workers) = Controller::start(power, Arc::new(Faults::default()));
     let memory = memfd_create("fuzz", MemfdFlags::CLOEXEC).expect("a memory file");
     ftruncate(&memory, MEMORY).expect("its size");

@@ -11,7 +11,9 @@
 
 pub mod fixed;
 mod heap;
+pub mod platform;
 pub mod stream;
+pub mod tpm;
 
 pub use heap::bounded;
 

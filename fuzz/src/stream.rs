@@ -50,4 +50,23 @@ impl<'a> Choices<'a> {
     pub fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
+
+    /// Alters bytes until no choice is left: position (2 bytes), kind, value.
+    pub fn edit(&mut self, bytes: &mut Vec<u8>) {
+        while !self.is_empty() {
+            let at = usize::from(self.u16()) % bytes.len().max(1);
+            match self.u8() % 4 {
+                0 => bytes.insert(at, self.u8()),
+                1 if !bytes.is_empty() => drop(bytes.remove(at)),
+                2 => {
+                    let byte = self.u8();
+                    bytes.iter_mut().skip(at).take(1).for_each(|b| *b = byte);
+                }
+                _ => {
+                    let bit = self.u8() % 8;
+                    bytes.iter_mut().skip(at).take(1).for_each(|b| *b ^= 1 << bit);
+                }
+            }
+        }
+    }
 }
