@@ -115,7 +115,7 @@ fn reach_problems(metadata: &Metadata) -> anyhow::Result<Vec<String>> {
         if !SHIPPED.contains(&shipped.name.as_str()) {
             continue;
         }
-        for id in reachable(&nodes, &shipped.id) {
+        for id in reachable(&nodes, &packages, &shipped.id) {
             let (Some(package), Some(node)) = (packages.get(id), nodes.get(id)) else { continue };
             if package.manifest_path.starts_with(metadata.workspace_root.join("emulators")) {
                 problems.push(format!("emulator `{}` is reachable from `{}`", package.name, shipped.name));
@@ -130,7 +130,11 @@ fn reach_problems(metadata: &Metadata) -> anyhow::Result<Vec<String>> {
 
 /// Everything that ends up in the program: normal dependencies, transitively. (A build script's own dependencies
 /// run at build time and are not linked.)
-fn reachable<'a>(nodes: &BTreeMap<&'a PackageId, &'a Node>, start: &'a PackageId) -> BTreeSet<&'a PackageId> {
+fn reachable<'a>(
+    nodes: &BTreeMap<&'a PackageId, &'a Node>,
+    packages: &BTreeMap<&'a PackageId, &'a Package>,
+    start: &'a PackageId,
+) -> BTreeSet<&'a PackageId> {
     let mut seen = BTreeSet::new();
     let mut todo = vec![start];
     while let Some(id) = todo.pop() {
@@ -139,12 +143,35 @@ fn reachable<'a>(nodes: &BTreeMap<&'a PackageId, &'a Node>, start: &'a PackageId
         }
         let Some(node) = nodes.get(id) else { continue };
         for dependency in &node.deps {
-            if dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal) {
+            let normal = dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal);
+            let linked = match (packages.get(id), packages.get(&dependency.pkg)) {
+                (Some(user), Some(used)) => is_switched_on(user, node, used.name.as_str()),
+                _ => true,
+            };
+            if normal && linked {
                 todo.push(&dependency.pkg);
             }
         }
     }
     seen
+}
+
+/// Whether a dependency is in the build. Cargo's graph also lists optional ones that a weak feature (`ring?/alloc`) names
+/// and that nothing switches on.
+fn is_switched_on(user: &Package, node: &Node, used: &str) -> bool {
+    let declared: Vec<_> = user.dependencies.iter().filter(|dependency| dependency.name == used).collect();
+    if declared.is_empty() || declared.iter().any(|dependency| !dependency.optional) {
+        return true;
+    }
+    // The names under which features speak of it.
+    let names: Vec<&str> = declared.iter().map(|found| found.rename.as_deref().unwrap_or(used)).collect();
+    node.features.iter().map(|feature| feature.as_str()).any(|feature| {
+        let items = user.features.get(feature).into_iter().flatten().map(String::as_str);
+        items.chain([feature]).any(|item| {
+            let item = item.strip_prefix("dep:").unwrap_or(item);
+            names.contains(&item.split_once('/').map_or(item, |(name, _)| name))
+        })
+    })
 }
 
 fn builds_c(package: &Package, node: &Node) -> bool {
