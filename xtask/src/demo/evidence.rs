@@ -138,12 +138,16 @@ fn lies(workspace: &Workspace, stage: &Stage<'_>, chip: &Chip, judge: &mut Judge
     // First honestly: what is refused afterwards is refused for the lie alone.
     let honest = lie(&program, stage, stage.guest, chip, "honest")?;
     ensure!(honest.status == Some(0), "the lying guest fails when it is honest: {}", honest.stderr);
-    let log = if stage.guest.is_tdx() { "log_mismatch" } else { "unsupported" };
+    let (log, reason) = if stage.guest.is_tdx() {
+        ("a tampered event log", "log_mismatch")
+    } else {
+        ("an event log beside a report, which has no registers that it could lead to", "unsupported")
+    };
     for (task, attack, reason) in [
         ("replayed", "replayed evidence: of an earlier session of the same guest", "report_data"),
         ("workload", "a quote that a workload fetched for the chip's transcript", "report_data"),
         ("forged", "one flipped bit in quote or report", "signature_invalid"),
-        ("tampered-log", "a tampered event log", log),
+        ("tampered-log", log, reason),
     ] {
         let said = lie(&program, stage, stage.guest, chip, task)?;
         judge.refusal_of("test-guest", attack, &said, &Expected { status: REFUSED, code: CODE, reason })?;
