@@ -4,7 +4,7 @@ pub(crate) mod attest;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 /// Seal models for chips inside confidential VMs, and unseal them into protected memory.
 ///
@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Verify an artifact's origin and that all its ciphertext and tags are there.
     Verify(VerifyArgs),
-    /// Unseal an artifact through a chip into protected memory and run a command on it.
+    /// Unseal an artifact into protected memory, by a chip, a key broker or a key of this guest, and run a command on it.
     Unseal(Box<UnsealArgs>),
     /// Make, convert and judge policy documents.
     #[command(subcommand)]
@@ -206,22 +206,33 @@ pub(crate) enum PathArg {
 
 /// `innerkeep unseal`.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("source").args(["chip", "url", "snp", "tpm"]).required(true)))]
 pub(crate) struct UnsealArgs {
     /// The artifact: layout directory, `DIR:TAG` or `.sealed` file.
     pub(crate) reference: String,
     #[command(flatten)]
     pub(crate) pin: PinArgs,
-    /// The chip: a vfio-user socket.
-    #[arg(long)]
-    pub(crate) chip: PathBuf,
+    /// The content key comes from a chip: a vfio-user socket.
+    #[arg(long, value_name = "SOCKET", requires = "chip_root")]
+    pub(crate) chip: Option<PathBuf>,
     /// Root certificate that the chip's chain must end at (PEM).
+    #[arg(long, value_name = "FILE", requires = "chip")]
+    pub(crate) chip_root: Option<PathBuf>,
+    /// The content key comes from this guest itself: from a key that its SEV-SNP processor derives.
     #[arg(long)]
-    pub(crate) chip_root: PathBuf,
-    /// Data path.
+    pub(crate) snp: bool,
+    /// The content key comes from this guest itself: from a secret that its TPM unseals. A TPM is no TEE: one has to be active beside it.
+    #[arg(long)]
+    pub(crate) tpm: bool,
+    #[command(flatten)]
+    pub(crate) recipient: attest::BrokerRecipientArgs,
+    #[command(flatten)]
+    pub(crate) broker: attest::BrokerArgs,
+    /// Data path; only a chip has another than key-release.
     #[arg(long, value_enum, default_value_t = PathArg::KeyRelease)]
     pub(crate) path: PathArg,
     /// Accept a session without post-quantum key exchange.
-    #[arg(long)]
+    #[arg(long, requires = "chip")]
     pub(crate) allow_classical: bool,
     /// Also compare the SHA-256 of each ciphertext blob with the manifest's descriptor (slow, adds no security).
     #[arg(long)]
@@ -229,24 +240,26 @@ pub(crate) struct UnsealArgs {
     /// Threads that decrypt [default: all cores].
     #[arg(long)]
     pub(crate) threads: Option<usize>,
-    /// Collateral for evidence: what a chip without a network needs to verify it. A TDX quote is not presented without; an SNP report may come
+    /// Collateral for evidence that a chip gets: what a chip without a network needs to verify it. A TDX quote is not presented without; an SNP report may come
     /// with its certificates.
-    #[arg(long, value_name = "FILE", conflicts_with = "insecure_no_evidence")]
+    #[arg(long, value_name = "FILE", requires = "chip", conflicts_with = "insecure_no_evidence")]
     pub(crate) collateral: Option<PathBuf>,
-    /// INSECURE: take evidence from an emulated TEE whose files are below this directory.
-    #[arg(long, value_name = "DIR", conflicts_with = "insecure_no_tee")]
-    pub(crate) insecure_tee_root: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) platform: attest::PlatformArgs,
     /// INSECURE: land although no TEE is active.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "insecure_tee_root")]
     pub(crate) insecure_no_tee: bool,
+    /// INSECURE: let a TPM alone release the key and land although no TEE is active.
+    #[arg(long, requires = "tpm")]
+    pub(crate) insecure_tpm_only: bool,
     /// INSECURE: land although swap is on and the landing memory cannot be kept out of it.
     #[arg(long)]
     pub(crate) insecure_swap: bool,
     /// INSECURE: open a session without evidence; the chip must allow it too.
-    #[arg(long)]
+    #[arg(long, requires = "chip")]
     pub(crate) insecure_no_evidence: bool,
     /// INSECURE: let an emulated chip write plaintext into memory that is not private.
-    #[arg(long)]
+    #[arg(long, requires = "chip")]
     pub(crate) insecure_emulated_dma: bool,
     /// INSECURE: write the plaintext to this file on disk instead of running a command.
     #[arg(long, value_name = "FILE", conflicts_with = "command")]

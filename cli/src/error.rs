@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use chip_client::abi::Status;
+use sealed_artifact::grant::GrantKind;
 
 /// A command's failure.
 #[derive(Debug, thiserror::Error)]
@@ -60,12 +61,25 @@ pub(crate) enum Failure {
         /// How many grants there are.
         found: usize,
     },
+    /// No grant beside the artifact is for this broker, guest or TPM.
+    #[error("expected a grant for {recipient}, found {found}")]
+    NoGrantForKey {
+        /// Kind of grant that was looked for.
+        kind: GrantKind,
+        /// For whom.
+        recipient: String,
+        /// The grants that there are, by kind.
+        found: String,
+    },
     /// No pin was given.
     #[error("expected a pin: --core DIGEST, or --sealer-key FILE --family F --min-counter N; found none")]
     NoPin,
     /// The TPM.
     #[error(transparent)]
     Tpm(#[from] attestation_agent::tpm::TpmError),
+    /// A TPM is all that there is.
+    #[error("expected an active TEE beside the TPM, or --insecure-tpm-only; found none")]
+    TpmAlone,
     /// An argument that cannot be understood.
     #[error("{argument}: expected {expected}, found {found:?}")]
     Usage {
@@ -101,8 +115,15 @@ impl Failure {
             Self::Memory(error) => error.code(),
             Self::NoCollateral { .. } => "NO_COLLATERAL",
             Self::NoGrantForChip { .. } => "NO_GRANT_FOR_CHIP",
+            Self::NoGrantForKey { kind, .. } => match kind {
+                GrantKind::Kbs => "NO_GRANT_FOR_KBS",
+                GrantKind::Snp => "NO_GRANT_FOR_SNP",
+                GrantKind::Tpm => "NO_GRANT_FOR_TPM",
+                _ => "NO_GRANT_FOR_CHIP",
+            },
             Self::NoPin => "NO_PIN",
             Self::Tpm(error) => error.code(),
+            Self::TpmAlone => "TPM_ALONE",
             Self::Usage { .. } => "USAGE",
             Self::Weak(_) => "POLICY_WEAK",
         }
@@ -124,11 +145,17 @@ impl Failure {
                 protected_memory::Class::Bug => SOFTWARE,
                 _ => CONFIG,
             },
-            Self::NoCollateral { .. } => CONFIG,
-            Self::NoGrantForChip { .. } | Self::NoPin | Self::Weak(_) => REFUSED,
+            Self::NoCollateral { .. } | Self::TpmAlone => CONFIG,
+            Self::NoGrantForChip { .. } | Self::NoGrantForKey { .. } | Self::NoPin | Self::Weak(_) => REFUSED,
             Self::Tpm(error) => tpm_status(error),
             Self::Usage { .. } => USAGE,
         }
+    }
+
+    /// Whether this grant was refused or did not open: another one may still open.
+    pub(crate) fn is_about_one_grant(&self) -> bool {
+        matches!(self.exit_status(), DATA | REFUSED)
+            || matches!(self.code(), "ATTEST_FIRMWARE_REFUSED" | "TPM_REFUSED")
     }
 
     /// Whose fault, as a word.

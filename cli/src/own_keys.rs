@@ -5,7 +5,7 @@ use attestation_agent::error::TeeError;
 use attestation_agent::tpm::pcr::{PcrIndex, PcrSelection as TpmSelection};
 use attestation_agent::tpm::wire::Name;
 use attestation_agent::tpm::{Sealed, StorageKey, Tpm, TpmError, TpmLocation};
-use attestation_agent::{AttestationError, Claim, Tee, TeeRoot};
+use attestation_agent::{AttestationError, Attester, Claim, Tee, TeeRoot};
 use protected_memory::secret::SecretKey;
 use sealed_artifact::policy::Hex;
 use sealed_artifact::snp::{SnpDerivedKey, SnpGuest, SnpRootKey, SnpSelection};
@@ -27,6 +27,11 @@ impl SnpKeys {
     pub(crate) fn of(arguments: &PlatformArgs, output: Output) -> Result<Self, Failure> {
         let attester = platform::attester(arguments, false)?;
         output.insecure(attester.insecure_modes());
+        Self::of_guest(&attester, platform::root(arguments))
+    }
+
+    /// As [`SnpKeys::of`], for a platform that was found below `root`.
+    pub(crate) fn of_guest(attester: &Attester, root: TeeRoot) -> Result<Self, Failure> {
         let mut nonce = [0; 32];
         getrandom::fill(&mut nonce).map_err(|_| AttestationError::Tee(TeeError::Random))?;
         let evidence = attester.evidence(&Claim::OwnRegisters { nonce })?;
@@ -46,7 +51,7 @@ impl SnpKeys {
                 measurement: report.measurement.0,
             },
             committed_tcb: report.committed_tcb.encode().0,
-            root: platform::root(arguments),
+            root,
         })
     }
 
@@ -88,12 +93,17 @@ pub(crate) struct TpmKeys {
 
 impl TpmKeys {
     pub(crate) fn of(arguments: &PlatformArgs, output: Output) -> Result<Self, Failure> {
+        if arguments.insecure_tee_root.is_some() {
+            output.insecure(&["emulated-tee"]);
+        }
+        Self::found(arguments)
+    }
+
+    /// As [`TpmKeys::of`], where the insecure modes were said aloud.
+    pub(crate) fn found(arguments: &PlatformArgs) -> Result<Self, Failure> {
         let location = match &arguments.insecure_tee_root {
             None => TpmLocation::find(),
-            Some(root) => {
-                output.insecure(&["emulated-tee"]);
-                TpmLocation::danger_find_below(root)
-            }
+            Some(root) => TpmLocation::danger_find_below(root),
         };
         let tpm = Tpm::new(location.map_err(TpmError::from)?);
         let (attestation, storage) = (tpm.attestation_public()?, tpm.storage_public()?);

@@ -152,6 +152,18 @@ pub(crate) struct BrokerArgs {
     pub(crate) insecure_plain_http: bool,
 }
 
+/// By what a guest knows that a `kbs` grant is for its broker.
+#[derive(Args, Debug)]
+pub(crate) struct BrokerRecipientArgs {
+    /// What the sealer called the broker (`grant add --to kbs:NAME`).
+    #[arg(long, value_name = "NAME", requires = "url")]
+    pub(crate) broker: Option<String>,
+    /// SHA-256 of the SubjectPublicKeyInfo that grants for the broker name, hex: of its certificate or of its CA [default: --kbs-spki, if there is
+    /// one; a broker without TLS has none].
+    #[arg(long, value_name = "HEX", requires = "broker")]
+    pub(crate) broker_key: Option<String>,
+}
+
 /// `innerkeep kbs get`.
 #[derive(Args, Debug)]
 pub(crate) struct KbsGetArgs {

@@ -19,6 +19,8 @@ use crate::error::Failure;
 use crate::output::{Output, Report};
 use crate::store::{Reference, Store, StoredGrant};
 
+pub(crate) use kbs::recipient as broker_recipient;
+
 /// Runs the command.
 pub(crate) fn run(command: &GrantCommand, output: Output) -> Result<Report, Failure> {
     match command {

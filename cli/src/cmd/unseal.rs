@@ -1,28 +1,30 @@
-//! `innerkeep unseal`: an artifact through a chip into protected memory, and a command on it.
+//! `innerkeep unseal`: an artifact into protected memory by a chip, a key broker or a key of this guest, and a command on it.
 //!
-//! Order: namespaces, origin, TEE, landing preflight, session with evidence about itself, release, landing, command. Nothing is asked of the
-//! chip for a core whose origin is not proven, and nothing is released before the landing has its memory.
+//! Order: namespaces, origin, TEE, landing preflight, session with evidence about itself (or the broker, processor, TPM), release, landing,
+//! command. Nothing is asked of anybody for a core whose origin is not proven, and nothing is released before the landing has its memory.
 
 mod disk;
 mod guest;
 mod landed;
+mod own;
 mod session;
+mod source;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use chip_client::abi::DataPath;
-use chip_client::chain::{ChipIdentity, TrustRoot};
+use chip_client::chain::ChipIdentity;
 use chip_client::session::UnwrapRequest;
 use protected_memory::confine::{PrivateNamespaces, enter_private_namespaces};
 use protected_memory::harden::harden_process;
 use protected_memory::landing::{Complete, FileName, Filling, Landing};
 use sealed_artifact::grant::{Grant, GrantSuite};
+use sealed_artifact::keys::ContentKey;
 use sealed_artifact::signature::Signature;
 
 use crate::args::{PathArg, UnsealArgs};
-use crate::certificates;
 use crate::cmd::seal::{Shown, threads};
 use crate::error::Failure;
 use crate::land;
@@ -32,6 +34,7 @@ use crate::store::{Reference, Store};
 use guest::{Facts, Guest};
 use landed::Landed;
 use session::Chip;
+use source::Source;
 
 /// Runs the command; returns the exit status of the command that it ran.
 pub(crate) fn run(arguments: &UnsealArgs, output: Output) -> Result<u8, Failure> {
@@ -47,17 +50,21 @@ pub(crate) fn run(arguments: &UnsealArgs, output: Output) -> Result<u8, Failure>
     let opened = prepared.opened;
 
     let guest = Guest::find(arguments)?;
+    let tee = guest.tee();
 
     let start = Instant::now();
     let plan = land::plan(&prepared.store.core)?;
-    let mut landing = Landing::create(&plan, guest::landing_policy(arguments), guest.tee())?;
+    let mut landing = Landing::create(&plan, guest.landing_policy(arguments), tee)?;
     let allocated = start.elapsed();
-    let facts = Facts::new(arguments, Some(landing.report()));
+    let facts = Facts::new(arguments, tee, Some(landing.report()));
     output.insecure(&facts.names());
 
     let mut chip = Chip::open(arguments, &prepared, facts.guest)?;
     let progress = output.progress("landing", total);
-    let (filled, session) = fill(arguments, &prepared, &guest, &mut chip, &mut landing, &progress)?;
+    let (filled, session) = match &mut chip {
+        Some(chip) => fill(arguments, &prepared, &guest, chip, &mut landing, &progress)?,
+        None => fill_by_key(arguments, &prepared, guest, &mut landing, &progress)?,
+    };
 
     let start = Instant::now();
     // The chip stays connected meanwhile: one that kept memory of the landing has to be seen here.
@@ -92,11 +99,11 @@ fn release(landed: Landing<Complete>) -> Result<(), Failure> {
     Ok(landed.release()?)
 }
 
-/// What is known before anything is asked of machine or chip.
+/// What is known before anything is asked of machine, chip or broker.
 struct Prepared {
     store: Store,
     origin: String,
-    root: TrustRoot,
+    source: Source,
     opened: Duration,
 }
 
@@ -104,17 +111,17 @@ impl Prepared {
     fn new(arguments: &UnsealArgs) -> Result<Self, Failure> {
         let pins = pins::read(&arguments.pin)?;
         let reference = Reference::parse(&arguments.reference)?;
-        let root = certificates::read_root(&arguments.chip_root)?;
+        let source = Source::of(arguments)?;
         let start = Instant::now();
         let store = Store::open(&reference)?;
-        // Nothing is asked of a chip for a core whose origin is not proven.
+        // Nothing is asked of anybody for a core whose origin is not proven.
         let origin = pins::describe(&pins::verify(&store, &pins)?);
         if arguments.verify_blob_digests {
             for index in 0..store.core.payloads().len() {
                 store.payload(index)?.verify_digest(|_| ())?;
             }
         }
-        Ok(Self { store, origin, root, opened: start.elapsed() })
+        Ok(Self { store, origin, source, opened: start.elapsed() })
     }
 
     /// The sealer's signature for the chip's own floor, if it is one: beside a core that is pinned by digest anything may lie.
@@ -151,7 +158,7 @@ fn fill(
     arguments: &UnsealArgs,
     prepared: &Prepared,
     guest: &Guest,
-    chip: &mut Chip,
+    chip: &mut Chip<'_>,
     landing: &mut Landing<Filling>,
     progress: &Progress,
 ) -> Result<(Duration, Duration), Failure> {
@@ -159,7 +166,7 @@ fn fill(
     let start = Instant::now();
     let grant = prepared.grant_for(&chip.identity)?;
     let request = UnwrapRequest::new(&store.core, grant, prepared.proof());
-    let mut session = chip.session(arguments, prepared, guest, grant)?;
+    let mut session = chip.session(arguments, guest, grant)?;
     if arguments.path != PathArg::KeyRelease {
         let handle = session.unwrap_grant(&request)?;
         let asked = start.elapsed();
@@ -171,10 +178,34 @@ fn fill(
     let key = session.release_key(&request)?;
     session.close()?;
     let asked = start.elapsed();
+    Ok((decrypt(arguments, store, &key, landing, progress)?, asked))
+}
+
+/// Gets the key from broker, processor or TPM and fills the landing: time spent on landing, and on the key.
+fn fill_by_key(
+    arguments: &UnsealArgs,
+    prepared: &Prepared,
+    guest: Guest,
+    landing: &mut Landing<Filling>,
+    progress: &Progress,
+) -> Result<(Duration, Duration), Failure> {
     let start = Instant::now();
-    let openers = land::openers(store, &key)?;
+    let key = own::content_key(arguments, prepared, guest)?;
+    let asked = start.elapsed();
+    Ok((decrypt(arguments, &prepared.store, &key, landing, progress)?, asked))
+}
+
+fn decrypt(
+    arguments: &UnsealArgs,
+    store: &Store,
+    key: &ContentKey,
+    landing: &mut Landing<Filling>,
+    progress: &Progress,
+) -> Result<Duration, Failure> {
+    let start = Instant::now();
+    let openers = land::openers(store, key)?;
     land::fill(store, &openers, landing, threads(arguments.threads), &Shown(progress))?;
-    Ok((start.elapsed(), asked))
+    Ok(start.elapsed())
 }
 
 fn data_path(path: PathArg) -> DataPath {

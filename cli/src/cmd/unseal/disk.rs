@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::guest::{Facts, Guest};
 use super::session::Chip;
-use super::{Prepared, data_path};
+use super::{Prepared, data_path, own};
 use crate::args::{PathArg, UnsealArgs};
 use crate::cmd::seal::{Shown, threads};
 use crate::error::Failure;
@@ -33,7 +33,7 @@ pub(super) fn to_disk(arguments: &UnsealArgs, output: Output, path: &Path) -> Re
     }
     let prepared = Prepared::new(arguments)?;
     let guest = Guest::find(arguments)?;
-    let facts = Facts::new(arguments, None);
+    let facts = Facts::new(arguments, guest.tee(), None);
     let mut names = facts.names();
     names.push("to-disk");
     output.insecure(&names);
@@ -45,13 +45,17 @@ pub(super) fn to_disk(arguments: &UnsealArgs, output: Output, path: &Path) -> Re
             found: payloads.to_string(),
         });
     }
-    let mut chip = Chip::open(arguments, &prepared, facts.guest)?;
-    let grant = prepared.grant_for(&chip.identity)?;
-    let request = UnwrapRequest::new(&prepared.store.core, grant, prepared.proof());
-    let mut session = chip.session(arguments, &prepared, &guest, grant)?;
-    let key = session.release_key(&request)?;
-    session.close()?;
-    drop(chip);
+    let key = match Chip::open(arguments, &prepared, facts.guest)? {
+        Some(mut chip) => {
+            let grant = prepared.grant_for(&chip.identity)?;
+            let request = UnwrapRequest::new(&prepared.store.core, grant, prepared.proof());
+            let mut session = chip.session(arguments, &guest, grant)?;
+            let key = session.release_key(&request)?;
+            session.close()?;
+            key
+        }
+        None => own::content_key(arguments, &prepared, guest)?,
+    };
     let openers = land::openers(&prepared.store, &key)?;
     let file = std::fs::OpenOptions::new()
         .write(true)
@@ -83,7 +87,9 @@ pub(super) fn to_disk(arguments: &UnsealArgs, output: Output, path: &Path) -> Re
             path.display(),
             timing.seconds
         ),
-        json: json!({ "bytes": timing.bytes, "seconds": timing.seconds, "gb_per_s": timing.gb_per_s(), "file": path, "insecure": names, "path": "key-release" }),
+        json: json!({ "bytes": timing.bytes, "seconds": timing.seconds, "gb_per_s": timing.gb_per_s(), "file": path, "insecure": names, "path": "key-release",
+            "key_from": prepared.source.kind().as_str(),
+        }),
     };
     output.aside(&report).map_err(Failure::file("write to", "standard error"))?;
     Ok(0)

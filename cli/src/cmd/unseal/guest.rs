@@ -1,6 +1,6 @@
 //! What this guest is, what it can prove, and which insecure modes are in effect.
 
-use attestation_agent::{AttestationError, Attester, Claim, Collateral, Options, Tee, TeeRoot};
+use attestation_agent::{AttestationError, Attester, Claim, Collateral, Options, Tee};
 use chip_client::abi::InsecureFlags;
 use chip_client::session::{EvidenceFailure, ReportData};
 use protected_memory::landing::{
@@ -9,44 +9,51 @@ use protected_memory::landing::{
 
 use crate::args::UnsealArgs;
 use crate::error::Failure;
+use crate::platform;
 
 /// The TEE that was found, if any, and what it presents.
 pub(super) struct Guest {
     tee: TeeState,
-    evidence: Option<Proof>,
-}
-
-/// What evidence is made of.
-struct Proof {
-    attester: Attester,
-    collateral: Collateral,
+    attester: Option<Attester>,
+    /// What a chip needs to verify evidence; `None` where none is presented.
+    collateral: Option<Collateral>,
 }
 
 impl Guest {
-    /// Looks for the TEE (specification, attestation §2) and reads the collateral. Without `--insecure-no-evidence` a guest that could prove
-    /// nothing is refused here, before anything is asked of a chip.
+    /// Looks for the TEE (specification, attestation §2) and reads the collateral. A guest that could prove nothing where it has to is
+    /// refused here, before anything is asked of anybody.
     pub(super) fn find(arguments: &UnsealArgs) -> Result<Self, Failure> {
-        let emulated = arguments.insecure_tee_root.as_ref();
-        let root = emulated.map_or_else(TeeRoot::system, TeeRoot::insecure);
+        let root = platform::root(&arguments.platform);
+        let without = arguments.tpm || (arguments.insecure_no_evidence && !root.is_insecure());
         let attester = match Attester::detect(&root, Options::default()) {
-            Ok(attester) => attester,
-            Err(error) if no_tee(&error) && arguments.insecure_no_evidence && emulated.is_none() => {
-                return Ok(Self { tee: TeeState::None, evidence: None });
-            }
+            Ok(attester) => Some(attester),
+            Err(error) if no_tee(&error) && without => None,
             Err(error) => return Err(error.into()),
         };
-        let name = attester.tee().name();
-        let tee = if root.is_insecure() { TeeState::Emulated(name) } else { TeeState::Active(name) };
-        if arguments.insecure_no_evidence {
-            return Ok(Self { tee, evidence: None });
-        }
-        let collateral = match &arguments.collateral {
-            Some(file) => Collateral::load(file)?,
-            // A report comes with its certificates, a quote with nothing.
-            None if attester.tee() == Tee::Tdx => return Err(Failure::NoCollateral { tee: name }),
-            None => Collateral::none(),
+        let tee = match &attester {
+            None => TeeState::None,
+            Some(attester) if root.is_insecure() => TeeState::Emulated(attester.tee().name()),
+            Some(attester) => TeeState::Active(attester.tee().name()),
         };
-        Ok(Self { tee, evidence: Some(Proof { attester, collateral }) })
+        // GUARD: tpm-is-no-tee -> evil_unseal_by_a_tpm_alone_is_refused
+        if arguments.tpm && tee == TeeState::None && !arguments.insecure_tpm_only {
+            return Err(Failure::TpmAlone);
+        }
+        let collateral = match (&attester, &arguments.collateral) {
+            (Some(_), Some(file)) => Some(Collateral::load(file)?),
+            (Some(attester), None) if presents(arguments) => Some(without_file(attester)?),
+            _ => None,
+        };
+        Ok(Self { tee, attester, collateral })
+    }
+
+    /// The TEE, for whoever attests to somebody else than a chip.
+    pub(super) fn into_attester(self) -> Result<Attester, Failure> {
+        self.attester.ok_or_else(|| Failure::Usage {
+            argument: "--kbs, --snp",
+            expected: "a TEE",
+            found: "none".to_owned(),
+        })
     }
 
     /// What protects the memory of this machine.
@@ -56,10 +63,40 @@ impl Guest {
 
     /// Evidence about one session and no other; empty without evidence.
     pub(super) fn evidence(&self, session: &ReportData) -> Result<Vec<u8>, EvidenceFailure> {
-        let Some(Proof { attester, collateral }) = &self.evidence else { return Ok(Vec::new()) };
+        let (Some(attester), Some(collateral)) = (&self.attester, &self.collateral) else {
+            return Ok(Vec::new());
+        };
         let claim = Claim::ChipSession { transcript: *session.transcript() };
         let evidence = attester.evidence(&claim)?;
         Ok(evidence.present(collateral)?)
+    }
+
+    /// What landing insists on: each insecure choice as it was made by name.
+    pub(super) fn landing_policy(&self, arguments: &UnsealArgs) -> LandingPolicy {
+        let alone = arguments.insecure_tpm_only && self.tee == TeeState::None;
+        LandingPolicy {
+            tee: if arguments.insecure_no_tee || alone {
+                TeePolicy::InsecureNoTee
+            } else if arguments.platform.insecure_tee_root.is_some() {
+                TeePolicy::InsecureEmulatedTee
+            } else {
+                TeePolicy::Require
+            },
+            swap: if arguments.insecure_swap { SwapPolicy::InsecureSwap } else { SwapPolicy::Refuse },
+        }
+    }
+}
+
+/// Whether a chip is to get evidence.
+fn presents(arguments: &UnsealArgs) -> bool {
+    arguments.chip.is_some() && !arguments.insecure_no_evidence
+}
+
+/// Collateral where no file was given: a report comes with its certificates, a quote with nothing.
+fn without_file(attester: &Attester) -> Result<Collateral, Failure> {
+    match attester.tee() {
+        Tee::Tdx => Err(Failure::NoCollateral { tee: attester.tee().name() }),
+        _ => Ok(Collateral::none()),
     }
 }
 
@@ -67,29 +104,17 @@ fn no_tee(error: &AttestationError) -> bool {
     error.code() == "ATTEST_NO_TEE"
 }
 
-/// What landing insists on: each insecure choice as it was made by name.
-pub(super) fn landing_policy(arguments: &UnsealArgs) -> LandingPolicy {
-    LandingPolicy {
-        tee: if arguments.insecure_no_tee {
-            TeePolicy::InsecureNoTee
-        } else if arguments.insecure_tee_root.is_some() {
-            TeePolicy::InsecureEmulatedTee
-        } else {
-            TeePolicy::Require
-        },
-        swap: if arguments.insecure_swap { SwapPolicy::InsecureSwap } else { SwapPolicy::Refuse },
-    }
-}
-
 /// The insecure modes that are in effect.
 pub(super) struct Facts {
     /// Those of this guest: the chip gets them, and they are in the transcript.
     pub(super) guest: InsecureFlags,
+    /// Those that no chip hears of.
+    beside: Vec<&'static str>,
 }
 
 impl Facts {
     /// The modes with this landing; without one the plaintext goes to a disk.
-    pub(super) fn new(arguments: &UnsealArgs, landing: Option<&LandingReport>) -> Self {
+    pub(super) fn new(arguments: &UnsealArgs, guest_tee: TeeState, landing: Option<&LandingReport>) -> Self {
         let mut guest = InsecureFlags::NONE;
         for choice in landing.map(|report| report.insecure.as_slice()).unwrap_or_default() {
             guest = guest.union(match choice {
@@ -107,7 +132,9 @@ impl Facts {
         if arguments.insecure_emulated_dma {
             guest = guest.union(InsecureFlags::EMULATED_DMA);
         }
-        Self { guest }
+        let alone = arguments.tpm && guest_tee == TeeState::None;
+        let beside = [(alone, "tpm-only"), (arguments.broker.insecure_plain_http, "plain-http")];
+        Self { guest, beside: beside.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect() }
     }
 
     /// Their names.
@@ -116,6 +143,7 @@ impl Facts {
             .iter()
             .filter(|(flag, _)| self.guest.contains(*flag))
             .map(|(_, name)| *name)
+            .chain(self.beside.iter().copied())
             .collect()
     }
 }
@@ -126,7 +154,7 @@ pub(super) fn accepted(arguments: &UnsealArgs) -> InsecureFlags {
     if arguments.insecure_no_evidence {
         accepted = accepted.union(InsecureFlags::NO_EVIDENCE).union(InsecureFlags::EMULATED_CHIP);
     }
-    if arguments.insecure_tee_root.is_some() {
+    if arguments.platform.insecure_tee_root.is_some() {
         // Only an emulated chip believes the roots of an emulated TEE.
         accepted = accepted.union(InsecureFlags::EMULATED_TEE).union(InsecureFlags::EMULATED_CHIP);
     }

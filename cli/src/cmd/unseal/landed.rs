@@ -48,9 +48,10 @@ impl Landed<'_> {
             .map(|payload| json!({ "name": payload.name.as_str(), "size": payload.layout.size() }))
             .collect();
         let path = data_path(self.path).name();
+        let key_from = self.prepared.source.kind().as_str();
         Report {
             text: format!(
-                "landed  {bytes} bytes in {:.3} s ({rate:.2} GB/s) by {path}, {pages} pages; session {:.3} s; tee: {}; origin: {}",
+                "landed  {bytes} bytes in {:.3} s ({rate:.2} GB/s) by {path}, {pages} pages; key from {key_from} in {:.3} s; tee: {}; origin: {}",
                 self.seconds,
                 self.session.as_secs_f64(),
                 self.report.tee.name().unwrap_or("none"),
@@ -59,7 +60,7 @@ impl Landed<'_> {
             json: json!({
                 "bytes": bytes, "seconds": self.seconds, "gb_per_s": rate, "session_seconds": self.session.as_secs_f64(), "path": path,
                 "pages": pages, "noswap": self.report.noswap, "tee": self.report.tee.name(), "insecure": self.facts.names(), "core": core, "origin": self.prepared.origin,
-                "files": files, "payload_digests": self.prepared.store.core.has_payload_digests(),
+                "files": files, "key_from": key_from, "payload_digests": self.prepared.store.core.has_payload_digests(),
             }),
         }
     }

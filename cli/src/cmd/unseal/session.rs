@@ -1,50 +1,52 @@
 //! The chip at the other end: brought up, identified, and a session with it in which this guest presented what it has.
 
 use chip_client::abi::InsecureFlags;
-use chip_client::chain::ChipIdentity;
+use chip_client::chain::{ChipIdentity, TrustRoot};
 use chip_client::driver::{Driver, RingMemory};
 use chip_client::error::{ChipError, SessionError};
 use chip_client::session::{ExpectedChip, Presented, Requirement, Session, SuiteRequirement};
 use sealed_artifact::grant::Grant;
 
 use super::guest::{Guest, accepted};
+use super::source::Source;
 use super::{Prepared, data_path};
 use crate::args::{PathArg, UnsealArgs};
 use crate::cmd::chip;
 use crate::error::Failure;
 
 /// A chip that is up, and who it is.
-pub(super) struct Chip {
+pub(super) struct Chip<'a> {
     driver: Driver,
+    root: &'a TrustRoot,
     /// Its certified identity.
     pub(super) identity: ChipIdentity,
     guest: InsecureFlags,
 }
 
-impl Chip {
-    /// Connects, and verifies who it is.
+impl<'a> Chip<'a> {
+    /// Connects, and verifies who it is; `None` where the key comes from something else.
     pub(super) fn open(
         arguments: &UnsealArgs,
-        prepared: &Prepared,
+        prepared: &'a Prepared,
         guest: InsecureFlags,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Option<Self>, Failure> {
+        let Source::Chip { socket, root } = &prepared.source else { return Ok(None) };
         let rings =
             if arguments.path == PathArg::DmaDirect { RingMemory::Private } else { chip::SHARED_RINGS };
-        let mut driver = chip::open(&arguments.chip, rings)?;
-        let identity = ChipIdentity::verify(&prepared.root, &driver.chain()?).map_err(ChipError::from)?;
-        Ok(Self { driver, identity, guest })
+        let mut driver = chip::open(socket, rings)?;
+        let identity = ChipIdentity::verify(root, &driver.chain()?).map_err(ChipError::from)?;
+        Ok(Some(Self { driver, root, identity, guest }))
     }
 
     /// A session in which the grant's policy, and evidence about this very session, were presented.
     pub(super) fn session(
         &mut self,
         arguments: &UnsealArgs,
-        prepared: &Prepared,
         guest: &Guest,
         grant: &Grant,
     ) -> Result<Session<'_, Presented>, Failure> {
         let requirement = Requirement {
-            root: &prepared.root,
+            root: self.root,
             chip: ExpectedChip::Exactly(self.identity.id()),
             path: data_path(arguments.path),
             suite: if arguments.allow_classical {
