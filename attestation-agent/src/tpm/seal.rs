@@ -104,7 +104,7 @@ impl Sealed {
         let trial = start_trial(channel)?;
         channel.policy_pcr(trial, selection, &pcr_digest)?;
         let found = channel.policy_digest(trial)?;
-        // GUARD: policy-digest -> evil_host_tpm_computes_another_policy
+        // GUARD: tpm-policy-digest -> evil_host_tpm_computes_another_policy
         if found != policy {
             let (expected, found) = (hex::encode(policy), hex::encode(found));
             return Err(SealError::PolicyMismatch { expected, found }.into());
