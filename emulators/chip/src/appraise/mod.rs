@@ -58,7 +58,7 @@ impl Firmware {
         if policy.evidence().is_some() {
             return Err(Status::EvidenceRequired.into());
         }
-        // GUARD: evidence-by-the-chip -> evil_chip_without_insecure_mode_releases_nothing_without_evidence
+        // Said twice: such a chip lets no session say NO_EVIDENCE (guard `no-evidence-mode`), so the next check refuses too.
         if !self.modes.no_evidence {
             return Err(Status::EvidenceRequired.into());
         }
