@@ -1,6 +1,6 @@
 //! The README's first command, as it is typed: the demo ends well only if the model landed whole and every attack was refused.
 
-#![expect(clippy::expect_used, reason = "tests")]
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::path::Path;
 use std::process::Command;

@@ -1,6 +1,6 @@
 //! Evidence and the chip: a confidential guest that the policy names gets its model, and no other guest, host or collateral gets anything.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 
 use tests::attested::Attested;
 use tests::emulator::Emulator;

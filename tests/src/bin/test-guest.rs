@@ -3,7 +3,7 @@
 //! It opens a session as `innerkeep unseal` does and presents what that program never would: the chip alone has to see through it. A refusal
 //! is told as `innerkeep --json` tells it; what the chip releases is dropped, and `{"released":true}` printed.
 
-#![expect(clippy::expect_used, reason = "a test program")]
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test program")]
 
 use attestation_agent::{Attester, Claim, Collateral, Options, TeeRoot, WorkloadIdentity};
 use chip_client::abi::{DataPath, InsecureFlags};
