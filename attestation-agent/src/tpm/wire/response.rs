@@ -60,9 +60,9 @@ impl<'a> Response<'a> {
             return Err(WireError::unexpected("size of the response", "its length", size as u64));
         }
         let code = ResponseCode::new(reader.u32()?);
-        let with_session = shape.session && code.is_none();
+        let expected = if shape.session && code.is_none() { TAG_SESSIONS } else { TAG_NO_SESSIONS };
         // GUARD: tpm-response-tag -> evil_host_tpm_wrong_tag, evil_tpm_response_tags
-        if tag != if with_session { TAG_SESSIONS } else { TAG_NO_SESSIONS } {
+        if tag != expected {
             return Err(WireError::unexpected("tag of the response", "the tag of the command", tag));
         }
         if let Some(code) = code {
