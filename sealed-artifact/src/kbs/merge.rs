@@ -74,10 +74,14 @@ fn finish(text: String) -> Result<Merged, ArtifactError> {
 
 /// Where the section of a path is.
 fn find(text: &str, path: ResourcePath) -> Result<Option<Range<usize>>, ArtifactError> {
-    let first = lines(text).map(|(_, line)| code(line)).find(|line| !line.is_empty()).unwrap_or_default();
+    let sections = sections(text)?;
+    let mut code_lines = lines(text).map(|(place, line)| (place.start, code(line)));
+    let (start, first) = code_lines.find(|(_, line)| !line.is_empty()).unwrap_or_default();
+    // What is inside a section is replaced, and the package would go with it.
+    let inside = sections.iter().any(|section| section.place.contains(&start));
     // GUARD: resource-policy-package -> evil_resource_policy_of_another_package_is_refused
-    if first != "package policy" {
-        let expected = "the line `package policy` first";
+    if first != "package policy" || inside {
+        let expected = "the line `package policy` first, outside marked sections";
         return Err(ArtifactError::Malformed {
             what: "resource policy",
             expected,
@@ -85,7 +89,7 @@ fn find(text: &str, path: ResourcePath) -> Result<Option<Range<usize>>, Artifact
         });
     }
     let id = path.id();
-    Ok(sections(text)?.into_iter().find(|section| section.id == id).map(|section| section.place))
+    Ok(sections.into_iter().find(|section| section.id == id).map(|section| section.place))
 }
 
 struct Section {

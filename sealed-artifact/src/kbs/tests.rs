@@ -366,6 +366,13 @@ fn evil_resource_policy_of_another_package_is_refused() {
         assert_eq!(merge(text, &fragment(1)).unwrap_err().code(), "MALFORMED", "{text}");
         assert_eq!(remove(text, fragment(1).path()).unwrap_err().code(), "MALFORMED", "{text}");
     }
+    // The package goes with the section that it stands in.
+    for within in [1, 2] {
+        let id = fragment(within).path().id();
+        let text = format!("# BEGIN innerkeep {id}\npackage policy\n# END innerkeep {id}\npackage policy\n");
+        assert_eq!(merge(&text, &fragment(1)).unwrap_err().code(), "MALFORMED", "{text}");
+        assert_eq!(remove(&text, fragment(1).path()).unwrap_err().code(), "MALFORMED", "{text}");
+    }
 }
 
 #[test]
