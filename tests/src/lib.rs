@@ -6,6 +6,9 @@
 //!     ├── Attested       with it a Platform: confidential guests, launched anew for each command
 //!     ├── Innerkeep      innerkeep, one process a command ─── Said: status, streams, code
 //!     └── layout, sealed the thief's tools: carriers altered with plain file operations
+//!   Keyed ── a platform and guests without a chip
+//!     ├── KeyBroker      innerkeep-key-broker
+//!     └── Swtpm          a TPM below a guest's root
 //! ```
 //!
 //! # What this crate refuses to do
@@ -22,14 +25,17 @@
 )]
 
 pub mod attested;
+pub mod broker;
 pub mod emulator;
 pub mod innerkeep;
+pub mod keyed;
 pub mod layout;
 pub mod payload;
 pub mod programs;
 pub mod scan;
 pub mod scene;
 pub mod sealed;
+pub mod swtpm;
 pub mod tee;
 pub mod trace;
 pub mod work;

@@ -530,7 +530,7 @@ pub fn content_key(file: &Path) -> Vec<Vec<u8>> {
 }
 
 /// Windows of what was sealed.
-fn needles(inputs: &[&Path]) -> Vec<[u8; 32]> {
+pub(crate) fn needles(inputs: &[&Path]) -> Vec<[u8; 32]> {
     let mut needles = Vec::new();
     for input in inputs {
         let payload = Payload::of(std::fs::read(input).unwrap_or_default());

@@ -62,9 +62,27 @@ impl Platform {
     /// A new one, whose state is in the directory `name` of `work`.
     #[track_caller]
     pub fn create(programs: &Programs, work: &Work, name: &str, kind: Kind) -> Self {
+        Self::create_in(programs, work, work.join(name), kind)
+    }
+
+    /// As [`Platform::create`], with the RSA keys of the test vectors, which every such platform has: making some takes longest.
+    #[track_caller]
+    pub fn with_keys_of_vectors(programs: &Programs, work: &Work, name: &str, kind: Kind) -> Self {
+        let state = work.directory(name);
+        let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/evidence/keys");
+        for name in ["ark", "ask"] {
+            let key = std::fs::read(keys.join(format!("insecure-test-{name}.pk8"))).expect("read a key");
+            let copy = work.write(state.join(format!("snp-{name}.pk8")), key);
+            work.hand_over(&copy, 0o600);
+        }
+        work.hand_over(&state, 0o700);
+        Self::create_in(programs, work, state, kind)
+    }
+
+    #[track_caller]
+    fn create_in(programs: &Programs, work: &Work, state: PathBuf, kind: Kind) -> Self {
         let fuse = std::fs::metadata("/dev/fuse");
         assert!(fuse.is_ok(), "the emulated TEE needs /dev/fuse (`modprobe fuse`): {fuse:?}");
-        let state = work.join(name);
         let mut init = programs.command("innerkeep-tee-emulator", &work.join("tmp"));
         init.args(["init", "--tee", kind.name(), "--state"]).arg(&state).stdin(Stdio::null());
         let said = run_to_end(&mut init);
