@@ -304,12 +304,11 @@ fn unseal_without_tee_or_collateral_says_what_is_missing() {
 }
 
 #[test]
-fn unseal_with_snp_certificates_of_the_report_needs_no_file() {
-    // The minimum of a revocation list would need one: this chip was provisioned without.
+fn unseal_without_a_file_presents_the_certificates_of_the_snp_report() {
     let attested = Attested::start(Kind::Snp);
     let artifact = artifact(&attested);
     let spec =
         UnsealSpec { more: args!["--insecure-tee-root", &attested.guest.root], ..by_key(&attested.guest) };
-    // The chip wants a list, and the report's table has none: the refusal is the chip's, about the list alone.
+    // They verify; this chip was provisioned to want a revocation list besides, and refuses for that alone.
     attested.assert_refused(&artifact, &attested.guest, &spec, (REFUSED, EVIDENCE, "min_crl_number"));
 }
