@@ -160,6 +160,9 @@ impl Attester {
     /// # Errors
     /// See [`AttestationError`]; nothing is returned that is not about this claim.
     pub fn evidence(&self, claim: &Claim) -> Result<Evidence, AttestationError> {
+        if let (Tee::Sample, Claim::Kbs(digest)) = (self.tee(), claim) {
+            return Ok(Evidence::sample(digest.as_bytes()));
+        }
         let report_data = claim.report_data();
         let Some(registers) = self.provider.runtime_registers() else {
             return Ok(self.provider.evidence(&report_data)?);

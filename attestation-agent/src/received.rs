@@ -65,9 +65,9 @@ impl Evidence {
         Ok(Self { form: Form::Snp(SnpEvidence { report, certificates }) })
     }
 
-    /// Evidence that proves nothing, in upstream's form for it.
-    pub(crate) fn sample(asked: &ReportData) -> Self {
-        let data = STANDARD.encode(asked.as_bytes());
+    /// Evidence that proves nothing, in upstream's form for it: its verifier compares what was asked byte for byte, so that nothing is padded.
+    pub(crate) fn sample(asked: &[u8]) -> Self {
+        let data = STANDARD.encode(asked);
         let text = format!("{{\"report_data\":\"{data}\",\"svn\":\"1\"}}");
         Self { form: Form::Json { tee: Tee::Sample, text } }
     }

@@ -65,6 +65,11 @@ impl KbsDigest {
     pub(crate) const fn new(digest: [u8; 48]) -> Self {
         Self(digest)
     }
+
+    /// The digest alone, for evidence that has no field of 64 bytes.
+    pub(crate) const fn as_bytes(&self) -> &[u8; 48] {
+        &self.0
+    }
 }
 
 /// Who asked: socket, user and control group, as the kernel tells them.

@@ -16,7 +16,7 @@ impl Provider for Sample {
     }
 
     fn evidence(&self, report_data: &ReportData) -> Result<Evidence, TeeError> {
-        Ok(Evidence::sample(report_data))
+        Ok(Evidence::sample(report_data.as_bytes()))
     }
 
     fn initdata_register(&self) -> Result<Option<InitdataRegister>, TeeError> {

@@ -190,6 +190,11 @@ fn sample_evidence_is_asked_for_by_name() {
     let attester = Attester::detect_beside(&root, options, &system).unwrap();
     assert_eq!(attester.tee(), Tee::Sample);
     assert_eq!(attester.insecure_modes(), ["emulated-tee", "sample-evidence"]);
+    // A broker compares the digest of a handshake without padding.
+    let digest = Claim::Kbs(crate::report_data::KbsDigest::new([0x5a; 48]));
+    let json: serde_json::Value =
+        serde_json::from_str(&attester.evidence(&digest).unwrap().to_json()).unwrap();
+    assert_eq!(json["report_data"], "Wlpa".repeat(16));
     assert!(!attester.tee().is_confidential());
     let outcome = attester.extend("example.org", "Test", "x", 17).unwrap();
     assert_eq!(outcome, Extension::NotSupported);
