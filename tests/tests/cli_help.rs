@@ -8,6 +8,8 @@ fn help_texts_are_as_recorded() {
     trycmd::TestCases::new()
         .register_bin("innerkeep", programs.path("innerkeep"))
         .register_bin("innerkeep-chip-emulator", programs.path("innerkeep-chip-emulator"))
+        .register_bin("innerkeep-key-broker", programs.path("innerkeep-key-broker"))
+        .register_bin("innerkeep-tee-emulator", programs.path("innerkeep-tee-emulator"))
         .register_bin("innerkeep-tee-emulator", programs.path("innerkeep-tee-emulator"))
         .env("COLUMNS", "110")
         .case("help/*.trycmd");
