@@ -10,7 +10,6 @@ fn help_texts_are_as_recorded() {
         .register_bin("innerkeep-chip-emulator", programs.path("innerkeep-chip-emulator"))
         .register_bin("innerkeep-key-broker", programs.path("innerkeep-key-broker"))
         .register_bin("innerkeep-tee-emulator", programs.path("innerkeep-tee-emulator"))
-        .register_bin("innerkeep-tee-emulator", programs.path("innerkeep-tee-emulator"))
         .env("COLUMNS", "110")
         .case("help/*.trycmd");
 }
