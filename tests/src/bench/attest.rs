@@ -72,10 +72,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn row(rows: &mut Vec<Value>, name: &str, seconds: &Samples, allocations: u64, more: Value) {
     let (median, low, high) = (seconds.median(), seconds.quantile(0.1), seconds.quantile(0.9));
     println!(
-        "{name:<48} {:>10.3} ms [{:.3} … {:.3}] {allocations:>8} allocations",
-        median * 1e3,
-        low * 1e3,
-        high * 1e3
+        "{name:<48} {:>10.1} µs [{:.1} … {:.1}] {allocations:>8} allocations",
+        median * 1e6,
+        low * 1e6,
+        high * 1e6
     );
     rows.push(
         json!({ "name": name, "seconds": seconds.to_json(), "allocations": allocations, "more": more }),
@@ -100,8 +100,9 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn tdx_platform() -> anyhow::Result<TdxPlatform> {
-    Ok(TdxPlatform::new("bench", now() - 86_400, now() + 86_400)?)
+/// The same platform for the same time: its certificates carry dates.
+fn tdx_platform(at: u64) -> anyhow::Result<TdxPlatform> {
+    Ok(TdxPlatform::new("bench", at - 86_400, at + 86_400)?)
 }
 
 fn body() -> TdBody {
@@ -110,7 +111,7 @@ fn body() -> TdBody {
 
 /// Parse and verify, by kind. The reference is one signature verification of the kind's curve: what cannot be saved.
 fn kinds(rounds: usize, rows: &mut Vec<Value>) -> anyhow::Result<()> {
-    let platform = tdx_platform()?;
+    let platform = tdx_platform(now())?;
     let collateral = platform.collateral()?.encode();
     let roots = Roots {
         tdx: Some(TdxRoot::danger_emulator(platform.root_der()?)),
@@ -243,7 +244,8 @@ fn start_broker(directory: &Path, platform: &TdxPlatform) -> anyhow::Result<Brok
 
 fn broker(arguments: &Arguments, rows: &mut Vec<Value>) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
-    let broker = start_broker(directory.path(), &tdx_platform()?)?;
+    let at = now();
+    let broker = start_broker(directory.path(), &tdx_platform(at)?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let uri = ResourceUri::parse("kbs:///bench/key/one").map_err(|fault| anyhow::anyhow!("{fault}"))?;
     let soon = || tokio::time::Instant::now() + Duration::from_secs(60);
@@ -252,7 +254,7 @@ fn broker(arguments: &Arguments, rows: &mut Vec<Value>) -> anyhow::Result<()> {
     {
         let url = KbsUrl::parse(&broker.url).map_err(|fault| anyhow::anyhow!("{fault}"))?;
         let options = KbsOptions { key, ..KbsOptions::new(url, None) };
-        let source: Arc<dyn EvidenceSource> = Arc::new(Guest(tdx_platform()?));
+        let source: Arc<dyn EvidenceSource> = Arc::new(Guest(tdx_platform(at)?));
         let first = || -> anyhow::Result<KbsClient> {
             let client = KbsClient::background_check(&options, Arc::clone(&source))?;
             let secret = runtime.block_on(client.get(&uri, soon()))?;
