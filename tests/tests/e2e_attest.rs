@@ -1,6 +1,6 @@
 //! Attestation by the shipped programs: evidence and how it is explained, policies from it, brokers, and what a workload does not get.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256, Sha512};

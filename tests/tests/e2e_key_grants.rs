@@ -1,6 +1,6 @@
 //! Keys without a chip: from a key broker, from the SEV-SNP processor, from a TPM. Who gets them, and who does not.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 
 use serde_json::json;
 use std::ffi::OsString;
