@@ -135,7 +135,12 @@ fn evil_ca_certificate_as_chip() {
     let world = World::new();
     let spki = &world.record.signing_spki;
     let name = world.id().to_string();
-    for more in [vec![ca_constraints(None), key_usage(USAGE_SIGN)], vec![key_usage(USAGE_CERTIFY)], vec![]] {
+    for more in [
+        vec![ca_constraints(None), key_usage(USAGE_SIGN)],
+        vec![key_usage(USAGE_CERTIFY)],
+        vec![key_usage([2, USAGE_SIGN[1] | USAGE_CERTIFY[1]])],
+        vec![],
+    ] {
         let extensions = [more, vec![claims(&world, world.record.id)]].concat();
         let key = world.model_authority.private_key().pair_for_tests();
         let chip = issue(&key, "test model ca", &name, spki, extensions).unwrap();
@@ -147,8 +152,13 @@ fn evil_ca_certificate_as_chip() {
 fn evil_certificate_claims_another_id() {
     let world = World::new();
     let key = world.model_authority.private_key().pair_for_tests();
-    let chip = leaf(&world, &key, "test model ca", [7; 32], &world.record.signing_spki);
-    assert_untrusted(verify(&world, &world.certificates.model, &chip), "the id of its own signing key");
+    let (spki, own) = (&world.record.signing_spki, world.record.id);
+    // In its extension, in its name, in both.
+    for (claimed, named) in [([7; 32], own), (own, [7; 32]), ([7; 32], [7; 32])] {
+        let extensions = vec![key_usage(USAGE_SIGN), claims(&world, claimed)];
+        let chip = issue(&key, "test model ca", &ChipId::new(named).to_string(), spki, extensions).unwrap();
+        assert_untrusted(verify(&world, &world.certificates.model, &chip), "the id of its own signing key");
+    }
 }
 
 #[test]

@@ -136,7 +136,14 @@ fn evil_chain_signed_by_another_root_is_refused() {
 #[test]
 fn evil_authority_with_a_short_key_is_refused() {
     let mut platform = milan();
+    let sound = platform.ask.public_key.clone();
     platform.ask.public_key = rsa(256, &[1, 0, 1]);
+    assert_eq!(code(result_of(&platform)), INVALID);
+    // The very key, said to be of another algorithm (RSASSA-PSS).
+    let [from, to] = [1, 10].map(|last| tlv(0x06, &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, last]));
+    let at = sound.windows(from.len()).position(|window| window == from).unwrap();
+    platform.ask.public_key = sound;
+    platform.ask.public_key[at..at + to.len()].copy_from_slice(&to);
     assert_eq!(code(result_of(&platform)), INVALID);
 }
 
@@ -177,6 +184,17 @@ fn evil_weaker_pss_parameters_are_refused() {
     let mut platform = milan();
     platform.ask.algorithm = weaker_pss();
     assert_eq!(code(result_of(&platform)), INVALID);
+    // What is signed says 32 bytes of salt, what stands beside it 48.
+    let mut platform = milan();
+    let strong = platform.vek.algorithm.clone();
+    let salt = strong.windows(3).position(|window| window == integer(&[48])).unwrap();
+    platform.vek.algorithm[salt + 2] = 32;
+    let weak = platform.vek.algorithm.clone();
+    let report = platform.sign(report(&platform, 3)).unwrap().encode();
+    let mut collateral = platform.collateral().unwrap();
+    let outside = collateral.vek.windows(weak.len()).rposition(|window| window == weak).unwrap();
+    collateral.vek[outside..outside + weak.len()].copy_from_slice(&strong);
+    assert_eq!(code(verify(&report, &collateral, &snp_roots(&platform), NOW)), INVALID);
 }
 
 #[test]
@@ -186,6 +204,20 @@ fn evil_vek_on_another_curve_is_refused() {
     let point = platform.vek.public_key[platform.vek.public_key.len() - 97..].to_vec();
     platform.vek.public_key = sequence(&[p256, bit_string(&point)]);
     assert_eq!(code(result_of(&platform)), INVALID);
+    // A key for key agreement, and half a point.
+    let curve = || oid("1.3.132.0.34").unwrap();
+    let agreement = sequence(&[oid("1.3.132.1.12").unwrap(), curve()]);
+    let signing = sequence(&[oid("1.2.840.10045.2.1").unwrap(), curve()]);
+    let half = [&[2 | (point[96] & 1)], &point[1..49]].concat();
+    for key in [sequence(&[agreement, bit_string(&point)]), sequence(&[signing, bit_string(&half)])] {
+        platform.vek.public_key = key;
+        match result_of(&platform) {
+            Err(error @ EvidenceError::CertificateInvalid { .. }) => {
+                assert!(error.to_string().contains("a P-384 key"), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]
