@@ -249,6 +249,11 @@ mod tests {
         assert_eq!(room_for(failure(0x1001)).unwrap(), Some(0x2000));
         assert_eq!(room_for(failure(0x4001)).unwrap_err().code(), "ATTEST_TOO_LARGE");
         assert_eq!(room_for(failure(u32::MAX)).unwrap_err().code(), "ATTEST_TOO_LARGE");
+        assert_eq!(
+            room_for(failure(0)).unwrap_err().code(),
+            "ATTEST_TOO_LARGE",
+            "no room would be asked for again"
+        );
         assert_eq!(room_for(SnpFailure { exit_info: 2, ..failure(1) }).unwrap(), None);
     }
 

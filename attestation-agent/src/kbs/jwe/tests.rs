@@ -148,6 +148,14 @@ fn evil_broker_sends_short_coordinates() {
         header["epk"]["y"] = json!(super::super::jwk::encode(&y));
     });
     assert_eq!(code(&key, &answer), "KBS_JWE_MALFORMED");
+    for coordinate in ["x", "y"] {
+        let answer = with_header(&key, move |header| {
+            let mut short = decode("epk", header["epk"][coordinate].as_str().unwrap()).unwrap();
+            short.pop();
+            header["epk"][coordinate] = json!(super::super::jwk::encode(&short));
+        });
+        assert_eq!(code(&key, &answer), "KBS_JWE_MALFORMED", "{coordinate}");
+    }
     let answer = with_header(&key, |header| drop(header.remove("epk")));
     assert_eq!(code(&key, &answer), "KBS_JWE_MALFORMED");
 }

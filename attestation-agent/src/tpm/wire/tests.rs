@@ -114,6 +114,11 @@ fn evil_tpm_response_size_lies() {
         let bytes = response(0x8001, size, 0, &[]);
         assert_eq!(Response::parse(&bytes, PLAIN).unwrap_err().code(), "TPM_UNEXPECTED", "{size}");
     }
+    for (rest, accepted) in [(4086, true), (4087, false)] {
+        let head = response(0x8001, 10 + rest, 0, &[]);
+        let bytes = [head, vec![0; usize::try_from(rest).unwrap()]].concat();
+        assert_eq!(Response::parse(&bytes, PLAIN).is_ok(), accepted, "{rest} bytes of parameters");
+    }
     let bytes = response(0x8001, 12, 0, &[1, 2]);
     assert!(
         matches!(Response::parse(&bytes, PLAIN), Ok(Response::Accepted(accepted)) if accepted.parameters == [1, 2])
