@@ -192,6 +192,9 @@ fn is_called(full: &str, test: &str) -> bool {
     full.strip_suffix(test).is_some_and(|before| before.is_empty() || before.ends_with("::"))
 }
 
+/// The packages whose programs end-to-end tests start.
+const STARTED: [&str; 4] = ["cli", "chip-emulator", "tee-emulator", "key-broker-emulator"];
+
 /// The packages to build for these guards: those with the tests, and the programs for end-to-end tests.
 fn packages(guards: &[Guard]) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
@@ -199,7 +202,7 @@ fn packages(guards: &[Guard]) -> BTreeSet<String> {
         names.insert(package_name(dir));
     }
     if names.contains("tests") {
-        names.extend(["cli".to_owned(), "chip-emulator".to_owned()]);
+        names.extend(STARTED.map(str::to_owned));
     }
     names
 }
@@ -236,7 +239,7 @@ fn remove_strangers(root: &Path, dir: &Path, files: &BTreeSet<PathBuf>) -> anyho
 
 #[cfg(test)]
 mod tests {
-    use super::{Guard, filterset, is_called, package_name, removed};
+    use super::{Guard, STARTED, filterset, is_called, package_name, packages, removed};
     use std::path::Path;
 
     #[test]
@@ -271,5 +274,13 @@ mod tests {
     fn packages_are_named_after_their_directories() {
         assert_eq!(package_name(Path::new("chip-client")), "chip-client");
         assert_eq!(package_name(Path::new("emulators/chip")), "chip-emulator");
+    }
+
+    #[test]
+    fn end_to_end_tests_come_with_the_programs_that_they_start() {
+        let guards = |package: &str| [Guard { packages: [package.into()].into(), ..Guard::default() }];
+        assert_eq!(packages(&guards("emulators/tee")), ["tee-emulator".to_owned()].into());
+        let all = packages(&guards("tests"));
+        assert!(STARTED.iter().chain(&["tests"]).all(|name| all.contains(*name)), "{all:?}");
     }
 }
