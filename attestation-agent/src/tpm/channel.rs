@@ -94,7 +94,7 @@ impl Channel {
             return Err(WireError::unexpected("response", "an accepted command", 0_u8).into());
         };
         if let (Some(handle), Some(kind)) = (accepted.handle, command.returns) {
-            // GUARD: tpm-handle-kind -> evil_host_tpm_handle_of_another_kind
+            // GUARD: tpm-handle-kind -> evil_host_tpm_handle_of_another_kind, evil_host_tpm_gives_a_handle_twice
             if handle >> 24 != kind as u32 || self.open.contains(&handle) {
                 return Err(WireError::unexpected("handle", "a new one of the kind asked for", handle).into());
             }

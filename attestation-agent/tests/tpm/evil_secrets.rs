@@ -9,6 +9,7 @@ use crate::quote::INITDATA;
 use crate::seal::{scene, selection};
 use crate::swtpm::{PASSWORD, Swtpm, sized};
 
+const CREATE_PRIMARY: u32 = 0x131;
 const CREATE: u32 = 0x153;
 const LOAD: u32 = 0x157;
 const UNSEAL: u32 = 0x15e;
@@ -99,6 +100,25 @@ fn evil_host_tpm_response_with_wrong_hmac() {
         let refused = liar.tpm().seal(&secret, selection(), &pcrs, StorageKey::FirstFound);
         assert_eq!(refused.unwrap_err().code(), "TPM_SESSION_FORGED", "{from_end}");
     }
+}
+
+/// The sealed object is said to be where the storage key is: what is flushed, and what is asked, would be another thing.
+#[test]
+fn evil_host_tpm_gives_a_handle_twice() {
+    let swtpm = Swtpm::start();
+    let (_, sealed) = scene(&swtpm);
+    let mut storage_key = [0; 4];
+    let liar = Liar::before(&swtpm, move |code, _, mut response| {
+        if code == CREATE_PRIMARY {
+            storage_key.copy_from_slice(&response[10..14]);
+        }
+        if code == LOAD {
+            response[10..14].copy_from_slice(&storage_key);
+        }
+        Answer::Bytes(response)
+    });
+    assert_eq!(liar.tpm().unseal(&sealed).unwrap_err().code(), "TPM_UNEXPECTED");
+    assert!(liar.commands().contains(&LOAD) && !liar.commands().contains(&UNSEAL));
 }
 
 /// An answer of an earlier session is not one of this session.
