@@ -123,6 +123,8 @@ fn evil_chip_certificate_as_model_ca() {
         vec![ca_constraints(None), key_usage(USAGE_CERTIFY)],
         vec![ca_constraints(Some(0)), key_usage(USAGE_SIGN)],
         vec![ca_constraints(Some(0))],
+        // A path length, but no CA.
+        vec![extension(OID_BASIC_CONSTRAINTS, true, &[0x30, 3, 2, 1, 0]), key_usage(USAGE_CERTIFY)],
     ] {
         let model = issue(&root, "test root", "model", &spki, extensions).unwrap();
         let chip = leaf(&world, &fake, "model", world.record.id, &world.record.signing_spki);
@@ -168,8 +170,14 @@ fn evil_certificate_of_another_curve() {
     let spki = [prefix.as_slice(), p256.public_key().as_ref()].concat();
     let world = World::new();
     let key = world.model_authority.private_key().pair_for_tests();
-    let chip = leaf(&world, &key, "test model ca", world.record.id, &spki);
-    assert_untrusted(verify(&world, &world.certificates.model, &chip), "a P-384 public key");
+    // The very point, said to be of P-521.
+    let mut renamed = world.record.signing_spki.clone();
+    let oid = renamed.windows(5).position(|window| window == [0x2b, 0x81, 0x04, 0x00, 0x22]).unwrap();
+    renamed[oid + 4] = 0x23;
+    for spki in [spki, renamed] {
+        let chip = leaf(&world, &key, "test model ca", world.record.id, &spki);
+        assert_untrusted(verify(&world, &world.certificates.model, &chip), "a P-384 public key");
+    }
 }
 
 #[test]

@@ -290,6 +290,13 @@ fn evil_vcek_of_another_chip_is_refused() {
         let masked = SnpReport { chip_id: Octets([0; 64]), ..report(&platform, 3) };
         assert_eq!(code(result_with(&platform, masked)), "EVIDENCE_PLATFORM_MISMATCH");
     }
+    // An id of zeros is nobody's, and a short one is of another generation, whatever the report says.
+    for id in [vec![0; 64], vec![7; 8]] {
+        let mut platform = milan();
+        set(&mut platform.vek.extensions, ".3704.1.4", id.clone());
+        let same = SnpReport { chip_id: Octets::fitted(&id), ..report(&platform, 3) };
+        assert_eq!(code(result_with(&platform, same)), "EVIDENCE_PLATFORM_MISMATCH");
+    }
 }
 
 #[test]
