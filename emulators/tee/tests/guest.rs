@@ -113,7 +113,7 @@ fn derived_keys_are_answered_on_the_socket() {
             answer
         };
         let mut request = Vec::from(b"IKDKv1\0\0");
-        request.extend([0; 24]);
+        request.extend([0; 32]);
         let answer = ask(&request);
         assert_eq!((answer.len(), &answer[..4]), (36, &[0; 4][..]));
         assert_eq!(ask(&request), answer);
