@@ -46,6 +46,12 @@ enum Command {
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
+    /// What `run` starts its command with.
+    #[command(hide = true)]
+    Start {
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -86,6 +92,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Run { serve, command } => run::run(&serve.options()?, &command),
+        Command::Start { command } => run::start(&command),
     }
 }
 

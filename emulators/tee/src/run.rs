@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode};
 
 use anyhow::Context;
@@ -22,7 +22,7 @@ pub(crate) fn run(options: &Options, command: &[OsString]) -> anyhow::Result<Exi
     let signals = termination_signals();
     signals.thread_block().context("signals")?;
     let mounted = Mounted::new(options)?;
-    let mut child = spawn(command, &signals)?;
+    let mut child = spawn(command)?;
     forward(&child, signals)?;
     let status = child.wait().context("waiting for the command")?;
     drop(mounted);
@@ -53,18 +53,19 @@ fn enter_namespaces() -> anyhow::Result<()> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).context("private mounts")
 }
 
-/// Starts the command from a thread that blocks no signals: a child inherits the mask of the thread that starts it.
-fn spawn(command: &[OsString], signals: &SigSet) -> anyhow::Result<Child> {
+/// Starts this program again, which becomes the command. A child inherits the blocked signals, and to unblock them here, even for a
+/// moment and in one thread, would let a signal end the emulator instead of the command.
+fn spawn(command: &[OsString]) -> anyhow::Result<Child> {
+    let mut start = Command::new("/proc/self/exe");
+    start.args(["start", "--"]).args(command).spawn().context("starting the command")
+}
+
+/// In the child: lets signals in that were sent since, and becomes the command.
+pub(crate) fn start(command: &[OsString]) -> anyhow::Result<ExitCode> {
     let (program, arguments) = command.split_first().context("a command is needed")?;
-    let started = std::thread::scope(|scope| {
-        let start = || {
-            signals.thread_unblock()?;
-            Command::new(program).args(arguments).spawn()
-        };
-        scope.spawn(start).join()
-    });
-    let started = started.map_err(|_| anyhow::anyhow!("the thread that starts the command failed"))?;
-    started.with_context(|| program.display().to_string())
+    termination_signals().thread_unblock().context("signals")?;
+    let error = Command::new(program).args(arguments).exec();
+    Err(error).with_context(|| program.display().to_string())
 }
 
 /// SIGTERM goes on to the command, whose end ends the emulator. SIGINT comes from the terminal to both.
