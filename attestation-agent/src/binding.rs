@@ -101,6 +101,18 @@ impl Binding {
     }
 }
 
+/// The exact text of an initdata file, for whoever needs it alone: its digest was found in the register before it was
+/// parsed, and it names the algorithm of that digest.
+///
+/// # Errors
+/// See [`BindingError`]; those of reading the register.
+pub fn bound_initdata(attester: &Attester, path: &Path) -> Result<String, AttestationError> {
+    let register = attester.initdata_register()?.ok_or_else(|| no_register(attester))?;
+    let text = read(path, MAXIMUM_INITDATA_BYTES)?;
+    document(&text, Some(matching(text.as_bytes(), &register)?))?;
+    Ok(text)
+}
+
 /// The algorithm whose digest of `bytes` the register holds.
 fn matching(bytes: &[u8], register: &InitdataRegister) -> Result<&'static str, BindingError> {
     let digests = [

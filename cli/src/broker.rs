@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use attestation_agent::Attester;
+use attestation_agent::binding::bound_initdata;
 use attestation_agent::kbs::{
-    BrokerTrust, ConfigFault, EvidenceSource, Hop, KbsClient, KbsError, KbsOptions, KbsUrl, PlainHttp,
-    ResourceUri, Secret, SpkiSha256, TeeKeyKind,
+    BrokerTrust, ConfigFault, Hop, KbsClient, KbsError, KbsOptions, KbsUrl, PlainHttp, ResourceUri, Secret,
+    SpkiSha256, TeeKeyKind,
 };
-use attestation_agent::report_data::KbsDigest;
-use attestation_agent::{Attester, Claim};
+use attestation_agent::service::AttestationSource;
 use tokio::time::Instant;
 
 use crate::args::attest::{BrokerArgs, TeeKeyArg};
 use crate::error::Failure;
 use crate::files;
 
-/// Longest CA file and initdata in bytes.
+/// Longest CA file in bytes.
 const MAXIMUM_FILE: u64 = 256 * 1024;
 
 /// A broker and the guest that asks it.
@@ -23,30 +24,6 @@ pub(crate) struct Broker {
     client: KbsClient,
     runtime: tokio::runtime::Runtime,
     timeout: Duration,
-}
-
-/// Evidence of this guest, and the initdata that its register was found to hold.
-struct Guest {
-    attester: Attester,
-    initdata: Option<String>,
-}
-
-impl EvidenceSource for Guest {
-    fn tee(&self) -> &str {
-        self.attester.tee().name()
-    }
-
-    fn evidence(
-        &self,
-        digest: KbsDigest,
-    ) -> Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>> {
-        let evidence = self.attester.evidence(&Claim::Kbs(digest))?;
-        Ok(serde_json::from_str(&evidence.to_json())?)
-    }
-
-    fn initdata(&self) -> Option<String> {
-        self.initdata.clone()
-    }
 }
 
 impl Broker {
@@ -66,15 +43,10 @@ impl Broker {
             },
             ..KbsOptions::new(KbsUrl::parse(url).map_err(setup)?, trust(arguments)?)
         };
-        let initdata = arguments
-            .initdata
-            .as_deref()
-            .map(|path| files::read_text("read the initdata", path, MAXIMUM_FILE))
-            .transpose()?;
-        if let Some(text) = &initdata {
-            crate::initdata::require_bound(text, &attester)?;
-        }
-        let client = KbsClient::background_check(&options, Arc::new(Guest { attester, initdata }))?;
+        let initdata =
+            arguments.initdata.as_deref().map(|path| bound_initdata(&attester, path)).transpose()?;
+        let source = AttestationSource::new(Arc::new(attester), initdata);
+        let client = KbsClient::background_check(&options, Arc::new(source))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()

@@ -11,7 +11,6 @@ mod cmd;
 mod content_key;
 mod error;
 mod files;
-mod initdata;
 mod land;
 mod output;
 mod own_keys;

@@ -161,3 +161,22 @@ fn without_a_tee_an_unbound_configuration_needs_the_flag() {
         assert!(binding.config.innerkeep.workload_evidence);
     }
 }
+
+#[test]
+fn evil_host_initdata_is_parsed_only_after_the_register_vouched_for_it() {
+    let guest = Guest::new();
+    let attester = guest.tdx.attester(guest.directory.path());
+    let result = |path: &PathBuf| bound_initdata(&attester, path).map_err(|error| error.code());
+    let text = initdata("sha384", AA_TOML);
+    guest.launched_with(&Sha384::digest(&text));
+    let path = guest.file("initdata.toml", &text);
+    assert_eq!(result(&path).as_deref(), Ok(text.as_str()));
+    // Text that is no document at all is told to be another one: nobody looked into it.
+    for other in ["no = document = at all", &initdata("sha256", AA_TOML)] {
+        assert_eq!(result(&guest.file("other.toml", other)), Err("ATTEST_INITDATA_MISMATCH"));
+    }
+    // Its digest is in the register, but it names another algorithm.
+    let lies = initdata("sha256", AA_TOML);
+    guest.launched_with(&Sha384::digest(&lies));
+    assert_eq!(result(&guest.file("lies.toml", &lies)), Err("ATTEST_INITDATA_INVALID"));
+}
