@@ -17,10 +17,15 @@ use crate::service::AttestationService;
 use crate::service::answer::PeerService;
 use crate::service::peer::Peer;
 
-/// Serves a connection until it ends. A peer that the kernel does not name is not served.
+/// Serves a connection until it ends. A peer that the kernel does not name, or that has too many connections, is not served.
 pub(crate) async fn serve(service: Arc<AttestationService>, stream: UnixStream, socket: &str) {
     let Ok(peer) = Peer::of(&stream, socket) else { return };
     let queue = service.queues.of(peer.identity());
+    let connection = queue.connection();
+    // GUARD: peer-connections -> evil_peer_takes_every_connection
+    if connection.is_none() {
+        return;
+    }
     let handler = PeerService { service, peer, queue };
     let (gone, ended) = oneshot::channel();
     let watched = Watched { stream, _gone: gone };
@@ -32,6 +37,7 @@ pub(crate) async fn serve(service: Arc<AttestationService>, stream: UnixStream, 
         // An error here is the sender's end: the connection is gone. The server has to live until then.
         let _ = ended.await;
     }
+    drop(connection);
 }
 
 /// A connection that tells, by dropping its sender, that it is gone.

@@ -1,4 +1,4 @@
-//! One request of a peer at a time, and a bounded queue of others behind it.
+//! One request of a peer at a time, a bounded queue of others behind it, and a bounded number of its connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -10,6 +10,8 @@ use crate::service::error::ServiceError;
 
 /// Requests of one peer, the one that is worked on included.
 pub(crate) const MAXIMUM_QUEUED: usize = 8;
+/// Connections of one peer: so few that no peer can take the places of all others.
+pub(crate) const MAXIMUM_PEER_CONNECTIONS: usize = 16;
 
 /// The queues of all peers that are connected.
 #[derive(Debug, Default)]
@@ -26,6 +28,7 @@ impl Queues {
             return queue;
         }
         let queue = Arc::new(Queue {
+            connections: Arc::new(Semaphore::new(MAXIMUM_PEER_CONNECTIONS)),
             places: Arc::new(Semaphore::new(MAXIMUM_QUEUED)),
             turn: Arc::new(Semaphore::new(1)),
         });
@@ -37,6 +40,7 @@ impl Queues {
 /// The requests of one peer.
 #[derive(Debug)]
 pub(crate) struct Queue {
+    connections: Arc<Semaphore>,
     places: Arc<Semaphore>,
     turn: Arc<Semaphore>,
 }
@@ -49,6 +53,11 @@ pub(crate) struct Turn {
 }
 
 impl Queue {
+    /// A place for one more connection of the peer, if it has not too many already.
+    pub(crate) fn connection(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.connections).try_acquire_owned().ok()
+    }
+
     /// Waits for the peer's turn.
     ///
     /// # Errors

@@ -255,3 +255,22 @@ async fn many_peers_are_served_and_stopping_removes_the_socket() {
     (&mut running.task).await.unwrap().unwrap();
     assert!(!running.socket().exists());
 }
+
+#[tokio::test]
+async fn evil_peer_takes_every_connection() {
+    use tokio::io::AsyncReadExt as _;
+    let running = Running::new("").await;
+    // The service's own client has the first one.
+    let mut held = Vec::new();
+    for _ in 1..queue::MAXIMUM_PEER_CONNECTIONS {
+        let mut stream = tokio::net::UnixStream::connect(running.socket()).await.unwrap();
+        let silent = tokio::time::timeout(Duration::from_millis(20), stream.read_u8()).await;
+        assert!(silent.is_err(), "a connection within the bound stays open");
+        held.push(stream);
+    }
+    let mut one_more = tokio::net::UnixStream::connect(running.socket()).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), one_more.read_u8()).await;
+    assert!(ended.unwrap().is_err(), "one more is closed");
+    // Whoever was connected is still served.
+    running.client.get_tee_type(timeout(), &wire::GetTeeTypeRequest::default()).await.unwrap();
+}
