@@ -97,7 +97,7 @@ pub(crate) struct SealArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum GrantCommand {
     /// Wrap the content key for a recipient under a policy; payload, core and signature stay as they are.
-    Add(GrantAddArgs),
+    Add(Box<GrantAddArgs>),
     /// List the grants beside an artifact.
     List {
         /// The artifact: layout directory, `DIR:TAG` or `.sealed` file.
@@ -138,6 +138,10 @@ pub(crate) struct GrantAddArgs {
     /// Registers that a `tpm` grant is bound to; 8, which holds the initdata digest, is always among them.
     #[arg(long, value_name = "PCR", value_delimiter = ',', default_values_t = [0, 2, 4, 7, 8])]
     pub(crate) pcrs: Vec<u8>,
+    /// SHA-256 of the public area of the storage key that a `tpm` grant may be sealed to, hex, as an earlier grant printed it. Without it the key
+    /// that answers is believed: whoever sits between here and the TPM could offer its own and read the secret.
+    #[arg(long, value_name = "HEX")]
+    pub(crate) tpm_storage_key: Option<String>,
     #[command(flatten)]
     pub(crate) platform: attest::PlatformArgs,
     /// Grant even though `policy lint` calls the policy weak.

@@ -111,8 +111,12 @@ impl TpmKeys {
         Ok(Self { recipient: TpmRecipient::of(&attestation.marshal(), &storage.marshal()), storage_key, tpm })
     }
 
-    /// A fresh secret, sealed under the present values of the registers.
-    pub(crate) fn seal(&self, registers: &[u8]) -> Result<(TpmObject, TpmSecret), Failure> {
+    /// A fresh secret, sealed under the present values of the registers, to the storage key of this digest if one is given.
+    pub(crate) fn seal(
+        &self,
+        registers: &[u8],
+        pinned: Option<&[u8; 32]>,
+    ) -> Result<(TpmObject, TpmSecret), Failure> {
         let mut registers = registers.to_vec();
         registers.push(PcrSelection::INITDATA);
         registers.sort_unstable();
@@ -122,7 +126,8 @@ impl TpmKeys {
         let mut copy = zeroize::Zeroizing::new(*secret.expose_bytes());
         let held = SecretKey::take_from(&mut copy)?;
         let pcrs = self.tpm.read_pcrs()?;
-        let sealed = self.tpm.seal(&held, of_tpm(&selection), &pcrs, StorageKey::Named(self.storage_key))?;
+        let key = pinned.map_or(self.storage_key, Name::of_digest);
+        let sealed = self.tpm.seal(&held, of_tpm(&selection), &pcrs, StorageKey::Named(key))?;
         let object = TpmObject::new(selection, sealed.policy(), sealed.private(), sealed.public())?;
         Ok((object, secret))
     }

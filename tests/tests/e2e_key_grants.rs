@@ -295,6 +295,30 @@ fn unseal_by_a_tpm_beside_a_tee() {
 }
 
 #[test]
+fn evil_host_tpm_with_another_storage_key_gets_no_secret() {
+    let keyed = Keyed::start(Kind::Tdx);
+    let artifact = keyed.seal("model", &Payload::random(4, 1000));
+    let policy = keyed.policy("policy.toml", 5);
+    let root = &keyed.guest.root;
+    let add = |more: &[OsString]| {
+        let more = [args!["--insecure-tee-root", root], more.to_vec()].concat();
+        keyed.grant_arguments(&artifact, "tpm", &policy, &more)
+    };
+    let tpm = Swtpm::start(&keyed.work, "tpm", root);
+    let first = keyed.innerkeep.run(&add(&[]));
+    assert_eq!(first["storage_key_pinned"], false, "{first}");
+    let pinned = add(&args!["--tpm-storage-key", first["storage_key"].as_str().unwrap()]);
+    assert_eq!(keyed.innerkeep.run(&pinned)["storage_key_pinned"], true);
+    drop(tpm);
+    let _ = std::fs::remove_file(root.join("dev/tpm0"));
+    let _other = Swtpm::start(&keyed.work, "other", root);
+    let said = keyed.innerkeep.attempt(&pinned);
+    assert_eq!((said.status, said.code()), (Some(REFUSED), "TPM_STORAGE_KEY_FOREIGN".to_owned()), "{said:?}");
+    let grants = keyed.innerkeep.run(&args!["grant", "list", &artifact.reference]);
+    assert_eq!(grants["grants"].as_array().unwrap().len(), 2, "nothing was granted: {grants}");
+}
+
+#[test]
 fn evil_unseal_by_a_tpm_alone_is_refused() {
     let keyed = Keyed::start(Kind::Tdx);
     let payload = Payload::random(5, 100_000);
