@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
-const PROTOS: [&str; 1] = ["attestation_agent"];
+const PROTOS: [&str; 2] = ["attestation_agent", "health"];
 
 fn main() -> std::io::Result<()> {
     println!("cargo::rerun-if-changed=proto");

@@ -1,8 +1,9 @@
-//! All ttrpc services: `.proto`, generated code.
+//! All ttrpc services: `.proto`, generated code, and the frames that carry them.
 //!
 //! ```text
-//!  proto/*.proto ──build.rs, no protoc──▶ messages, clients, server traits ──▶ attestation_agent::…
+//!  proto/*.proto ──build.rs, no protoc──▶ messages, clients, server traits ──▶ attestation_agent::…, health::…
 //!         └──────── tests: descriptor = table of the wire, both ways
+//!  bytes of a connection ──▶ frame::Frames ──▶ where frames begin and end, what they announce
 //! ```
 //!
 //! ```
@@ -40,6 +41,14 @@ pub mod attestation_agent {
         AttestationAgentService, AttestationAgentServiceClient, create_attestation_agent_service,
     };
 }
+
+/// `grpc.Health`: messages, client, server trait.
+pub mod health {
+    pub use crate::generated::health::*;
+    pub use crate::generated::health_ttrpc::{Health, HealthClient, create_health};
+}
+
+pub mod frame;
 
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use protobuf::descriptor::field_descriptor_proto::{Label, Type};
-use protobuf::descriptor::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
+use protobuf::descriptor::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto};
 
-use crate::generated::attestation_agent;
+use crate::generated::{attestation_agent, health};
 
 /// The lines of a table for a file.
 fn lines(file: &FileDescriptorProto) -> BTreeSet<String> {
@@ -20,13 +20,16 @@ fn lines(file: &FileDescriptorProto) -> BTreeSet<String> {
     for message in &file.message_type {
         lines.insert(format!("message {}", message.name()));
         lines.extend(message.field.iter().map(|field| line(message, field)));
+        let within = format!("{}.", message.name());
+        lines.extend(message.enum_type.iter().flat_map(|kind| values(&within, kind)));
     }
-    for kind in &file.enum_type {
-        let values = kind.value.iter();
-        lines
-            .extend(values.map(|value| format!("value {} {} {}", kind.name(), value.number(), value.name())));
-    }
+    lines.extend(file.enum_type.iter().flat_map(|kind| values("", kind)));
     lines
+}
+
+fn values(within: &str, kind: &EnumDescriptorProto) -> Vec<String> {
+    let line = |number, name| format!("value {within}{} {number} {name}", kind.name());
+    kind.value.iter().map(|value| line(value.number(), value.name())).collect()
 }
 
 fn line(message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
@@ -49,12 +52,20 @@ fn short(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
 
-#[test]
-fn the_attestation_agent_is_as_the_wire_table_says() {
-    let table: BTreeSet<String> =
-        include_str!("tests/attestation_agent.txt").lines().map(str::to_owned).collect();
-    let ours = lines(attestation_agent::file_descriptor().proto());
+fn compare(table: &str, file: &FileDescriptorProto) {
+    let table: BTreeSet<String> = table.lines().map(str::to_owned).collect();
+    let ours = lines(file);
     let missing: Vec<_> = table.difference(&ours).collect();
     let extra: Vec<_> = ours.difference(&table).collect();
     assert!(missing.is_empty() && extra.is_empty(), "missing {missing:?}, more than the table {extra:?}");
+}
+
+#[test]
+fn the_attestation_agent_is_as_the_wire_table_says() {
+    compare(include_str!("tests/attestation_agent.txt"), attestation_agent::file_descriptor().proto());
+}
+
+#[test]
+fn health_is_as_the_wire_table_says() {
+    compare(include_str!("tests/health.txt"), health::file_descriptor().proto());
 }
