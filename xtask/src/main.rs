@@ -14,11 +14,12 @@ mod fuzz;
 mod guards;
 mod lint;
 mod setup;
-mod shell;
 mod test;
+mod vm_command;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use xtask::{shell, vm};
 
 /// Developer commands of Innerkeep.
 #[derive(Debug, Parser)]
@@ -44,6 +45,7 @@ enum Command {
     Lint(lint::Arguments),
     Setup(setup::Arguments),
     Test(test::Arguments),
+    Vm(vm_command::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -57,8 +59,19 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            failure(&error)
         }
+    }
+}
+
+/// A mirror that does not answer has a status of its own (sysexits: EX_TEMPFAIL), and so has a command in a guest.
+fn failure(error: &anyhow::Error) -> ExitCode {
+    if error.is::<vm::Outage>() {
+        return ExitCode::from(75);
+    }
+    match error.downcast_ref::<vm_command::Ended>() {
+        Some(ended) => ExitCode::from(ended.0),
+        None => ExitCode::FAILURE,
     }
 }
 
@@ -73,5 +86,6 @@ fn run(workspace: &shell::Workspace, command: Command) -> anyhow::Result<()> {
         Command::Lint(arguments) => lint::run(workspace, &arguments),
         Command::Setup(arguments) => setup::run(workspace, &arguments),
         Command::Test(arguments) => test::run(workspace, &arguments),
+        Command::Vm(arguments) => vm_command::run(workspace, &arguments),
     }
 }

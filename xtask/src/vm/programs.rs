@@ -1,0 +1,91 @@
+//! The programs inside the guest: built static, since its root has no libraries.
+
+use crate::shell::{self, Workspace};
+use anyhow::{Context, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// A program that a guest can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestProgram {
+    /// Its package.
+    pub package: &'static str,
+    /// Its name.
+    pub name: &'static str,
+}
+
+impl GuestProgram {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        Self { package: "tests", name: "vm-init" },
+        Self { package: "cli", name: "innerkeep" },
+        Self { package: "attestation-agent", name: "attestation-agent" },
+        Self { package: "tee-emulator", name: "innerkeep-tee-emulator" },
+        Self { package: "tests", name: "test-consumer" },
+        Self { package: "tests", name: "test-guest" },
+    ];
+}
+
+/// Where the built ones are.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    directory: PathBuf,
+}
+
+/// Builds every guest program, all in one go.
+///
+/// # Errors
+///
+/// One does not build.
+pub fn build(workspace: &Workspace) -> anyhow::Result<Programs> {
+    let mut cargo = workspace.cargo("build");
+    cargo.args(["--quiet", "--locked", "--profile", "ci", "--target", TARGET]);
+    let mut packages: Vec<&str> = GuestProgram::ALL.iter().map(|program| program.package).collect();
+    packages.dedup();
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    for program in GuestProgram::ALL {
+        cargo.args(["--bin", program.name]);
+    }
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    shell::run(&mut cargo)?;
+    Ok(Programs::beside(&workspace.ci_bin_dir()))
+}
+
+impl Programs {
+    /// Those that belong to the programs in `ci`, the directory of the profile of that name.
+    pub fn beside(ci: &Path) -> Self {
+        let target = ci.parent().unwrap_or(ci);
+        Self { directory: target.join(TARGET).join("ci") }
+    }
+
+    /// A program without symbols: the guest copies every byte of it.
+    ///
+    /// # Errors
+    ///
+    /// It was not built.
+    pub fn stripped(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let built = self.directory.join(name);
+        ensure!(
+            built.is_file(),
+            "{} is not built: `cargo xtask vm build` builds what runs in guests",
+            built.display()
+        );
+        let directory = self.directory.join("stripped");
+        std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+        let stripped = directory.join(name);
+        let modified = |path: &Path| std::fs::metadata(path).and_then(|found| found.modified()).ok();
+        if modified(&stripped).is_none_or(|stripped| modified(&built).is_none_or(|built| built > stripped)) {
+            // Under a name of its own first: tests do this side by side.
+            let scratch = tempfile::NamedTempFile::new_in(&directory).context("make a scratch file")?;
+            let mut strip = Command::new("strip");
+            strip.arg("--strip-all").arg("-o").arg(scratch.path()).arg(&built);
+            shell::run(&mut strip)?;
+            scratch.persist(&stripped).with_context(|| format!("write {}", stripped.display()))?;
+        }
+        Ok(stripped)
+    }
+}

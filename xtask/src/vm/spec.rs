@@ -1,0 +1,438 @@
+//! What a guest is to be: programs, files, modules, devices.
+
+use super::backend;
+use super::guest::{self, Guest};
+use super::initramfs::Initramfs;
+use super::programs::Programs;
+use super::tools::Tools;
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Who is process 1 while commands run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Init {
+    /// `vm-init`, which only reaps.
+    #[default]
+    Run,
+    /// The unchanged `/bin/innerkeep-agent`, executed by `vm-init` once all is prepared.
+    Agent,
+}
+
+/// A program that `vm-init` starts before the witness, and that goes on beside it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Service {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// It is ready once this path exists.
+    pub ready: String,
+}
+
+/// What `vm-init` finds in `/etc/vm-init.json`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Plan {
+    /// Who becomes process 1.
+    pub init: Init,
+    /// Files of modules, in order.
+    pub modules: Vec<String>,
+    /// Whether the shared directory is mounted on `/out`.
+    pub share: bool,
+    /// Services, in order.
+    pub services: Vec<Service>,
+    /// Whether what `vm-init` mounted stays for the agent; else the agent finds an empty machine.
+    pub keep_mounts: bool,
+    /// Arguments of the agent. It has to ignore them.
+    pub agent_arguments: Vec<String>,
+}
+
+/// A chip behind a vfio-user socket.
+#[derive(Clone, Debug)]
+struct Chip {
+    socket: PathBuf,
+    /// Process that serves the socket: when it dies, so does the machine.
+    process: Option<u32>,
+    /// Behind a port of its own, so that it can be taken away.
+    removable: bool,
+}
+
+/// A guest that is not running yet.
+#[derive(Debug)]
+pub struct Spec {
+    pub(super) plan: Plan,
+    programs: Programs,
+    files: Vec<(String, u32, Source)>,
+    modules: Vec<String>,
+    chips: Vec<Chip>,
+    disks: Vec<PathBuf>,
+    tpm: Option<(PathBuf, u32)>,
+    memory_mib: u32,
+    cpus: u32,
+    cmdline: String,
+    pub(super) vsock: bool,
+    pub(super) share: Option<PathBuf>,
+    extra: Vec<OsString>,
+    pub(super) boot_timeout: Duration,
+    pub(super) timeout: Duration,
+    pub(super) watched: Vec<(String, u32)>,
+    pub(super) serial_copy: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Host(PathBuf),
+    Bytes(Vec<u8>),
+}
+
+impl Spec {
+    /// A guest with `vm-init`, busybox, the modules for block devices and vsock, two processors and 1 GiB.
+    pub fn new(programs: Programs) -> Self {
+        Self {
+            plan: Plan { keep_mounts: true, ..Plan::default() },
+            programs,
+            files: Vec::new(),
+            modules: ["virtio_blk", "vmw_vsock_virtio_transport"].map(ToOwned::to_owned).to_vec(),
+            chips: Vec::new(),
+            disks: Vec::new(),
+            tpm: None,
+            memory_mib: 1024,
+            cpus: 2,
+            cmdline: String::new(),
+            vsock: false,
+            share: None,
+            extra: Vec::new(),
+            boot_timeout: Duration::from_secs(90),
+            timeout: Duration::from_secs(600),
+            watched: Vec::new(),
+            serial_copy: None,
+        }
+    }
+
+    /// One of our programs, as `/bin/NAME`.
+    ///
+    /// # Errors
+    ///
+    /// It was not built.
+    pub fn program(self, name: &str) -> anyhow::Result<Self> {
+        let file = self.programs.stripped(name)?;
+        Ok(self.copy(&file, &format!("/bin/{name}"), 0o755))
+    }
+
+    /// A file of the host.
+    #[must_use]
+    pub fn copy(mut self, from: &Path, to: &str, mode: u32) -> Self {
+        self.files.push((to.to_owned(), mode, Source::Host(from.to_owned())));
+        self
+    }
+
+    /// All files of a directory of the host, and those below it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be listed.
+    pub fn copy_directory(mut self, from: &Path, to: &str) -> anyhow::Result<Self> {
+        let entries = std::fs::read_dir(from).with_context(|| format!("list {}", from.display()))?;
+        for entry in entries {
+            let entry = entry?;
+            let to = format!("{to}/{}", entry.file_name().to_string_lossy());
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                self = self.copy_directory(&entry.path(), &to)?;
+            } else if kind.is_file() {
+                self = self.copy(&entry.path(), &to, 0o644);
+            }
+        }
+        Ok(self)
+    }
+
+    /// A file with these bytes.
+    #[must_use]
+    pub fn file(mut self, to: &str, mode: u32, bytes: impl Into<Vec<u8>>) -> Self {
+        self.files.push((to.to_owned(), mode, Source::Bytes(bytes.into())));
+        self
+    }
+
+    /// Modules beside the usual ones, with what they need.
+    #[must_use]
+    pub fn modules(mut self, names: &[&str]) -> Self {
+        self.modules.extend(names.iter().map(|name| (*name).to_owned()));
+        self
+    }
+
+    /// A chip on the root bus, behind the IOMMU; with it the modules of VFIO. When `process` ends, the machine ends.
+    #[must_use]
+    pub fn chip(self, socket: &Path, process: Option<u32>) -> Self {
+        self.with_chip(Chip { socket: socket.to_owned(), process, removable: false })
+    }
+
+    /// As [`Spec::chip`], behind a root port: it can be taken away. Device and port are `chipN` and `portN`, counted from 0.
+    #[must_use]
+    pub fn removable_chip(self, socket: &Path, process: Option<u32>) -> Self {
+        self.with_chip(Chip { socket: socket.to_owned(), process, removable: true })
+    }
+
+    fn with_chip(mut self, chip: Chip) -> Self {
+        self.chips.push(chip);
+        self.modules(&["vfio_iommu_type1", "vfio_pci"])
+    }
+
+    /// A raw disk, `/dev/vda` and so on.
+    #[must_use]
+    pub fn disk(mut self, image: &Path) -> Self {
+        self.disks.push(image.to_owned());
+        self
+    }
+
+    /// A TPM 2.0: the control socket of a swtpm, and its process.
+    #[must_use]
+    pub fn tpm(mut self, socket: &Path, process: u32) -> Self {
+        self.tpm = Some((socket.to_owned(), process));
+        self
+    }
+
+    /// More words for the kernel's command line.
+    #[must_use]
+    pub fn cmdline(mut self, words: &str) -> Self {
+        self.cmdline.push(' ');
+        self.cmdline.push_str(words);
+        self
+    }
+
+    /// Memory in MiB.
+    #[must_use]
+    pub fn memory_mib(mut self, mib: u32) -> Self {
+        self.memory_mib = mib;
+        self
+    }
+
+    /// Processors.
+    #[must_use]
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// A vsock device. The guest is [`backend::GUEST_CID`].
+    #[must_use]
+    pub fn vsock(mut self) -> Self {
+        self.vsock = true;
+        self
+    }
+
+    /// A directory of the host, read and written on both sides, on `/out`.
+    #[must_use]
+    pub fn share(mut self, directory: &Path) -> Self {
+        self.share = Some(directory.to_owned());
+        self.plan.share = true;
+        self
+    }
+
+    /// Who is process 1.
+    #[must_use]
+    pub fn init(mut self, init: Init) -> Self {
+        self.plan.init = init;
+        self
+    }
+
+    /// What `vm-init` does, to be changed.
+    #[must_use]
+    pub fn plan(mut self, change: impl FnOnce(&mut Plan)) -> Self {
+        change(&mut self.plan);
+        self
+    }
+
+    /// More arguments of QEMU, behind all others.
+    #[must_use]
+    pub fn qemu(mut self, arguments: &[&str]) -> Self {
+        self.extra.extend(arguments.iter().map(OsString::from));
+        self
+    }
+
+    /// How long the guest may live; after it the machine is ended.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How long it may take until commands are accepted.
+    #[must_use]
+    pub fn boot_timeout(mut self, timeout: Duration) -> Self {
+        self.boot_timeout = timeout;
+        self
+    }
+
+    /// Keeps the serial log there at the end.
+    #[must_use]
+    pub fn keep_serial(mut self, file: &Path) -> Self {
+        self.serial_copy = Some(file.to_owned());
+        self
+    }
+
+    /// Boots, and waits until commands are accepted.
+    ///
+    /// # Errors
+    ///
+    /// What is missing; a back end that died; a guest that was not ready in time, with the end of its serial log.
+    pub fn boot(mut self, tools: &Tools) -> anyhow::Result<Guest> {
+        let work = tempfile::Builder::new().prefix("ik-vm-").tempdir().context("make a scratch directory")?;
+        for (index, chip) in self.chips.iter().enumerate() {
+            if let Some(process) = chip.process {
+                self.watched.push((format!("chip{index}"), process));
+            }
+        }
+        if let Some((_, process)) = &self.tpm {
+            self.watched.push(("tpm".to_owned(), *process));
+        }
+        self.write_initramfs(tools, &work.path().join("initramfs"))?;
+        let mut backends = Vec::new();
+        if self.vsock {
+            backends.push(backend::vsock(tools, work.path())?);
+        }
+        if let Some(directory) = &self.share {
+            backends.push(backend::share(tools, work.path(), directory)?);
+        }
+        let qemu = self.command(tools, work.path());
+        guest::start(&self, qemu, backends, work)
+    }
+
+    fn write_initramfs(&mut self, tools: &Tools, path: &Path) -> anyhow::Result<()> {
+        let mut archive = Initramfs::create(path)?;
+        let read = |file: &Path| std::fs::read(file).with_context(|| format!("read {}", file.display()));
+        archive.file("/bin/busybox", 0o755, &read(&tools.busybox())?)?;
+        for applet in APPLETS {
+            archive.link(&format!("/bin/{applet}"), "busybox")?;
+        }
+        archive.file("/init", 0o755, &read(&self.programs.stripped("vm-init")?)?)?;
+        for module in tools.modules.closure(&self.modules)? {
+            let path = format!("/lib/modules/{}.ko", module.name);
+            archive.file(&path, 0o644, &read(&module.file)?)?;
+            self.plan.modules.push(path);
+        }
+        archive.file("/etc/vm-init.json", 0o644, &serde_json::to_vec(&self.plan)?)?;
+        for (to, mode, source) in &self.files {
+            match source {
+                Source::Host(file) => archive.file(to, *mode, &read(file)?)?,
+                Source::Bytes(bytes) => archive.file(to, *mode, bytes)?,
+            }
+        }
+        archive.finish()
+    }
+
+    fn command(&self, tools: &Tools, work: &Path) -> Command {
+        let mut qemu = tools.qemu();
+        let at = |name: &str| work.join(name).to_string_lossy().into_owned();
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", &self.cpus.to_string()]);
+        // Shared, since back ends reach the guest's memory by its file.
+        let memory = format!("{}M", self.memory_mib);
+        qemu.args(["-m", &memory, "-machine", "q35,memory-backend=m"]);
+        qemu.args(["-object", &format!("memory-backend-memfd,id=m,size={memory},share=on")]);
+        // In front of every device that is to be behind it. Without caching-mode QEMU refuses chips.
+        qemu.args(["-device", "intel-iommu,caching-mode=on,intremap=on"]);
+        qemu.args(["-kernel".into(), tools.kernel.clone().into_os_string()]);
+        qemu.args(["-initrd", &at("initramfs")]);
+        qemu.args(["-append", &format!("console=ttyS0 quiet panic=-1{}", self.cmdline)]);
+        qemu.args(["-serial", &format!("file:{}", at("serial.log"))]);
+        qemu.args([
+            "-chardev",
+            &format!("socket,id=qmp,path={}", at("qmp.sock")),
+            "-mon",
+            "chardev=qmp,mode=control",
+        ]);
+        qemu.args(["-device", "virtio-serial-pci"]);
+        qemu.args(["-chardev", &format!("socket,id=control,path={}", at("control.sock"))]);
+        qemu.args(["-device", &format!("virtserialport,chardev=control,name={}", super::wire::PORT)]);
+        for (index, chip) in self.chips.iter().enumerate() {
+            let mut device = json!({
+                "driver": "vfio-user-pci", "id": format!("chip{index}"),
+                "socket": { "type": "unix", "path": chip.socket },
+            });
+            if chip.removable {
+                let port = format!("port{index}");
+                qemu.args(["-device", &format!("pcie-root-port,id={port},chassis={index},slot={index}")]);
+                if let Some(device) = device.as_object_mut() {
+                    device.insert("bus".to_owned(), port.into());
+                }
+            }
+            qemu.args(["-device", &device.to_string()]);
+        }
+        for (index, disk) in self.disks.iter().enumerate() {
+            let drive = json!({
+                "driver": "raw", "node-name": format!("disk{index}"),
+                "file": { "driver": "file", "filename": disk },
+            });
+            qemu.args(["-blockdev", &drive.to_string()]);
+            qemu.args(["-device", &format!("virtio-blk-pci,drive=disk{index},id=vd{index}")]);
+        }
+        if let Some((socket, _)) = &self.tpm {
+            qemu.args(["-chardev", &format!("socket,id=tpm,path={}", socket.display())]);
+            qemu.args(["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]);
+        }
+        if self.vsock {
+            qemu.args(["-chardev", &format!("socket,id=vsock,path={}", at(backend::VSOCK_SOCKET))]);
+            qemu.args(["-device", "vhost-user-vsock-pci,chardev=vsock"]);
+        }
+        if self.share.is_some() {
+            qemu.args(["-chardev", &format!("socket,id=share,path={}", at(backend::SHARE_SOCKET))]);
+            qemu.args(["-device", "vhost-user-fs-pci,chardev=share,tag=out"]);
+        }
+        qemu.args(&self.extra);
+        qemu
+    }
+}
+
+/// What tests and people call in the guest.
+const APPLETS: &[&str] = &[
+    "cat",
+    "chmod",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "dmesg",
+    "echo",
+    "env",
+    "false",
+    "find",
+    "free",
+    "grep",
+    "head",
+    "id",
+    "insmod",
+    "kill",
+    "ln",
+    "ls",
+    "lsmod",
+    "lspci",
+    "mkdir",
+    "mount",
+    "mv",
+    "nc",
+    "od",
+    "poweroff",
+    "ps",
+    "readlink",
+    "rm",
+    "sed",
+    "seq",
+    "sh",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "stat",
+    "sync",
+    "tail",
+    "tee",
+    "test",
+    "touch",
+    "tr",
+    "true",
+    "umount",
+    "uname",
+    "wc",
+    "xargs",
+];
