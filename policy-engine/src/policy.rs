@@ -1,0 +1,263 @@
+//! One policy text: parsed, checked, compiled.
+
+use crate::ast::{Node, dotted, rule_root, walk_module};
+use crate::decision::Fault;
+use crate::error::{PolicyError, shortened};
+use crate::limits::{Limits, SHAPE};
+use crate::prints::{Blanked, blank};
+use crate::program::Program;
+use crate::reach::{Reach, StateUse};
+use crate::request::RequestName;
+use regorus::unstable::{Expr, Module, Rule, RuleHead};
+use regorus::{Engine, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+/// The only package that requests are looked up in.
+const PACKAGE: &str = "data.agent_policy";
+/// The name under which a text is known to the evaluator, as upstream names it.
+pub(crate) const MODULE: &str = "agent_policy";
+/// The rule by which a policy asks that nothing be denied.
+const ALLOW_FAILING: &str = "AllowRequestsFailingPolicy";
+/// Longest message of parser or evaluator that is kept.
+const MAX_MESSAGE: usize = 1024;
+/// First parts of builtins that the evaluator may have been built with and policies of an agent do not have: what
+/// they answer is chosen by the host, or upstream's agent lacks them.
+const FOREIGN_BUILTINS: &[&str] = &[
+    "crypto", "glob", "graph", "graphql", "hex", "http", "io", "json", "net", "opa", "providers", "rand", "rego",
+    "semver", "time", "units", "urlquery", "uuid", "yaml",
+];
+
+/// How the rule of a request is evaluated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Path {
+    /// As bytecode.
+    Compiled,
+    /// By the tree interpreter, from the text as it is.
+    Interpreted {
+        /// Why it is not bytecode.
+        reason: String,
+    },
+    /// The policy has no such rule: undefined, therefore denied.
+    Missing,
+}
+
+/// A policy that may be put into force. It holds no state.
+pub struct Policy {
+    text: String,
+    limits: Limits,
+    interpreter: Mutex<Engine>,
+    program: Option<Program>,
+    paths: BTreeMap<String, Path>,
+    reach: Reach,
+    asks_to_allow_failing: bool,
+    prints: usize,
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Policy")
+            .field("bytes", &self.text.len())
+            .field("rules", &self.paths.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Policy {
+    /// Parses, checks and compiles a text. Nothing is put into force.
+    ///
+    /// # Errors
+    /// `POLICY_TOO_LARGE`, `POLICY_SYNTAX`, `POLICY_PACKAGE`, `POLICY_BUILTIN`, `POLICY_ANALYSIS`.
+    pub fn load(text: &str, limits: &Limits) -> Result<Self, PolicyError> {
+        // GUARD: policy-text-cap -> evil_operator_oversize_policy
+        if text.len() > limits.policy_bytes {
+            return Err(PolicyError::TooLarge { found: text.len(), max: limits.policy_bytes });
+        }
+        let mut engine = parsed(text, limits)?;
+        let Some(module) = engine.get_modules().first().cloned() else {
+            return Err(PolicyError::Syntax { message: "no module".to_owned() });
+        };
+        refuse_foreign_builtins(&module)?;
+        // What upstream asks first: it also makes the evaluator check the whole module.
+        engine.set_input(Value::new_object());
+        let asked = engine
+            .eval_query(format!("{PACKAGE}.{ALLOW_FAILING}"), false)
+            .map_err(|error| PolicyError::Analysis { message: shortened(&format!("{error:#}"), MAX_MESSAGE) })?;
+        let asks_to_allow_failing = single(&asked) == Some(&Value::Bool(true));
+        let requests = requests(&module);
+        let (program, paths, prints) = match blank(text, &module) {
+            Blanked::Text { text: blanked, removed } => {
+                let (program, paths) = compile(&blanked, &requests, limits);
+                (program, paths, removed)
+            }
+            Blanked::Kept { line } => {
+                let reason = format!("the `print` of line {line} is not only a print");
+                (None, all_interpreted(&requests, &reason), 0)
+            }
+        };
+        Ok(Self {
+            text: text.to_owned(),
+            limits: *limits,
+            interpreter: Mutex::new(engine),
+            program,
+            paths,
+            reach: Reach::of(&module),
+            asks_to_allow_failing,
+            prints,
+        })
+    }
+
+    /// The text, as it came.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the policy asks that requests which it denies be allowed (`AllowRequestsFailingPolicy := true`). What
+    /// follows is the engine's to decide.
+    #[must_use]
+    pub const fn asks_to_allow_failing(&self) -> bool {
+        self.asks_to_allow_failing
+    }
+
+    /// How many `print` statements the bytecode does without.
+    #[must_use]
+    pub const fn prints_removed(&self) -> usize {
+        self.prints
+    }
+
+    /// How a request is evaluated.
+    #[must_use]
+    pub fn path(&self, request: &RequestName) -> Path {
+        self.paths.get(request.as_str()).cloned().unwrap_or(Path::Missing)
+    }
+
+    /// How a request's decision depends on the state.
+    #[must_use]
+    pub fn state_use(&self, request: &RequestName) -> StateUse {
+        self.reach.state_use(request.as_str())
+    }
+
+    /// The value of a request's rule; `None` is undefined.
+    pub(crate) fn evaluate(&self, request: &RequestName, input: &Value, data: &Value) -> Result<Option<Value>, Fault> {
+        match (self.paths.get(request.as_str()), &self.program) {
+            (None, _) => Ok(None),
+            (Some(Path::Compiled), Some(program)) => {
+                match program.run(&request.rule(), input, data, &self.limits) {
+                    // The machine gave up where the interpreter may have an answer: that answer is the decision.
+                    Err(Fault::Evaluation { .. }) => self.interpret(request, input, data),
+                    other => other,
+                }
+            }
+            (Some(_), _) => self.interpret(request, input, data),
+        }
+    }
+
+    /// The same, by the tree interpreter as upstream configures it.
+    pub(crate) fn interpret(&self, request: &RequestName, input: &Value, data: &Value) -> Result<Option<Value>, Fault> {
+        let mut engine = self.interpreter.lock().unwrap_or_else(PoisonError::into_inner);
+        engine.clear_data();
+        let answer = engine.add_data(data.clone()).and_then(|()| {
+            engine.set_input(input.clone());
+            engine.eval_query(request.rule(), false)
+        });
+        engine.set_input(Value::Null);
+        // Prints quote the policy and the request; nobody reads them here.
+        let _ = engine.take_prints();
+        Ok(single(&answer.map_err(|error| Fault::of(error.as_ref()))?).cloned())
+    }
+}
+
+/// An evaluator with one text, configured as upstream configures it, and limited.
+pub(crate) fn parsed(text: &str, limits: &Limits) -> Result<Engine, PolicyError> {
+    let mut engine = Engine::new();
+    engine.set_policy_length_config(SHAPE);
+    engine.set_strict_builtin_errors(false);
+    engine.set_gather_prints(true);
+    // GUARD: policy-interpreter-time -> evil_policy_that_never_ends_interpreted
+    engine.set_execution_timer_config(limits.timer());
+    let package = engine
+        .add_policy(MODULE.to_owned(), text.to_owned())
+        .map_err(|error| PolicyError::Syntax { message: shortened(&format!("{error:#}"), MAX_MESSAGE) })?;
+    // GUARD: policy-package -> evil_operator_policy_of_another_package
+    if package != PACKAGE {
+        return Err(PolicyError::Package { found: shortened(package.trim_start_matches("data."), 128) });
+    }
+    Ok(engine)
+}
+
+/// The value of a query with one expression.
+fn single(results: &regorus::QueryResults) -> Option<&Value> {
+    results.result.first()?.expressions.first().map(|expression| &expression.value)
+}
+
+/// Refuses calls of what no policy of an agent can call.
+fn refuse_foreign_builtins(module: &Module) -> Result<(), PolicyError> {
+    let mut found = None;
+    walk_module(module, &mut |node| {
+        if let Node::Expression(Expr::Call { fcn, span, .. }) = node
+            && let Some(name) = dotted(fcn)
+            && let Some((first, _)) = name.split_once('.')
+            && FOREIGN_BUILTINS.contains(&first)
+        {
+            found.get_or_insert((name, span.line));
+        }
+        true
+    });
+    // GUARD: policy-foreign-builtins -> evil_operator_policy_that_asks_the_hosts_clock
+    if let Some((name, line)) = found {
+        return Err(PolicyError::Builtin { name, line });
+    }
+    Ok(())
+}
+
+/// The rules that a request could be decided by: plain names, no arguments.
+fn requests(module: &Module) -> BTreeSet<String> {
+    module
+        .policy
+        .iter()
+        .filter(|rule| !matches!(rule.as_ref(), Rule::Spec { head: RuleHead::Func { .. }, .. }))
+        .filter_map(|rule| rule_root(rule).map(|root| (rule, root)))
+        .filter(|(_, root)| root.starts_with(|first: char| first.is_ascii_uppercase()))
+        .map(|(_, root)| root.to_owned())
+        .collect()
+}
+
+/// Every request on the interpreter.
+fn all_interpreted(requests: &BTreeSet<String>, reason: &str) -> BTreeMap<String, Path> {
+    requests.iter().map(|name| (name.clone(), Path::Interpreted { reason: reason.to_owned() })).collect()
+}
+
+/// Bytecode for what can have it. A request whose rule the compiler refuses is interpreted; the others are not
+/// held up by it.
+fn compile(text: &str, requests: &BTreeSet<String>, limits: &Limits) -> (Option<Program>, BTreeMap<String, Path>) {
+    let rules: Vec<String> = requests.iter().map(|name| format!("{PACKAGE}.{name}")).collect();
+    match Program::compile(text, &rules, limits) {
+        Ok(program) => (Some(program), requests.iter().map(|name| (name.clone(), Path::Compiled)).collect()),
+        Err(reason) if rules.len() <= 1 => (None, all_interpreted(requests, &reason)),
+        Err(_) => {
+            let mut paths = BTreeMap::new();
+            let mut good = Vec::new();
+            for (name, rule) in requests.iter().zip(rules) {
+                match Program::compile(text, std::slice::from_ref(&rule), limits) {
+                    Ok(_) => good.push(rule),
+                    Err(reason) => {
+                        paths.insert(name.clone(), Path::Interpreted { reason });
+                    }
+                }
+            }
+            match Program::compile(text, &good, limits) {
+                Ok(program) => {
+                    for name in requests {
+                        paths.entry(name.clone()).or_insert(Path::Compiled);
+                    }
+                    (Some(program), paths)
+                }
+                Err(reason) => (None, all_interpreted(requests, &reason)),
+            }
+        }
+    }
+}
