@@ -38,6 +38,7 @@ pub mod sealed;
 pub mod swtpm;
 pub mod tee;
 pub mod trace;
+pub mod vm;
 pub mod work;
 
 /// A list of arguments from anything that is text for the operating system.

@@ -34,20 +34,32 @@ pub struct Programs {
     directory: PathBuf,
 }
 
-/// Builds every guest program, all in one go.
+/// Builds guest programs, all in one go: those of these names, or every one.
 ///
 /// # Errors
 ///
-/// One does not build.
-pub fn build(workspace: &Workspace) -> anyhow::Result<Programs> {
+/// One does not build, or is none.
+pub fn build(workspace: &Workspace, names: &[String]) -> anyhow::Result<Programs> {
+    for name in names {
+        ensure!(
+            GuestProgram::ALL.iter().any(|program| program.name == name),
+            "no guest program is called {name}"
+        );
+    }
+    let wanted = || {
+        GuestProgram::ALL
+            .iter()
+            .filter(|program| names.is_empty() || names.iter().any(|name| name == program.name))
+    };
     let mut cargo = workspace.cargo("build");
     cargo.args(["--quiet", "--locked", "--profile", "ci", "--target", TARGET]);
-    let mut packages: Vec<&str> = GuestProgram::ALL.iter().map(|program| program.package).collect();
+    let mut packages: Vec<&str> = wanted().map(|program| program.package).collect();
+    packages.sort_unstable();
     packages.dedup();
     for package in packages {
         cargo.args(["--package", package]);
     }
-    for program in GuestProgram::ALL {
+    for program in wanted() {
         cargo.args(["--bin", program.name]);
     }
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");

@@ -19,8 +19,11 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build the programs that run in guests.
-    Build,
+    /// Build the programs that run in guests, static.
+    Build {
+        /// Only these [default: all].
+        names: Vec<String>,
+    },
     /// Fetch QEMU, kernel and back ends, and say which versions there are.
     Fetch {
         /// Also when there are some: take the newest.
@@ -45,8 +48,8 @@ impl std::error::Error for Ended {}
 /// Runs the subcommand.
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.command {
-        Command::Build => {
-            shell::stage("guest programs (static)", || vm::build(workspace))?;
+        Command::Build { names } => {
+            shell::stage("guest programs (static)", || vm::build(workspace, names))?;
             Ok(())
         }
         Command::Fetch { refresh } => {

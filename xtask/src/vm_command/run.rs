@@ -64,7 +64,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
         vm::Programs::beside(&workspace.ci_bin_dir())
     } else {
         super::say("building the guest's programs …");
-        vm::build(workspace)?
+        vm::build(workspace, &[])?
     };
     let mut spec = Spec::new(programs).memory_mib(arguments.memory).cpus(arguments.cpus);
     for program in vm::GuestProgram::ALL.iter().filter(|program| program.name != "vm-init") {
