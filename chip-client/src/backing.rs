@@ -3,6 +3,7 @@
 //! One driver runs over the kernel's VFIO, over a vfio-user socket, and over whoever plays a lying device in tests and
 //! fuzz targets. Nothing that comes through this seam is believed.
 
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -90,6 +91,11 @@ pub trait Registers: Send + Sync {
 
 /// The device's view of memory.
 pub trait DmaSpace: Send + Sync {
+    /// Addresses at which memory can be mapped: all, unless whoever translates them says otherwise.
+    fn usable(&self) -> Vec<RangeInclusive<u64>> {
+        vec![0..=u64::MAX]
+    }
+
     /// Makes a piece of memory visible at an address.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ pub use device::{DeviceError, TransportError};
 pub use session::{ChainError, JobError, SessionError};
 
 use crate::abi::{EvidenceDetail, Opcode, Status, WireError};
+use crate::vfio::VfioError;
 
 /// Who misbehaved. The class alone decides whether to retry and how loud to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +65,9 @@ pub enum ChipError {
     /// The way to the device failed.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The kernel's VFIO.
+    #[error(transparent)]
+    Vfio(#[from] VfioError),
 }
 
 impl ChipError {
@@ -79,6 +83,7 @@ impl ChipError {
             Self::Refused { status, .. } => status.client_code(),
             Self::Session(e) => e.code(),
             Self::Transport(e) => e.code(),
+            Self::Vfio(e) => e.code(),
         }
     }
 
@@ -93,6 +98,7 @@ impl ChipError {
             Self::Refused { status, .. } => status_class(*status),
             Self::Session(e) => e.class(),
             Self::Transport(e) => e.class(),
+            Self::Vfio(e) => e.class(),
         }
     }
 

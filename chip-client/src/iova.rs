@@ -1,6 +1,7 @@
 //! Where memory lies in the device's address space.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protected_memory::dma::{DmaBuffer, DmaRegion, Visibility};
@@ -23,6 +24,30 @@ pub struct IovaAllocator {
 }
 
 impl IovaAllocator {
+    /// Hands out addresses of these ranges only.
+    pub fn within(usable: &[RangeInclusive<u64>]) -> Self {
+        let mut usable: Vec<(u64, u64)> = usable.iter().map(|range| (*range.start(), *range.end())).collect();
+        usable.sort_unstable();
+        let mut taken = BTreeMap::new();
+        let mut block = |start: u64, end: u64| {
+            // Whole units: an address is handed out only if all of its unit is usable.
+            let (start, end) = (start / ALIGN * ALIGN, end.min(END).next_multiple_of(ALIGN));
+            if start < end {
+                let len: &mut u64 = taken.entry(start).or_default();
+                *len = (*len).max(end - start);
+            }
+        };
+        let mut next = 0;
+        for (first, last) in usable {
+            if first > next {
+                block(next, first);
+            }
+            next = next.max(last.saturating_add(1));
+        }
+        block(next, END);
+        Self { taken }
+    }
+
     /// Takes the lowest free range of at least `len` bytes.
     pub fn allocate(&mut self, len: u64) -> Option<Iova> {
         let len = len.max(1).checked_next_multiple_of(ALIGN)?;
@@ -32,7 +57,7 @@ impl IovaAllocator {
             if candidate.checked_add(len)? <= *used {
                 break;
             }
-            start = used + used_len;
+            start = start.max(used + used_len);
         }
         let start = outside_msi(start, len);
         if start.checked_add(len)? > END {
@@ -65,7 +90,8 @@ pub struct DmaMapper {
 
 impl DmaMapper {
     pub(crate) fn new(backing: Arc<dyn DeviceBacking>) -> Self {
-        Self { backing, iovas: Arc::default() }
+        let iovas = IovaAllocator::within(&backing.dma().usable());
+        Self { backing, iovas: Arc::new(Mutex::new(iovas)) }
     }
 
     /// Makes a piece of memory visible to the device. Its length must not be zero.
@@ -202,7 +228,38 @@ mod tests {
         assert_eq!(iovas.allocate(u64::MAX), None);
     }
 
+    #[test]
+    fn only_usable_ranges_are_handed_out() {
+        let usable = [0x1_0000_0000..=0x1_00FF_FFFF, 0x40_0000..=0x50_0FFF];
+        let mut iovas = IovaAllocator::within(&usable);
+        // The second range has no whole unit, so it cannot be told from none.
+        assert_eq!(iovas.allocate(8 << 20), Some(Iova(0x1_0000_0000)));
+        assert_eq!(iovas.allocate(16 << 20), None);
+        assert_eq!(iovas.allocate(8 << 20), Some(Iova(0x1_0080_0000)));
+        assert_eq!(iovas.allocate(1), None);
+        iovas.release(Iova(0x1_0000_0000));
+        assert_eq!(iovas.allocate(1), Some(Iova(0x1_0000_0000)));
+        assert_eq!(IovaAllocator::within(&[]).allocate(1), None);
+        assert_eq!(IovaAllocator::within(&[0..=u64::MAX]).allocate(1), Some(Iova(FIRST)));
+    }
+
     proptest! {
+        #[test]
+        fn usable_ranges_are_kept(
+            ranges in prop::collection::vec((0u64..(1 << 39), 1u64..(1 << 33)), 0..6),
+            lens in prop::collection::vec(1u64..(1 << 30), 1..20),
+        ) {
+            let usable: Vec<_> = ranges.iter().map(|(start, len)| *start..=start + len).collect();
+            let mut iovas = IovaAllocator::within(&usable);
+            for len in lens {
+                let Some(Iova(start)) = iovas.allocate(len) else { continue };
+                // Every page is in some range.
+                for at in (start..start + len).step_by(1 << 20) {
+                    prop_assert!(usable.iter().any(|range| range.contains(&at)), "{at:#x}");
+                }
+            }
+        }
+
         #[test]
         fn ranges_are_aligned_and_disjoint(steps in prop::collection::vec((1u64..(1 << 34), any::<bool>()), 1..60)) {
             let mut iovas = IovaAllocator::default();

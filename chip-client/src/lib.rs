@@ -7,16 +7,15 @@
 //!     │                chain: root (pinned) → model CA → chip
 //!  driver      rings, phase, doorbells, timeouts; every fault resets the controller
 //!     │
-//!  backing     registers · DMA · interrupts · reset     ◀── vfio_user, or whoever lies as a device in tests
+//!  backing     registers · DMA · interrupts · reset     ◀── vfio, vfio_user, or whoever lies as a device in tests
 //! ```
 //!
 //! ```no_run
-//! use std::sync::Arc;
 //! use chip_client::abi::{DataPath, InsecureFlags};
 //! use chip_client::chain::{ChipId, TrustRoot};
 //! use chip_client::driver::{Driver, DriverOptions, RingMemory};
 //! use chip_client::session::{ExpectedChip, Requirement, Session, SuiteRequirement, UnwrapRequest};
-//! use chip_client::vfio_user::{VfioUserDevice, VfioUserTimeouts};
+//! use chip_client::address::DeviceAddress;
 //! use protected_memory::dma::SharedMemoryProvider;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,9 +23,9 @@
 //! let core = sealed_artifact::core::Core::parse(&core_bytes)?;
 //! let grant = sealed_artifact::grant::Grant::parse(&grant_bytes)?;
 //! let root = TrustRoot::from_trusted(&std::fs::read("root.pem")?)?;
-//! let device = VfioUserDevice::connect("chip.sock".as_ref(), VfioUserTimeouts::default())?;
+//! let device = DeviceAddress::parse("pci:0000:01:00.0".as_ref())?.open()?;
 //! let memory = RingMemory::Shared(SharedMemoryProvider::Emulated);
-//! let mut driver = Driver::open(Arc::new(device), DriverOptions::new(memory))?;
+//! let mut driver = Driver::open(device, DriverOptions::new(memory))?;
 //! let requirement = Requirement {
 //!     root: &root,
 //!     chip: ExpectedChip::Exactly(ChipId::new(*grant.recipient().as_bytes())),
@@ -53,11 +52,10 @@
 //! * write through a mapping after an error: the controller stops before memory is unmapped;
 //! * print, clone or serialise a key.
 //!
-//! Everything is synchronous; each wait has a deadline.
-
-#![forbid(unsafe_code)]
+//! Everything is synchronous; each wait has a deadline. `unsafe` is in [`vfio`] alone: the ioctls of the kernel.
 
 pub mod abi;
+pub mod address;
 pub mod backing;
 pub mod chain;
 pub mod driver;
@@ -66,6 +64,7 @@ pub mod iova;
 pub mod ring;
 pub mod session;
 pub mod unseal;
+pub mod vfio;
 pub mod vfio_user;
 
 pub use error::{ChipError, Class};
