@@ -24,6 +24,8 @@ const PAGE: usize = 4096;
 /// What the hypervisor answers if the room for certificates is too small (upper half of the exit information).
 const INVALID_LENGTH: u64 = 1;
 const MESSAGE_HEADER_BYTES: usize = 32;
+/// Exit information of the driver itself: the firmware was not asked (0xff; minus one where it failed on the way).
+const FIRMWARE_NOT_ASKED: [u64; 4] = [0, 0xff, 0xffff_ffff, u64::MAX];
 
 /// The device of the SNP guest driver.
 #[derive(Clone, Debug)]
@@ -92,7 +94,7 @@ impl SevGuest {
     }
 
     fn failed(&self, action: &'static str, failure: SnpFailure) -> TeeError {
-        if failure.exit_info != 0 {
+        if !FIRMWARE_NOT_ASKED.contains(&failure.exit_info) {
             return TeeError::Firmware { operation: action, status: failure.exit_info };
         }
         self.io(action, failure.errno.into())
@@ -241,6 +243,20 @@ mod tests {
     fn evil_host_derived_key_of_zeros() {
         let error = decode_key_response(&[0; SNP_KEY_RESPONSE_BYTES]).unwrap_err();
         assert_eq!(error.code(), "ATTEST_EVIDENCE_EMPTY");
+    }
+
+    #[test]
+    fn an_error_of_the_driver_is_no_status_of_the_firmware() {
+        let device = SevGuest::new("/dev/sev-guest".into());
+        let code = |exit_info| {
+            device.failed("ask", SnpFailure { errno: Errno::NOTTY, exit_info, wanted: 0 }).code()
+        };
+        for own in [0, 0xff, 0xffff_ffff, u64::MAX] {
+            assert_eq!(code(own), "ATTEST_TEE_IO");
+        }
+        for answered in [0x16, 2 << 32] {
+            assert_eq!(code(answered), "ATTEST_FIRMWARE_REFUSED");
+        }
     }
 
     #[test]

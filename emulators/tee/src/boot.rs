@@ -22,6 +22,13 @@ const GLOBAL_VARIABLE: [u8; 16] = *b"\x61\xdf\xe4\x8b\xca\x93\xd2\x11\xaa\x0d\x0
 const INITRD: u32 = 0x8f3b_22ec;
 const LOAD_OPTIONS: u32 = 0x8f3b_22ed;
 
+/// Length of the ACPI table that points to the log.
+pub(crate) const CCEL_TABLE_BYTES: usize = 56;
+/// Where the log lies in the guest's memory, as the table says.
+const LOG_ADDRESS: u64 = 0x7f00_0000;
+/// The table's type of a TDX guest.
+const TYPE_TDX: u8 = 2;
+
 /// The state of a guest when its first process starts.
 #[derive(Clone, Debug)]
 pub(crate) struct Boot {
@@ -47,6 +54,33 @@ impl Boot {
         ccel.resize(AREA_BYTES.max(ccel.len()), 0xff);
         Self { ccel, registers }
     }
+}
+
+/// The table CCEL: header, type of the guest, length and address of the log.
+pub(crate) fn ccel_table(log_bytes: usize) -> [u8; CCEL_TABLE_BYTES] {
+    let length = u64::try_from(log_bytes).unwrap_or(u64::MAX).to_le_bytes();
+    let parts: [&[u8]; 12] = [
+        b"CCEL",
+        &[56, 0, 0, 0],
+        // Revision, checksum.
+        &[1, 0],
+        b"INKEEP",
+        b"EMULATED",
+        &[1, 0, 0, 0],
+        b"INKP",
+        &[1, 0, 0, 0],
+        // Type and subtype of the guest.
+        &[TYPE_TDX, 0],
+        &[0, 0],
+        &length,
+        &LOG_ADDRESS.to_le_bytes(),
+    ];
+    let mut table = [0; CCEL_TABLE_BYTES];
+    table.iter_mut().zip(parts.concat()).for_each(|(to, from)| *to = from);
+    let sum = table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    let [_, _, _, _, _, _, _, _, _, checksum, ..] = &mut table;
+    *checksum = sum.wrapping_neg();
+    table
 }
 
 fn header() -> LogHeader {
@@ -108,6 +142,14 @@ fn tagged(tag: u32, data: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
     use evidence::verify::replay::replay;
+
+    #[test]
+    fn the_table_points_to_the_log() {
+        let table = ccel_table(0x1_0000);
+        assert_eq!(table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+        assert_eq!(table.get(..8).unwrap(), b"CCEL\x38\0\0\0");
+        assert_eq!(table.get(36..48).unwrap(), [2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
+    }
 
     #[test]
     fn the_log_leads_to_the_registers() {

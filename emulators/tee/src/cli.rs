@@ -9,10 +9,11 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::faults::{Faults, MAXIMUM_PLAN_BYTES};
+use crate::guest::Part;
 use crate::launch::{Launch, MAXIMUM_LAUNCH_BYTES, TeeKind};
 use crate::serve::Options;
 use crate::state::{State, read_limited};
-use crate::{run, serve};
+use crate::{guest, run, serve};
 
 /// An emulated TEE below a directory. It protects nothing: for laptops and tests.
 #[derive(Debug, Parser)]
@@ -46,6 +47,21 @@ enum Command {
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
     },
+    /// Boot a guest in a virtual machine that exists for tests: its files at their real paths below /sys, its driver's node in /dev, until
+    /// SIGTERM or SIGINT. Needs root, mounted /proc, /sys and /dev (devtmpfs), and the kernel modules configfs, tsm_report and cuse.
+    Guest {
+        #[command(flatten)]
+        launch: LaunchArguments,
+        /// Where the files are mounted first.
+        #[arg(long, value_name = "DIR", default_value = "/run/innerkeep-tee-emulator")]
+        root: PathBuf,
+        /// Leave a part away, as older kernels do; may be repeated.
+        #[arg(long, value_enum, value_name = "PART")]
+        without: Vec<Part>,
+        /// Make this file when the guest is ready, beside the line `ready` on standard output.
+        #[arg(long, value_name = "FILE")]
+        ready_file: Option<PathBuf>,
+    },
     /// What `run` starts its command with.
     #[command(hide = true)]
     Start {
@@ -56,12 +72,18 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct ServeArguments {
-    /// State directory.
-    #[arg(long)]
-    state: PathBuf,
+    #[command(flatten)]
+    launch: LaunchArguments,
     /// Directory below which the guest's files appear.
     #[arg(long)]
     root: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct LaunchArguments {
+    /// State directory.
+    #[arg(long)]
+    state: PathBuf,
     /// Launch file; default: launch.toml of the state directory.
     #[arg(long, value_name = "FILE")]
     launch: Option<PathBuf>,
@@ -88,16 +110,20 @@ pub fn run() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Serve(arguments) => {
-            serve::serve(&arguments.options()?)?;
+            serve::serve(&arguments.launch.options(arguments.root)?)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run { serve, command } => run::run(&serve.options()?, &command),
+        Command::Run { serve, command } => run::run(&serve.launch.options(serve.root)?, &command),
+        Command::Guest { launch, root, without, ready_file } => {
+            guest::guest(&guest::Options { serve: launch.options(root)?, without, ready_file })?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Start { command } => run::start(&command),
     }
 }
 
-impl ServeArguments {
-    fn options(self) -> anyhow::Result<Options> {
+impl LaunchArguments {
+    fn options(self, root: PathBuf) -> anyhow::Result<Options> {
         let launch = self.launch.unwrap_or_else(|| self.state.join("launch.toml"));
         let launch = Launch::parse(&read_text(&launch, MAXIMUM_LAUNCH_BYTES)?)
             .with_context(|| launch.display().to_string())?;
@@ -106,7 +132,7 @@ impl ServeArguments {
                 .with_context(|| path.display().to_string())?,
             None => Faults::default(),
         };
-        let Self { state, root, collateral_out, .. } = self;
+        let Self { state, collateral_out, .. } = self;
         Ok(Options { state, root, launch, faults: Arc::new(faults), collateral_out })
     }
 }

@@ -47,6 +47,46 @@ pub(crate) struct DerivedKeys {
     tcb: [u8; 8],
 }
 
+/// What a key is asked for with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyRequest {
+    root: u32,
+    vmpl: u32,
+    fields: u64,
+    svn: u32,
+    tcb: [u8; 8],
+}
+
+impl KeyRequest {
+    /// From the 40 bytes of the socket.
+    pub(crate) fn of_socket(request: &[u8; REQUEST_BYTES]) -> Option<Self> {
+        let (magic, rest) = request.split_first_chunk()?;
+        let (root, rest) = number(rest)?;
+        let (vmpl, rest) = number(rest)?;
+        let (fields, rest) = rest.split_first_chunk()?;
+        let (svn, rest) = number(rest)?;
+        let (reserved, tcb) = number(rest)?;
+        let fields = u64::from_le_bytes(*fields);
+        let tcb = tcb.try_into().ok()?;
+        (*magic == MAGIC && reserved == 0).then_some(Self { root, vmpl, fields, svn, tcb })
+    }
+
+    /// From the `struct snp_derived_key_req` of `/dev/sev-guest`, whose reserved bytes the firmware ignores.
+    pub(crate) fn of_device(request: &[u8]) -> Option<Self> {
+        let (root, rest) = number(request)?;
+        let (_reserved, rest) = number(rest)?;
+        let (fields, rest) = rest.split_first_chunk()?;
+        let (vmpl, rest) = number(rest)?;
+        let (svn, tcb) = number(rest)?;
+        let fields = u64::from_le_bytes(*fields);
+        Some(Self { root, vmpl, fields, svn, tcb: tcb.try_into().ok()? })
+    }
+}
+
+fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    bytes.split_first_chunk().map(|(number, rest)| (u32::from_le_bytes(*number), rest))
+}
+
 impl fmt::Debug for DerivedKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DerivedKeys")
@@ -67,35 +107,28 @@ impl DerivedKeys {
         }
     }
 
-    /// The answer to a request: status, then the key or zeros.
+    /// The key, or the firmware's status; no request is one that could not be parsed.
+    pub(crate) fn key(&self, request: Option<KeyRequest>, faults: &Faults) -> Result<[u8; 32], u32> {
+        match faults.take(Kind::DerivedKeyRefused) {
+            Some(fault) => Err(fault.value.unwrap_or(INVALID_PARAMETERS)),
+            None => request.and_then(|request| self.derive(&request)).ok_or(INVALID_PARAMETERS),
+        }
+    }
+
+    /// The answer to a request on the socket: status, then the key or zeros.
     pub(crate) fn answer(&self, request: &[u8; REQUEST_BYTES], faults: &Faults) -> [u8; ANSWER_BYTES] {
-        let refused = faults.take(Kind::DerivedKeyRefused);
-        let refused = refused.map(|fault| fault.value.unwrap_or(INVALID_PARAMETERS));
-        let key = match refused {
-            Some(status) => Err(status),
-            None => self.derive(request).ok_or(INVALID_PARAMETERS),
-        };
         let mut answer = [0; ANSWER_BYTES];
         let (status, rest) = answer.split_at_mut(4);
-        match key {
+        match self.key(KeyRequest::of_socket(request), faults) {
             Ok(key) => rest.copy_from_slice(&key),
             Err(number) => status.copy_from_slice(&number.to_le_bytes()),
         }
         answer
     }
 
-    fn derive(&self, request: &[u8; REQUEST_BYTES]) -> Option<[u8; 32]> {
-        let (magic, rest) = request.split_first_chunk()?;
-        let (root, rest) = rest.split_first_chunk()?;
-        let (vmpl, rest) = rest.split_first_chunk()?;
-        let (fields, rest) = rest.split_first_chunk()?;
-        let (svn, rest) = rest.split_first_chunk()?;
-        let (reserved, tcb) = rest.split_first_chunk::<4>()?;
-        let (root, vmpl, svn) =
-            (u32::from_le_bytes(*root), u32::from_le_bytes(*vmpl), u32::from_le_bytes(*svn));
-        let fields = u64::from_le_bytes(*fields);
-        let known =
-            *magic == MAGIC && root <= 1 && vmpl <= 3 && fields & !ALL_FIELDS == 0 && *reserved == [0; 4];
+    fn derive(&self, request: &KeyRequest) -> Option<[u8; 32]> {
+        let KeyRequest { root, vmpl, fields, svn, tcb } = *request;
+        let known = root <= 1 && vmpl <= 3 && fields & !ALL_FIELDS == 0;
         // A guest may not ask for a key of a later version of itself or of its platform.
         let earlier = tcb.iter().zip(&self.tcb).all(|(asked, committed)| asked <= committed);
         if !known || svn > self.guest_svn || !earlier {
@@ -113,7 +146,7 @@ impl DerivedKeys {
             (FAMILY_ID, &self.family_id),
             (MEASUREMENT, &self.measurement),
             (GUEST_SVN, &svn.to_le_bytes()),
-            (TCB, tcb),
+            (TCB, &tcb),
         ];
         for (_, part) in parts.iter().filter(|(field, _)| fields & field != 0) {
             hash.update(part);

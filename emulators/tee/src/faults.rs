@@ -58,6 +58,21 @@ pub enum Kind {
     RegisterIoError,
     /// A derived key is refused.
     DerivedKeyRefused,
+    // At an ioctl of a driver's node, in this order.
+    /// The driver fails with an error number, before the firmware is asked.
+    DeviceError,
+    /// The firmware refuses the request as a whole: EIO, and a status in the exit information.
+    FirmwareError,
+    /// The firmware's answer to the request for a report is a status.
+    ReportStatus,
+    /// The hypervisor wants room for so many pages of certificates, however much there is.
+    CertificateRoom,
+    /// Only the first bytes of the answer arrive.
+    DeviceShortAnswer,
+    /// The answer is a byte longer than there is room for.
+    DeviceLongAnswer,
+    /// A TDREPORT about other report data.
+    TdReportOtherData,
 }
 
 impl Kind {
@@ -77,6 +92,11 @@ impl Kind {
                 | Self::CertificateOffset
                 | Self::CcelTampered
                 | Self::DerivedKeyRefused
+                | Self::DeviceError
+                | Self::FirmwareError
+                | Self::ReportStatus
+                | Self::CertificateRoom
+                | Self::DeviceShortAnswer
         )
     }
 }

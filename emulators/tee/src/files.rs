@@ -81,8 +81,9 @@ impl Files {
     fn status(&self, number: u64) -> Result<Status, Errno> {
         Ok(match self.place(number)? {
             Place::Fixed(kind) => {
-                let bytes = match kind {
+                let bytes = match &kind {
                     Kind::Directory | Kind::Reports => 0,
+                    Kind::Table(bytes) => bytes.len(),
                     Kind::Register(_) | Kind::Launch(_) => REGISTER_BYTES,
                     Kind::EventLog => self.tee.ccel_bytes(),
                 };
@@ -173,6 +174,7 @@ impl Files {
                 Arc::new(value.0.to_vec())
             }
             (None, Place::Fixed(Kind::Launch(value))) => Arc::new(value.0.to_vec()),
+            (None, Place::Fixed(Kind::Table(bytes))) => Arc::new(bytes),
             (None, Place::Attribute(id, attribute)) => {
                 let bytes = Arc::new(self.entries.read(id, attribute)?);
                 if let Some(file) = self.locked().1.get_mut(&handle) {

@@ -17,16 +17,22 @@
 //! # }
 //! ```
 //!
+//! Inside a virtual machine that exists for tests, `guest` puts the same files where a kernel shows them, and makes the nodes
+//! of the guest drivers by CUSE: an unchanged program then sees a TEE. Only who verifies its evidence can tell.
+//!
 //! It protects nothing: its keys are in a file, and whoever starts it says what is measured. It refuses to serve the
 //! root directory `/` itself, and to be believed by anybody who was not given its roots.
 #![forbid(unsafe_code)]
 
 mod boot;
 pub mod cli;
+mod cuse;
 mod derived;
+mod drivers;
 mod entries;
 pub mod faults;
 mod files;
+mod guest;
 pub mod launch;
 mod log;
 mod run;

@@ -60,7 +60,7 @@ pub(crate) fn termination_signals() -> SigSet {
 }
 
 /// The first line of the log.
-fn announce(options: &Options) {
+pub(crate) fn announce(options: &Options) {
     let kind = match options.launch.tee {
         TeeKind::Tdx => "TDX",
         TeeKind::Snp => "SEV-SNP",
@@ -75,32 +75,42 @@ impl Mounted {
     /// Launches the guest and mounts its files.
     pub(crate) fn new(options: &Options) -> anyhow::Result<Self> {
         announce(options);
-        let now = now()?;
-        let state = State::open(&options.state)?;
-        state.write_collateral(&options.launch, now, options.collateral_out.as_deref())?;
         let root = prepare_root(&options.root)?;
-        let tee = Arc::new(Tee::launch(&state, &options.launch, Arc::clone(&options.faults), now)?);
+        let tee = launch(options)?;
         let socket = match options.launch.tee {
             TeeKind::Snp => Some(Socket::serve(&root.join("dev/sev-guest.sock"), Arc::clone(&tee))?),
             TeeKind::Tdx => None,
         };
-        let sys = root.join("sys");
-        let mut config = Config::default();
-        config.mount_options = vec![
-            MountOption::FSName("innerkeep-tee-emulator".to_owned()),
-            MountOption::DefaultPermissions,
-            MountOption::NoDev,
-            MountOption::NoExec,
-            MountOption::NoSuid,
-        ];
-        // A process in a user namespace below this one reads the files too.
-        config.acl = SessionACL::All;
-        config.n_threads = Some(THREADS);
-        let session = Session::new(Files::new(tee), &sys, &config)
-            .and_then(Session::spawn)
-            .with_context(|| format!("{}: mounting needs root, or the command `run`", sys.display()))?;
+        let (sys, session) = mount(tee, root.join("sys"))?;
         Ok(Self { sys, session: Some(session), _socket: socket })
     }
+}
+
+/// Launches the guest: its collateral is written, its TEE is there.
+pub(crate) fn launch(options: &Options) -> anyhow::Result<Arc<Tee>> {
+    let now = now()?;
+    let state = State::open(&options.state)?;
+    state.write_collateral(&options.launch, now, options.collateral_out.as_deref())?;
+    Ok(Arc::new(Tee::launch(&state, &options.launch, Arc::clone(&options.faults), now)?))
+}
+
+/// Mounts the files of the guest.
+pub(crate) fn mount(tee: Arc<Tee>, sys: PathBuf) -> anyhow::Result<(PathBuf, BackgroundSession)> {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName("innerkeep-tee-emulator".to_owned()),
+        MountOption::DefaultPermissions,
+        MountOption::NoDev,
+        MountOption::NoExec,
+        MountOption::NoSuid,
+    ];
+    // A process in a user namespace below this one reads the files too.
+    config.acl = SessionACL::All;
+    config.n_threads = Some(THREADS);
+    let session = Session::new(Files::new(tee), &sys, &config)
+        .and_then(Session::spawn)
+        .with_context(|| format!("{}: mounting needs root, or the command `run`", sys.display()))?;
+    Ok((sys, session))
 }
 
 impl Drop for Mounted {
@@ -140,16 +150,22 @@ fn prepare_root(root: &Path) -> anyhow::Result<PathBuf> {
     if fs::read_dir(&sys)?.next().is_some() {
         bail!("{}: expected an empty directory; is another emulator running here?", sys.display());
     }
-    for file in fs::read_dir(&run)? {
+    empty(&run)?;
+    Ok(root)
+}
+
+/// Removes the files of a directory, as a boot does with those in `/run`.
+pub(crate) fn empty(directory: &Path) -> anyhow::Result<()> {
+    for file in fs::read_dir(directory)? {
         let file = file?;
         if file.file_type()?.is_file() {
             fs::remove_file(file.path()).with_context(|| file.path().display().to_string())?;
         }
     }
-    Ok(root)
+    Ok(())
 }
 
-fn make_directory(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn make_directory(path: &Path) -> anyhow::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o755).create(path).with_context(|| path.display().to_string())
 }

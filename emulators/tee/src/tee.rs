@@ -1,6 +1,7 @@
 //! The TEE proper: registers, log, and signed reports over what the guest asks for; with the faults of the plan.
 
 mod certificates;
+mod td_report;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use evidence::verify::replay::extend;
 use evidence::verify::snp::SnpCollateral;
 use fuser::Errno;
 
-use crate::boot::Boot;
+use crate::boot::{Boot, CCEL_TABLE_BYTES, ccel_table};
 use crate::derived::DerivedKeys;
 use crate::faults::{Faults, Kind};
 use crate::launch::{Launch, TdxBody, TeeKind};
@@ -58,6 +59,8 @@ struct TdxMachine {
     platform: TdxPlatform,
     version: QuoteVersion,
     body: TdBody,
+    /// What TDREPORTs are authenticated with.
+    secret: [u8; 32],
 }
 
 #[derive(Debug)]
@@ -141,6 +144,24 @@ impl Tee {
     /// Size of the event log.
     pub(crate) fn ccel_bytes(&self) -> usize {
         self.ccel.len()
+    }
+
+    /// The ACPI table that says where the event log lies.
+    pub(crate) fn ccel_table(&self) -> [u8; CCEL_TABLE_BYTES] {
+        ccel_table(self.ccel.len())
+    }
+
+    /// A TDREPORT over what the guest wrote.
+    ///
+    /// # Errors
+    /// `EIO` in another guest than one of TDX.
+    pub(crate) fn td_report(&self, report_data: &[u8; REPORT_DATA_BYTES]) -> Result<Vec<u8>, Errno> {
+        let Machine::Tdx(machine) = &self.machine else { return Err(Errno::EIO) };
+        let mut report_data = Octets(*report_data);
+        if self.faults.take(Kind::TdReportOtherData).is_some() {
+            report_data.0.iter_mut().for_each(|byte| *byte ^= 0xff);
+        }
+        Ok(machine.td_report(report_data, self.registers()))
     }
 
     /// Whether a new entry can be made.
@@ -268,7 +289,8 @@ fn tdx_machine(state: &State, launch: &Launch, now: u64) -> anyhow::Result<TdxMa
         ..TdBody::default()
     };
     let version = if tdx.quote == 4 { QuoteVersion::V4 } else { QuoteVersion::V5 };
-    Ok(TdxMachine { platform: state.tdx(launch, now)?, version, body })
+    let secret = state.derivation_secret();
+    Ok(TdxMachine { platform: state.tdx(launch, now)?, version, body, secret })
 }
 
 fn snp_machine(state: &State, launch: &Launch, now: u64) -> anyhow::Result<SnpMachine> {

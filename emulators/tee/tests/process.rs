@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use evidence::verify::roots::TrustBundle;
 use rustix::process::geteuid;
+use sha2::{Digest, Sha384};
 use tempfile::TempDir;
 
 const EMULATOR: &str = env!("CARGO_BIN_EXE_innerkeep-tee-emulator");
@@ -138,6 +139,117 @@ fn roots_that_are_none_are_refused() {
     std::os::unix::fs::symlink(&precious, linked.join("run/attestation-agent")).unwrap();
     assert!(refused(&linked).contains("expected a directory"));
     assert!(precious.join("file").exists());
+}
+
+/// A tree in place of /sys that has what a kernel without a TEE has, in a mount namespace; `$1…` are more arguments.
+const MACHINE: &str = r#"
+    mount -t tmpfs none /sys
+    mount -t tmpfs none /run
+    cd /sys
+    mkdir -p kernel/config/tsm/report devices/virtual/misc/loop-control devices/platform/serial firmware/acpi/tables/data
+    echo 10:237 >devices/virtual/misc/loop-control/dev
+    ln -s ../../platform devices/virtual/misc/link
+    echo table >firmware/acpi/tables/FACP
+    mkdir -p /run/attestation-agent
+    echo old >/run/attestation-agent/eventlog
+    guest() {
+        "$EMULATOR" guest --state "$DIR/state" --without device --ready-file /run/ready "$@" >"$DIR/out" 2>"$DIR/log" &
+        until test -e /run/ready; do kill -0 $! || { cat "$DIR/log"; exit 1; }; sleep 0.01; done
+    }
+"#;
+
+fn machine(directory: &Path, script: &str) -> Output {
+    shell(directory, &format!("{MACHINE}{script}")).output().unwrap()
+}
+
+/// All but the driver's node, which needs a kernel with CUSE.
+#[test]
+fn a_machine_has_its_tee_at_the_real_paths() {
+    let directory = platform();
+    let script = r#"
+        guest
+        cat "$DIR/out"
+        ls devices/virtual/misc devices/virtual/misc/tdx_guest/measurements | tr '\n' ' '
+        cat devices/virtual/misc/loop-control/dev
+        ls devices/virtual/misc/link
+        ls firmware/acpi/tables | tr '\n' ' '
+        head -c 4 firmware/acpi/tables/CCEL
+        cat firmware/acpi/tables/data/CCEL | wc -c
+        cat firmware/acpi/tables/FACP
+        mkdir kernel/config/tsm/report/one
+        cat kernel/config/tsm/report/one/provider
+        ls -A /run/attestation-agent
+        mkdir devices/virtual/misc/other 2>&1 | grep -o 'Read-only'
+        head -c 48 /dev/zero | tr '\0' 'x' >devices/virtual/misc/tdx_guest/measurements/rtmr3:sha384
+        od -An -tx1 -N4 devices/virtual/misc/tdx_guest/measurements/rtmr3:sha384
+        kill -TERM $!
+        wait $!
+        ls devices/virtual/misc kernel/config/tsm/report firmware/acpi/tables firmware/acpi/tables/data | tr '\n' ' '
+        grep -c tee-emulator /proc/self/mountinfo || true
+    "#;
+    let said = succeeded(&machine(directory.path(), script));
+    let registers = "mrconfigid mrowner mrownerconfig mrtd:sha384 \
+                     rtmr0:sha384 rtmr1:sha384 rtmr2:sha384 rtmr3:sha384 ";
+    let misc =
+        "devices/virtual/misc: link loop-control tdx_guest  devices/virtual/misc/tdx_guest/measurements: ";
+    let after = "devices/virtual/misc: link loop-control  firmware/acpi/tables: FACP data  \
+                 firmware/acpi/tables/data:  kernel/config/tsm/report: 0\n";
+    let register = Sha384::digest([[0_u8; 48], [b'x'; 48]].concat());
+    let register: String = register.iter().take(4).map(|byte| format!(" {byte:02x}")).collect();
+    let expected = format!(
+        "ready\n{misc}{registers}10:237\nserial\nCCEL FACP data CCEL65536\ntable\ntdx_guest\nRead-only\n\
+         {register}\n{after}"
+    );
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn parts_of_a_machine_can_be_left_away() {
+    let directory = platform();
+    let script = r#"
+        guest --without configfs-tsm --without measurements --without event-log
+        ls devices/virtual/misc firmware/acpi/tables firmware/acpi/tables/data | tr '\n' ' '
+        mkdir kernel/config/tsm/report/one
+        ls kernel/config/tsm/report/one
+        kill -TERM $!
+        wait $!
+    "#;
+    let said = succeeded(&machine(directory.path(), script));
+    let expected = "devices/virtual/misc: link loop-control  firmware/acpi/tables: FACP data  firmware/acpi/tables/data: ";
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn a_machine_with_a_tee_keeps_it() {
+    let directory = platform();
+    let script = r#"
+        guest
+        "$EMULATOR" guest --state "$DIR/state" --root /run/other --without device 2>&1 && exit 1
+        mount -t tmpfs none /dev
+        : >/dev/sev-guest
+        kill -TERM $!
+        wait $!
+        "$EMULATOR" guest --state "$DIR/state" --root /run/other --without device 2>&1 && exit 1
+        ls kernel/config/tsm/report
+    "#;
+    let said = succeeded(&machine(directory.path(), script));
+    let refusals = said.matches("expected a machine without a TEE, found one").count();
+    assert_eq!(refusals, 2, "{said}");
+    assert!(said.contains("/dev/sev-guest: expected"), "{said}");
+}
+
+#[test]
+fn a_machine_without_the_kernel_s_part_is_refused() {
+    let directory = platform();
+    let script = r#"
+        rmdir kernel/config/tsm/report
+        "$EMULATOR" guest --state "$DIR/state" --without device 2>&1 && exit 1
+        grep -c tee-emulator /proc/self/mountinfo || true
+    "#;
+    let output = machine(directory.path(), script);
+    let said = succeeded(&output);
+    assert!(said.contains("load the kernel modules configfs and tsm_report"), "{said}");
+    assert!(said.ends_with("\n0\n"), "{said}");
 }
 
 /// Below it a program may enter a user and a mount namespace of its own, as a confined consumer does, and still sees

@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Launch(Octets<48>),
     /// The event log.
     EventLog,
+    /// The ACPI table that points to it.
+    Table(Vec<u8>),
 }
 
 impl Kind {
@@ -28,7 +30,7 @@ impl Kind {
             Self::Directory | Self::Reports => 0o755,
             Self::Register(_) => 0o644,
             Self::Launch(_) => 0o444,
-            Self::EventLog => 0o400,
+            Self::EventLog | Self::Table(_) => 0o400,
         }
     }
 
@@ -61,10 +63,12 @@ impl Tree {
             tree.add(&format!("{measurements}/mrconfigid"), Kind::Launch(mrconfigid));
             tree.add(&format!("{measurements}/mrowner"), Kind::Launch(mrowner));
             tree.add(&format!("{measurements}/mrownerconfig"), Kind::Launch(mrownerconfig));
+            tree.add("firmware/acpi/tables/CCEL", Kind::Table(tee.ccel_table().to_vec()));
             tree.add("firmware/acpi/tables/data/CCEL", Kind::EventLog);
         }
         if tee.kind() == TeeKind::Snp {
             tree.add("devices/platform/sev-guest", Kind::Directory);
+            tree.add("devices/virtual/misc/sev-guest", Kind::Directory);
         }
         tree
     }
