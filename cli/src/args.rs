@@ -4,6 +4,8 @@ pub(crate) mod attest;
 
 use std::path::PathBuf;
 
+use chip_client::address::DeviceAddress;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 /// Seal models for chips inside confidential VMs, and unseal them into protected memory.
@@ -23,6 +25,11 @@ pub(crate) struct Cli {
     /// No progress bars, even on a terminal.
     #[arg(long, global = true)]
     pub(crate) quiet: bool,
+}
+
+/// Where a chip is; a path need not be UTF-8.
+fn device_address() -> impl TypedValueParser<Value = DeviceAddress> {
+    OsStringValueParser::new().try_map(|text| DeviceAddress::parse(&text))
 }
 
 /// The subcommands.
@@ -216,9 +223,9 @@ pub(crate) struct UnsealArgs {
     pub(crate) reference: String,
     #[command(flatten)]
     pub(crate) pin: PinArgs,
-    /// The content key comes from a chip: a vfio-user socket.
-    #[arg(long, value_name = "SOCKET", requires = "chip_root")]
-    pub(crate) chip: Option<PathBuf>,
+    /// The content key comes from a chip: `pci:0000:01:00.0`, bound to vfio-pci, or a vfio-user socket.
+    #[arg(long, value_name = "CHIP", requires = "chip_root", value_parser = device_address())]
+    pub(crate) chip: Option<DeviceAddress>,
     /// Root certificate that the chip's chain must end at (PEM).
     #[arg(long, value_name = "FILE", requires = "chip")]
     pub(crate) chip_root: Option<PathBuf>,
@@ -310,9 +317,9 @@ pub(crate) enum PolicyCommand {
 pub(crate) enum ChipCommand {
     /// Show a chip's identity, verified against a root if one is given.
     Info {
-        /// The chip: a vfio-user socket.
-        #[arg(long)]
-        chip: PathBuf,
+        /// The chip: `pci:0000:01:00.0`, bound to vfio-pci, or a vfio-user socket.
+        #[arg(long, value_parser = device_address())]
+        chip: DeviceAddress,
         /// Root certificate to verify the chain against (PEM).
         #[arg(long)]
         chip_root: Option<PathBuf>,
@@ -322,9 +329,9 @@ pub(crate) enum ChipCommand {
     },
     /// Certify a new chip under a model CA and set its environment; made once, in a controlled place.
     Provision {
-        /// The chip: a vfio-user socket.
-        #[arg(long)]
-        chip: PathBuf,
+        /// The chip: `pci:0000:01:00.0`, bound to vfio-pci, or a vfio-user socket.
+        #[arg(long, value_parser = device_address())]
+        chip: DeviceAddress,
         /// Directory with the certificate authorities' keys (created with a new root and model CA if it is empty).
         #[arg(long)]
         ca: PathBuf,

@@ -41,6 +41,12 @@ pub(crate) enum Failure {
         /// What it was.
         found: String,
     },
+    /// An insecure mode inside a TEE that bound initdata does not list.
+    #[error("insecure mode {mode}: inside a TEE expected it in `insecure` of innerkeep.toml in bound initdata (--initdata FILE), found it on the command line alone")]
+    InsecureUnbound {
+        /// The mode.
+        mode: &'static str,
+    },
     /// The key broker, or the way to it.
     #[error(transparent)]
     Kbs(#[from] attestation_agent::kbs::KbsError),
@@ -113,6 +119,7 @@ impl Failure {
             Self::Input { .. } => "INPUT_UNFIT",
             Self::Kbs(error) => error.code(),
             Self::Memory(error) => error.code(),
+            Self::InsecureUnbound { .. } => "INSECURE_UNBOUND",
             Self::NoCollateral { .. } => "NO_COLLATERAL",
             Self::NoGrantForChip { .. } => "NO_GRANT_FOR_CHIP",
             Self::NoGrantForKey { kind, .. } => match kind {
@@ -145,7 +152,7 @@ impl Failure {
                 protected_memory::Class::Bug => SOFTWARE,
                 _ => CONFIG,
             },
-            Self::NoCollateral { .. } | Self::TpmAlone => CONFIG,
+            Self::InsecureUnbound { .. } | Self::NoCollateral { .. } | Self::TpmAlone => CONFIG,
             Self::NoGrantForChip { .. } | Self::NoGrantForKey { .. } | Self::NoPin | Self::Weak(_) => REFUSED,
             Self::Tpm(error) => tpm_status(error),
             Self::Usage { .. } => USAGE,

@@ -11,6 +11,7 @@ mod cmd;
 mod content_key;
 mod error;
 mod files;
+mod insecure;
 mod land;
 mod output;
 mod own_keys;

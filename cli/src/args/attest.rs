@@ -144,8 +144,9 @@ pub(crate) struct BrokerArgs {
     /// Seconds for everything that is asked of the broker.
     #[arg(long = "kbs-timeout", value_name = "SECONDS", default_value_t = 60)]
     pub(crate) timeout: u64,
-    /// The initdata that this guest was launched with (TOML): sent to the broker byte for byte, after it was found in the register.
-    #[arg(long, value_name = "FILE", requires = "url")]
+    /// The initdata that this guest was launched with (TOML). Found in the register, it permits insecure modes, and is sent to the broker byte for
+    /// byte.
+    #[arg(long, value_name = "FILE")]
     pub(crate) initdata: Option<PathBuf>,
     /// INSECURE: plain http to another machine.
     #[arg(long)]

@@ -1,13 +1,12 @@
 //! `innerkeep chip`: look at a chip, or certify a new one.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use chip_client::abi::{CertificateList, IdentityFlags, Provision};
+use chip_client::address::DeviceAddress;
 use chip_client::chain::{Authority, ChipIdentity, PrivateKey, certificate_to_pem};
 use chip_client::driver::{Driver, DriverOptions, RingMemory};
 use chip_client::error::ChipError;
-use chip_client::vfio_user::{VfioUserDevice, VfioUserTimeouts};
 use protected_memory::dma::SharedMemoryProvider;
 use serde_json::json;
 
@@ -29,17 +28,16 @@ pub(crate) fn run(command: &ChipCommand) -> Result<Report, Failure> {
     }
 }
 
-/// Brings a chip up behind its socket.
-pub(crate) fn open(socket: &Path, ring_memory: RingMemory) -> Result<Driver, Failure> {
-    let device = VfioUserDevice::connect(socket, VfioUserTimeouts::default())?;
-    Ok(Driver::open(Arc::new(device), DriverOptions::new(ring_memory))?)
+/// Brings a chip up.
+pub(crate) fn open(chip: &DeviceAddress, ring_memory: RingMemory) -> Result<Driver, Failure> {
+    Ok(Driver::open(chip.open()?, DriverOptions::new(ring_memory))?)
 }
 
 /// Rings where a laptop has them.
 pub(crate) const SHARED_RINGS: RingMemory = RingMemory::Shared(SharedMemoryProvider::Emulated);
 
-fn info(socket: &Path, root: Option<&Path>, chain_out: Option<&Path>) -> Result<Report, Failure> {
-    let mut driver = open(socket, SHARED_RINGS)?;
+fn info(chip: &DeviceAddress, root: Option<&Path>, chain_out: Option<&Path>) -> Result<Report, Failure> {
+    let mut driver = open(chip, SHARED_RINGS)?;
     let record = driver.identify()?;
     let emulated = record.flags.contains(IdentityFlags::EMULATED);
     let provisioned = record.flags.contains(IdentityFlags::PROVISIONED);
@@ -79,7 +77,7 @@ fn info(socket: &Path, root: Option<&Path>, chain_out: Option<&Path>) -> Result<
 }
 
 fn provision(
-    socket: &Path,
+    chip: &DeviceAddress,
     ca: &Path,
     environment: &str,
     model: &str,
@@ -94,7 +92,7 @@ fn provision(
         |_| root.create_model(&format!("Innerkeep chip model {model}")),
         Authority::load_model,
     )?;
-    let mut driver = open(socket, SHARED_RINGS)?;
+    let mut driver = open(chip, SHARED_RINGS)?;
     let record = driver.identify()?;
     let leaf = model_ca.issue_chip(&record, environment, record.key_epoch, model).map_err(ChipError::from)?;
     driver.provision(&Provision {

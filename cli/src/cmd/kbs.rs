@@ -2,12 +2,14 @@
 
 use std::io::Write;
 
+use initdata::InsecureMode;
 use serde_json::json;
 
 use crate::args::attest::{KbsCommand, KbsGetArgs};
 use crate::broker::Broker;
 use crate::error::Failure;
 use crate::files;
+use crate::insecure::permitted;
 use crate::output::{Output, Report};
 use crate::platform;
 
@@ -22,6 +24,7 @@ fn get(arguments: &KbsGetArgs, output: Output) -> Result<Option<Report>, Failure
     let attester = platform::attester(&arguments.platform, arguments.insecure_sample)?;
     let mut insecure = attester.insecure_modes().to_vec();
     if arguments.broker.insecure_plain_http {
+        permitted(Some(&attester), arguments.broker.initdata.as_deref(), &[InsecureMode::PlainHttp])?;
         insecure.push("plain-http");
     }
     output.insecure(&insecure);

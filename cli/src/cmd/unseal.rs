@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &UnsealArgs, output: Output) -> Result<u8, Failure>
     let plan = land::plan(&prepared.store.core)?;
     let mut landing = Landing::create(&plan, guest.landing_policy(arguments), tee)?;
     let allocated = start.elapsed();
-    let facts = Facts::new(arguments, tee, Some(landing.report()));
+    let facts = Facts::new(arguments, &guest, Some(landing.report()));
     output.insecure(&facts.names());
 
     let mut chip = Chip::open(arguments, &prepared, facts.guest)?;

@@ -33,7 +33,7 @@ pub(super) fn to_disk(arguments: &UnsealArgs, output: Output, path: &Path) -> Re
     }
     let prepared = Prepared::new(arguments)?;
     let guest = Guest::find(arguments)?;
-    let facts = Facts::new(arguments, guest.tee(), None);
+    let facts = Facts::new(arguments, &guest, None);
     let mut names = facts.names();
     names.push("to-disk");
     output.insecure(&names);

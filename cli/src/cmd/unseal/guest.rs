@@ -1,14 +1,18 @@
 //! What this guest is, what it can prove, and which insecure modes are in effect.
 
+use std::collections::BTreeSet;
+
 use attestation_agent::{AttestationError, Attester, Claim, Collateral, Options, Tee};
 use chip_client::abi::InsecureFlags;
 use chip_client::session::{EvidenceFailure, ReportData};
+use initdata::InsecureMode;
 use protected_memory::landing::{
     InsecureChoice, LandingPolicy, LandingReport, SwapPolicy, TeePolicy, TeeState,
 };
 
 use crate::args::UnsealArgs;
 use crate::error::Failure;
+use crate::insecure::permitted;
 use crate::platform;
 
 /// The TEE that was found, if any, and what it presents.
@@ -17,6 +21,8 @@ pub(super) struct Guest {
     attester: Option<Attester>,
     /// What a chip needs to verify evidence; `None` where none is presented.
     collateral: Option<Collateral>,
+    /// Insecure modes that bound initdata permits; `None` outside a TEE.
+    bound: Option<BTreeSet<InsecureMode>>,
 }
 
 impl Guest {
@@ -30,6 +36,12 @@ impl Guest {
             Err(error) if no_tee(&error) && without => None,
             Err(error) => return Err(error.into()),
         };
+        let initdata = arguments.broker.initdata.as_deref();
+        let bound = permitted(attester.as_ref(), initdata, &asked(arguments))?;
+        // GUARD: tee-never-to-disk -> evil_host_flag_weakens_a_tee
+        if arguments.insecure_to_disk.is_some() && bound.is_some() {
+            return Err(Failure::InsecureUnbound { mode: "to-disk" });
+        }
         let tee = match &attester {
             None => TeeState::None,
             Some(attester) if root.is_insecure() => TeeState::Emulated(attester.tee().name()),
@@ -44,7 +56,7 @@ impl Guest {
             (Some(attester), None) if presents(arguments) => Some(without_file(attester)?),
             _ => None,
         };
-        Ok(Self { tee, attester, collateral })
+        Ok(Self { tee, attester, collateral, bound })
     }
 
     /// The TEE, for whoever attests to somebody else than a chip.
@@ -71,6 +83,30 @@ impl Guest {
         Ok(evidence.present(collateral)?)
     }
 
+    /// The insecure modes of a chip that are accepted: what was asked for by name or bound, and what it makes no sense without.
+    pub(super) fn accepted(&self, arguments: &UnsealArgs) -> InsecureFlags {
+        let mut accepted = InsecureFlags::NONE;
+        // Only an emulated chip believes the roots of an emulated TEE.
+        let emulated = InsecureFlags::EMULATED_TEE.union(InsecureFlags::EMULATED_CHIP);
+        if arguments.insecure_no_evidence {
+            accepted = accepted.union(InsecureFlags::NO_EVIDENCE);
+            if self.bound.is_none() {
+                accepted = accepted.union(InsecureFlags::EMULATED_CHIP);
+            }
+        }
+        if arguments.platform.insecure_tee_root.is_some() || self.binds(InsecureMode::EmulatedChip) {
+            accepted = accepted.union(emulated);
+        }
+        if arguments.insecure_emulated_dma {
+            accepted = accepted.union(InsecureFlags::EMULATED_DMA);
+        }
+        accepted
+    }
+
+    fn binds(&self, mode: InsecureMode) -> bool {
+        self.bound.as_ref().is_some_and(|bound| bound.contains(&mode))
+    }
+
     /// What landing insists on: each insecure choice as it was made by name.
     pub(super) fn landing_policy(&self, arguments: &UnsealArgs) -> LandingPolicy {
         let alone = arguments.insecure_tpm_only && self.tee == TeeState::None;
@@ -85,6 +121,18 @@ impl Guest {
             swap: if arguments.insecure_swap { SwapPolicy::InsecureSwap } else { SwapPolicy::Refuse },
         }
     }
+}
+
+/// What the command line asks for and bound initdata can permit.
+fn asked(arguments: &UnsealArgs) -> Vec<InsecureMode> {
+    let modes = [
+        (arguments.insecure_emulated_dma, InsecureMode::EmulatedDma),
+        (arguments.insecure_no_evidence, InsecureMode::NoEvidence),
+        (arguments.broker.insecure_plain_http, InsecureMode::PlainHttp),
+        (arguments.insecure_swap, InsecureMode::Swap),
+        (arguments.insecure_tpm_only, InsecureMode::TpmOnly),
+    ];
+    modes.into_iter().filter(|(asked, _)| *asked).map(|(_, mode)| mode).collect()
 }
 
 /// Whether a chip is to get evidence.
@@ -114,7 +162,7 @@ pub(super) struct Facts {
 
 impl Facts {
     /// The modes with this landing; without one the plaintext goes to a disk.
-    pub(super) fn new(arguments: &UnsealArgs, guest_tee: TeeState, landing: Option<&LandingReport>) -> Self {
+    pub(super) fn new(arguments: &UnsealArgs, machine: &Guest, landing: Option<&LandingReport>) -> Self {
         let mut guest = InsecureFlags::NONE;
         for choice in landing.map(|report| report.insecure.as_slice()).unwrap_or_default() {
             guest = guest.union(match choice {
@@ -132,8 +180,11 @@ impl Facts {
         if arguments.insecure_emulated_dma {
             guest = guest.union(InsecureFlags::EMULATED_DMA);
         }
-        let alone = arguments.tpm && guest_tee == TeeState::None;
-        let beside = [(alone, "tpm-only"), (arguments.broker.insecure_plain_http, "plain-http")];
+        let beside = [
+            (arguments.tpm && machine.tee == TeeState::None, "tpm-only"),
+            (arguments.broker.insecure_plain_http, "plain-http"),
+            (machine.binds(InsecureMode::EmulatedChip), "emulated-chip"),
+        ];
         Self { guest, beside: beside.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect() }
     }
 
@@ -146,20 +197,4 @@ impl Facts {
             .chain(self.beside.iter().copied())
             .collect()
     }
-}
-
-/// The insecure modes of a chip that are accepted: what was asked for by name, and what it makes no sense without.
-pub(super) fn accepted(arguments: &UnsealArgs) -> InsecureFlags {
-    let mut accepted = InsecureFlags::NONE;
-    if arguments.insecure_no_evidence {
-        accepted = accepted.union(InsecureFlags::NO_EVIDENCE).union(InsecureFlags::EMULATED_CHIP);
-    }
-    if arguments.platform.insecure_tee_root.is_some() {
-        // Only an emulated chip believes the roots of an emulated TEE.
-        accepted = accepted.union(InsecureFlags::EMULATED_TEE).union(InsecureFlags::EMULATED_CHIP);
-    }
-    if arguments.insecure_emulated_dma {
-        accepted = accepted.union(InsecureFlags::EMULATED_DMA);
-    }
-    accepted
 }

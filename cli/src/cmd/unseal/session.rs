@@ -7,7 +7,7 @@ use chip_client::error::{ChipError, SessionError};
 use chip_client::session::{ExpectedChip, Presented, Requirement, Session, SuiteRequirement};
 use sealed_artifact::grant::Grant;
 
-use super::guest::{Guest, accepted};
+use super::guest::Guest;
 use super::source::Source;
 use super::{Prepared, data_path};
 use crate::args::{PathArg, UnsealArgs};
@@ -30,10 +30,10 @@ impl<'a> Chip<'a> {
         prepared: &'a Prepared,
         guest: InsecureFlags,
     ) -> Result<Option<Self>, Failure> {
-        let Source::Chip { socket, root } = &prepared.source else { return Ok(None) };
+        let Source::Chip { address, root } = &prepared.source else { return Ok(None) };
         let rings =
             if arguments.path == PathArg::DmaDirect { RingMemory::Private } else { chip::SHARED_RINGS };
-        let mut driver = chip::open(socket, rings)?;
+        let mut driver = chip::open(address, rings)?;
         let identity = ChipIdentity::verify(root, &driver.chain()?).map_err(ChipError::from)?;
         Ok(Some(Self { driver, root, identity, guest }))
     }
@@ -55,7 +55,7 @@ impl<'a> Chip<'a> {
                 SuiteRequirement::Hybrid
             },
             guest_insecure: self.guest,
-            accepted_insecure: accepted(arguments),
+            accepted_insecure: guest.accepted(arguments),
         };
         let session = Session::open(&mut self.driver, &requirement)?;
         session.present(grant.preimage(), |session| guest.evidence(session)).map_err(own_cause)

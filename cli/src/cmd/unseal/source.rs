@@ -1,7 +1,6 @@
 //! Where the content key comes from: exactly one place, named on the command line.
 
-use std::path::PathBuf;
-
+use chip_client::address::DeviceAddress;
 use chip_client::chain::TrustRoot;
 use sealed_artifact::grant::GrantKind;
 use sealed_artifact::kbs::KbsRecipient;
@@ -15,8 +14,8 @@ use super::data_path;
 
 /// Where the content key comes from.
 pub(super) enum Source {
-    /// A chip at a socket, whose certificates end at this root.
-    Chip { socket: PathBuf, root: TrustRoot },
+    /// A chip, whose certificates end at this root.
+    Chip { address: DeviceAddress, root: TrustRoot },
     /// A key broker, by the name and TLS key that this guest was configured with.
     Broker(KbsRecipient),
     /// A key that the SEV-SNP processor derives for this guest.
@@ -28,8 +27,8 @@ pub(super) enum Source {
 impl Source {
     /// The source that the arguments name. Nothing is asked of it yet.
     pub(super) fn of(arguments: &UnsealArgs) -> Result<Self, Failure> {
-        if let (Some(socket), Some(root)) = (&arguments.chip, &arguments.chip_root) {
-            return Ok(Self::Chip { socket: socket.clone(), root: certificates::read_root(root)? });
+        if let (Some(address), Some(root)) = (&arguments.chip, &arguments.chip_root) {
+            return Ok(Self::Chip { address: address.clone(), root: certificates::read_root(root)? });
         }
         if arguments.path != PathArg::KeyRelease {
             return Err(Failure::Usage {
