@@ -16,7 +16,9 @@ mod queue;
 mod token;
 
 pub use access::{AccessRules, ListedPeer, RawPermission};
+pub use connection::serve_connection;
 pub use error::ServiceError;
+pub use listener::bind as bind_socket;
 pub use peer::{Peer, Placement};
 pub use token::AttestationSource;
 

@@ -1,5 +1,6 @@
 //! One connection: its peer, and a ttrpc server that serves nothing else.
 
+use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use protocol::attestation_agent::create_attestation_agent_service;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
-use ttrpc::asynchronous::Server;
 use ttrpc::asynchronous::transport::Listener;
+use ttrpc::asynchronous::{Server, Service};
 
 use crate::service::AttestationService;
 use crate::service::answer::PeerService;
@@ -27,26 +28,32 @@ pub(crate) async fn serve(service: Arc<AttestationService>, stream: UnixStream, 
         return;
     }
     let handler = PeerService { service, peer, queue };
+    serve_connection(stream, create_attestation_agent_service(Arc::new(handler))).await;
+    drop(connection);
+}
+
+/// Serves one connection, and nothing else, until it ends. Dropped, it ends the connection.
+pub async fn serve_connection<S>(stream: S, services: HashMap<String, Service>)
+where
+    S: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+{
     let (gone, ended) = oneshot::channel();
     let watched = Watched { stream, _gone: gone };
     let connections = stream::iter([Ok::<_, io::Error>(watched)]);
-    let mut server = Server::new()
-        .add_listener(Listener::new(connections))
-        .register_service(create_attestation_agent_service(Arc::new(handler)));
+    let mut server = Server::new().add_listener(Listener::new(connections)).register_service(services);
     if server.start().await.is_ok() {
         // An error here is the sender's end: the connection is gone. The server has to live until then.
         let _ = ended.await;
     }
-    drop(connection);
 }
 
 /// A connection that tells, by dropping its sender, that it is gone.
-struct Watched {
-    stream: UnixStream,
+struct Watched<S> {
+    stream: S,
     _gone: oneshot::Sender<()>,
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -56,7 +63,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
     }

@@ -10,8 +10,11 @@ use tokio::net::UnixListener;
 
 use crate::service::error::ServiceError;
 
-/// Binds the socket. A socket that nobody serves any more is removed; anything else there is left alone.
-pub(crate) fn bind(path: &Path, mode: u32) -> Result<UnixListener, ServiceError> {
+/// Binds a socket and gives it this mode. A socket that nobody serves any more is removed; anything else there is left alone.
+///
+/// # Errors
+/// `ATTEST_SOCKET`.
+pub fn bind(path: &Path, mode: u32) -> Result<UnixListener, ServiceError> {
     let failed =
         |action| move |source| ServiceError::Socket { action, path: path.display().to_string(), source };
     if let Some(parent) = path.parent().filter(|parent| !parent.is_dir()) {

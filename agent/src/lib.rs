@@ -1,0 +1,61 @@
+//! The guest agent: first process of the guest, and the port that the runtime speaks to.
+//!
+//! ```text
+//!  kernel ─exec─▶ pid1: console, environment, mounts, hardening ─▶ TEE? insecure file? command line (log level only)
+//!                   │                                                       │
+//!                   │  SIGCHLD ─▶ Reaper    uevents ─▶ DiskNews ─▶ initdata, bound to the register
+//!                   ▼                                                       ▼
+//!  runtime ─vsock 1024, only from the host─▶ Guarded (frames, deadlines, budget) ─▶ ttrpc ─▶ grpc.Health
+//!                   │
+//!                   └── SIGTERM, SIGINT, an error, a panic, a crash ─▶ the reason as a line of JSON ─▶ power off
+//! ```
+//!
+//! ```
+//! use agent::cmdline::CommandLine;
+//! use agent::log::Level;
+//!
+//! let line = CommandLine::parse(b"console=ttyS0 agent.log=debug agent.devmode agent.policy_file=/evil");
+//! assert_eq!(line.log_level, Some(Level::Debug));
+//! assert_eq!(line.ignored(), ["agent.devmode", "agent.policy_file"]);
+//! ```
+//!
+//! As PID 1 it refuses to: read its arguments or environment; take security configuration from the kernel command line; go on
+//! after a step that failed; answer anybody but the host. It never ends by itself and never leaves the machine running
+//! without it.
+//!
+//! Whatever it prints is the host's to read: log lines are made of fixed texts and of the fields that
+//! [`log::Key`] lists.
+
+pub mod args;
+pub mod cmdline;
+pub mod error;
+mod health;
+pub mod insecure;
+pub mod log;
+mod pid1;
+pub mod reaper;
+pub mod server;
+mod standalone;
+mod sys;
+mod tee;
+pub mod uevent;
+
+pub use error::AgentError;
+
+/// The version of Kata Containers whose agent this one stands in for: what `grpc.Health` and `--version` answer.
+pub const INTERFACE_VERSION: &str = "4.1.0";
+/// The version of the ttrpc interface.
+pub const API_VERSION: &str = "0.0.1";
+/// Our own version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The whole program. As PID 1 it does not return: it ends with the machine.
+///
+/// Returns the exit status.
+#[must_use]
+pub fn run() -> i32 {
+    if rustix::process::getpid().is_init() {
+        return pid1::run();
+    }
+    standalone::run()
+}

@@ -1,0 +1,200 @@
+//! The first process of the guest: what it does before it serves, while it serves, and at the end.
+//!
+//! ```text
+//!  console ─▶ environment (the program starts itself again without one) ─▶ crash and panic end the machine
+//!    ─▶ mounts ─▶ is this the machine's process 1? ─▶ hardening ─▶ control groups ─▶ host name, loopback
+//!    ─▶ command line ─▶ platform ─▶ insecure file ─▶ first log line ─▶ runtime: signals, reaper, uevents, initdata, port
+//!    ─▶ stop or error ─▶ processes ended, disks written, power off
+//! ```
+//! Up to the runtime there is one thread, so that helpers can be forked from here.
+
+mod cgroup;
+mod console;
+mod end;
+mod environment;
+mod hostname;
+mod kernel;
+mod loopback;
+mod mounts;
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use initdata::{Binding, BlockDevices, Initdata};
+use protected_memory::harden::{InitOnFree, KernelState, harden_process};
+use protected_memory::landing::HostFacts;
+
+use crate::cmdline::{self, CommandLine};
+use crate::error::AgentError;
+use crate::insecure::{self, InsecureModes};
+use crate::log::{Key, Level, Log, Value};
+use crate::reaper::Reaper;
+use crate::server::{self, ServerAddress};
+use crate::sys;
+use crate::tee::Platform;
+use crate::uevent::DiskNews;
+
+/// Subsystem of the lines from here.
+pub(crate) const SUBSYSTEM: &str = "pid1";
+/// Where the runtimes look for the agent.
+const PORT: u32 = 1024;
+/// Names a process id namespace that is the machine's own (`PROC_PID_INIT_INO` of the kernel).
+const PID_NAMESPACE: &str = "pid:[4026531836]";
+const COMMAND_LINE: &str = "/proc/cmdline";
+/// How long tasks have to end when the port is closed.
+const TASKS_END: Duration = Duration::from_secs(5);
+
+/// Everything, in order. Returns only in process 1 of a container, which is refused.
+pub(crate) fn run() -> i32 {
+    console::open_missing();
+    let log = Log::console();
+    // Before a crash is caught: until the environment is gone, nothing of the host's has been read.
+    if let Err(error) = environment::leave() {
+        end::power_off(&log, Some(&error));
+    }
+    sys::crash::end_the_machine();
+    end::on_panic(&log);
+    match live(&log) {
+        Ok(()) => end::power_off(&log, None),
+        Err(error @ AgentError::NotTheMachine { .. }) => {
+            log.fail(Level::Critical, SUBSYSTEM, "refused", &error);
+            1
+        }
+        Err(error) => end::power_off(&log, Some(&error)),
+    }
+}
+
+/// From the mounts to the end of serving.
+fn live(log: &Log) -> Result<(), AgentError> {
+    mounts::mount_proc()?;
+    refuse_in_container()?;
+    mounts::mount_all(log)?;
+    harden_process()?;
+    kernel::harden(log)?;
+    cgroup::enable_controllers(log)?;
+    rustix::process::setsid().map(drop).or_else(|error| match error {
+        // Already the leader of one.
+        rustix::io::Errno::PERM => Ok(()),
+        other => Err(AgentError::system("become the leader of a session")(other)),
+    })?;
+    hostname::set()?;
+    loopback::up()?;
+    let line = command_line()?;
+    if let Some(level) = line.log_level {
+        log.set_level(level);
+    }
+    let platform = Platform::detect()?;
+    let modes = insecure::read(&platform)?;
+    report(log, &line, &platform, &modes)?;
+    bind_initdata(log, &platform, &modes)?;
+    serve(log)
+}
+
+/// What this process does to the machine is not for a container's process 1 to do.
+fn refuse_in_container() -> Result<(), AgentError> {
+    let path = "/proc/self/ns/pid";
+    let found = std::fs::read_link(path).map_err(AgentError::io("read", path))?;
+    let found = found.to_string_lossy().into_owned();
+    // GUARD: not-the-machine -> process_1_of_a_container_is_refused
+    if found != PID_NAMESPACE {
+        return Err(AgentError::NotTheMachine { expected: PID_NAMESPACE, found });
+    }
+    Ok(())
+}
+
+fn command_line() -> Result<CommandLine, AgentError> {
+    let limit = u64::try_from(cmdline::MAXIMUM_BYTES + 1).unwrap_or(u64::MAX);
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(COMMAND_LINE).map_err(AgentError::io("open", COMMAND_LINE))?;
+    file.take(limit).read_to_end(&mut bytes).map_err(AgentError::io("read", COMMAND_LINE))?;
+    Ok(CommandLine::parse(&bytes))
+}
+
+/// The first lines: what this guest is, loud if it is not protected, and what the host said in vain.
+fn report(
+    log: &Log,
+    line: &CommandLine,
+    platform: &Platform,
+    modes: &InsecureModes,
+) -> Result<(), AgentError> {
+    let kernel = KernelState::read()?;
+    let facts = HostFacts::read()?;
+    let init_on_free = match kernel.init_on_free {
+        InitOnFree::On => "on",
+        InitOnFree::Off => "off",
+        _ => "unstated",
+    };
+    let mut fields = vec![
+        (Key::Tee, platform.name().into()),
+        (Key::Interface, crate::INTERFACE_VERSION.into()),
+        (Key::InitOnFree, init_on_free.into()),
+        (Key::Swap, facts.swap().areas().into()),
+    ];
+    if modes.is_empty() {
+        log.info(SUBSYSTEM, "innerkeep-agent starts", &fields);
+    } else {
+        fields.push((Key::Insecure, Value::shown(&modes.names().join(" "))));
+        log.say(
+            Level::Critical,
+            SUBSYSTEM,
+            "innerkeep-agent starts INSECURE: nothing here is protected",
+            &fields,
+        );
+    }
+    if let Some(probes) = platform.absence() {
+        log.warn(SUBSYSTEM, "no platform: nothing can be attested", &[(Key::Probes, Value::shown(probes))]);
+    }
+    if line.ignored_count > 0 || !line.malformed.is_empty() || line.arguments > 0 || line.is_cut {
+        let fields = [
+            (Key::Count, (line.ignored_count + line.arguments).into()),
+            (Key::Ignored, Value::shown(&line.ignored().join(" "))),
+            (Key::Malformed, Value::shown(&line.malformed.join(" "))),
+        ];
+        log.warn(SUBSYSTEM, "kernel command line: words without effect", &fields);
+    }
+    Ok(())
+}
+
+/// Finds initdata, reads it once, and takes it only if the platform vouches for it. What it configures is for those who
+/// come later; that it is the operator's is decided here, before a port is open.
+fn bind_initdata(
+    log: &Log,
+    platform: &Platform,
+    modes: &InsecureModes,
+) -> Result<Option<Initdata>, AgentError> {
+    let expected = platform.for_initdata(modes)?;
+    // Listens before the first look, so that no device is missed.
+    let mut news = DiskNews::listen()?;
+    let found = initdata::obtain(&mut BlockDevices::system(), &mut news, &expected)?;
+    match &found {
+        Some(initdata) => {
+            let fields = [
+                (Key::Digest, Value::shown(&initdata.digest().to_string())),
+                (Key::Register, Value::shown(&binding(initdata))),
+            ];
+            log.info(SUBSYSTEM, "initdata bound", &fields);
+        }
+        None => log.info(SUBSYSTEM, "no initdata: none was launched with, none is offered", &[]),
+    }
+    Ok(found)
+}
+
+fn binding(initdata: &Initdata) -> String {
+    match initdata.binding() {
+        Binding::Register(name) => name.clone(),
+        _ => "INSECURE: none".to_owned(),
+    }
+}
+
+/// Serves until a signal says stop.
+fn serve(log: &Log) -> Result<(), AgentError> {
+    log.write_behind()?;
+    let runtime = server::runtime()?;
+    let served = runtime.block_on(async {
+        let stop = server::stop_on_signals(log)?;
+        let _reaper = Reaper::start(log)?;
+        server::serve(&ServerAddress::Vsock { port: PORT }, log, stop).await
+    });
+    runtime.shutdown_timeout(TASKS_END);
+    served
+}

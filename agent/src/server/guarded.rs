@@ -1,0 +1,218 @@
+//! A connection that cannot cost more than it may: frames that are begun have to end, answers have to be taken, and what
+//! all requests without an answer hold together has a limit.
+
+use std::collections::HashMap;
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use protocol::frame::{FrameEvent, FrameHeader, FrameKind, Frames};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep};
+
+/// What a unit of the budget stands for: the least that a request holds while it is answered.
+const UNIT_BYTES: u32 = 4096;
+/// Units that all connections have together: 32 MiB.
+const BUDGET_UNITS: usize = 8192;
+/// How long a frame may take from its first byte to its last.
+const FRAME: Duration = Duration::from_secs(30);
+/// How soon the budget is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What connections may cost. Clones share the budget.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    frame: Duration,
+    budget: Arc<Semaphore>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { frame: FRAME, budget: Arc::new(Semaphore::new(BUDGET_UNITS)) }
+    }
+}
+
+/// A time by which something has to be over, once it has begun.
+#[derive(Debug, Default)]
+struct Deadline(Option<Pin<Box<Sleep>>>);
+
+impl Deadline {
+    fn begin(&mut self, limit: Duration) {
+        self.0.get_or_insert_with(|| Box::pin(sleep(limit)));
+    }
+
+    fn over(&mut self) {
+        self.0 = None;
+    }
+
+    /// Ready when it has passed.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(sleep) = &mut self.0 else { return Poll::Pending };
+        sleep.as_mut().poll(context).map(|()| io::ErrorKind::TimedOut.into())
+    }
+}
+
+/// A stream of frames.
+pub struct Guarded<S> {
+    stream: S,
+    limits: Limits,
+    inbound: Frames,
+    outbound: Frames,
+    reading: Deadline,
+    writing: Deadline,
+    /// The share of the frame that is read: a unit before its first byte.
+    share: Option<OwnedSemaphorePermit>,
+    /// Units that the frame needs beside it, before its payload is read.
+    wanted: u32,
+    retry: Deadline,
+    /// Shares of requests without an answer, by the call.
+    unanswered: HashMap<u32, Vec<OwnedSemaphorePermit>>,
+}
+
+impl<S> std::fmt::Debug for Guarded<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let unanswered: usize = self.unanswered.values().map(Vec::len).sum();
+        f.debug_struct("Guarded").field("unanswered", &unanswered).finish_non_exhaustive()
+    }
+}
+
+impl<S> Guarded<S> {
+    /// Guards a connection.
+    pub fn new(stream: S, limits: Limits) -> Self {
+        Self {
+            stream,
+            limits,
+            inbound: Frames::new(),
+            outbound: Frames::new(),
+            reading: Deadline::default(),
+            writing: Deadline::default(),
+            share: None,
+            wanted: 1,
+            retry: Deadline::default(),
+            unanswered: HashMap::new(),
+        }
+    }
+
+    /// Ready when the frame has its share of the budget. What it is waited for stays with the peer.
+    fn poll_share(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.wanted > 0 {
+            if let Ok(more) = Arc::clone(&self.limits.budget).try_acquire_many_owned(self.wanted) {
+                self.wanted = 0;
+                match &mut self.share {
+                    Some(share) => share.merge(more),
+                    none => *none = Some(more),
+                }
+                self.retry.over();
+                break;
+            }
+            if let Poll::Ready(error) = self.reading.poll(context) {
+                return Poll::Ready(Err(error));
+            }
+            self.retry.begin(LOOK_AGAIN);
+            let _ = ready!(self.retry.poll(context));
+            self.retry.over();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Follows what was read.
+    fn read(&mut self, bytes: &[u8]) {
+        let Self { inbound, share, wanted, unanswered, reading, .. } = self;
+        inbound.follow(bytes, |event| match event {
+            FrameEvent::Begins(header) => *wanted = units(header).saturating_sub(1),
+            FrameEvent::Ends(header) => {
+                reading.over();
+                if let Some(share) = share.take().filter(|_| is_answered(header)) {
+                    unanswered.entry(header.stream).or_default().push(share);
+                }
+                // The next frame's.
+                *wanted = 1;
+            }
+        });
+        if self.inbound.is_within() {
+            self.reading.begin(self.limits.frame);
+        }
+    }
+
+    /// Follows what was written.
+    fn wrote(&mut self, bytes: &[u8]) {
+        let Self { outbound, unanswered, writing, .. } = self;
+        outbound.follow(bytes, |event| {
+            if let FrameEvent::Ends(header) = event {
+                writing.over();
+                if let Some(shares) = unanswered.get_mut(&header.stream) {
+                    shares.pop();
+                    if shares.is_empty() {
+                        unanswered.remove(&header.stream);
+                    }
+                }
+            }
+        });
+        if self.outbound.is_within() {
+            self.writing.begin(self.limits.frame);
+        }
+    }
+}
+
+/// What a frame holds. A payload that is thrown away costs no more than its answer.
+fn units(header: FrameHeader) -> u32 {
+    if header.is_oversize() { 1 } else { header.payload_bytes.div_ceil(UNIT_BYTES).max(1) }
+}
+
+/// Whether a frame is followed by an answer with its number.
+fn is_answered(header: FrameHeader) -> bool {
+    matches!(header.kind, FrameKind::Request | FrameKind::Data)
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // GUARD: request-budget -> evil_host_announces_more_than_fits
+        ready!(this.poll_share(context))?;
+        let before = buffer.filled().len();
+        match Pin::new(&mut this.stream).poll_read(context, buffer) {
+            Poll::Ready(Ok(())) => {
+                this.read(buffer.filled().get(before..).unwrap_or_default());
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => this.reading.poll(context).map(Err),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        match Pin::new(&mut this.stream).poll_write(context, bytes) {
+            Poll::Ready(Ok(count)) => {
+                this.wrote(bytes.get(..count).unwrap_or_default());
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                this.writing.begin(this.limits.frame);
+                this.writing.poll(context).map(Err)
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+use super::*;
+
+fn frame(kind: u8, call: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap();
+    [&length.to_be_bytes()[..], &call.to_be_bytes(), &[kind, 0], payload].concat()
+}
+
+fn guarded(units: usize) -> (Guarded<DuplexStream>, DuplexStream, Arc<Semaphore>) {
+    let (ours, theirs) = duplex(1 << 20);
+    let budget = Arc::new(Semaphore::new(units));
+    let limits = Limits { frame: FRAME, budget: Arc::clone(&budget) };
+    (Guarded::new(ours, limits), theirs, budget)
+}
+
+/// As ttrpc reads: a header, then its payload.
+async fn read_frame(from: &mut Guarded<DuplexStream>) -> io::Result<Vec<u8>> {
+    let mut header = [0; 10];
+    from.read_exact(&mut header).await?;
+    let length = u32::from_be_bytes(*header.first_chunk().unwrap());
+    let mut payload = vec![0; length as usize];
+    from.read_exact(&mut payload).await?;
+    Ok(payload)
+}
+
+#[tokio::test]
+async fn a_request_holds_its_share_until_it_is_answered() {
+    let (mut ours, mut theirs, budget) = guarded(8);
+    theirs.write_all(&frame(1, 1, &[7; 5000])).await.unwrap();
+    theirs.write_all(&frame(1, 3, b"")).await.unwrap();
+    assert_eq!(read_frame(&mut ours).await.unwrap(), vec![7; 5000]);
+    assert_eq!(read_frame(&mut ours).await.unwrap(), b"");
+    assert_eq!(budget.available_permits(), 8 - 2 - 1);
+    // The answers come in another order.
+    ours.write_all(&frame(2, 3, b"ok")).await.unwrap();
+    assert_eq!(budget.available_permits(), 8 - 2);
+    ours.write_all(&frame(2, 1, b"ok")).await.unwrap();
+    assert_eq!(budget.available_permits(), 8);
+    // An answer to nothing changes nothing.
+    ours.write_all(&frame(2, 9, b"ok")).await.unwrap();
+    assert_eq!(budget.available_permits(), 8);
+}
+
+#[tokio::test]
+async fn frames_that_nobody_answers_hold_nothing() {
+    let (mut ours, mut theirs, budget) = guarded(8);
+    theirs.write_all(&frame(2, 1, b"a")).await.unwrap();
+    theirs.write_all(&frame(77, 1, b"b")).await.unwrap();
+    read_frame(&mut ours).await.unwrap();
+    read_frame(&mut ours).await.unwrap();
+    assert_eq!(budget.available_permits(), 8);
+    theirs.write_all(&frame(3, 1, b"data")).await.unwrap();
+    read_frame(&mut ours).await.unwrap();
+    assert_eq!(budget.available_permits(), 7);
+    drop(ours);
+    assert_eq!(budget.available_permits(), 8, "the end of the connection gives all back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn evil_host_announces_more_than_fits() {
+    let (mut ours, mut theirs, budget) = guarded(4);
+    theirs.write_all(&frame(1, 1, &[0; 3 * 4096])).await.unwrap();
+    read_frame(&mut ours).await.unwrap();
+    assert_eq!(budget.available_permits(), 1);
+    // The next one does not fit: its header is read, and not one byte of its payload.
+    theirs.write_all(&frame(1, 3, &[0; 2 * 4096])).await.unwrap();
+    let mut header = [0; 10];
+    ours.read_exact(&mut header).await.unwrap();
+    let mut byte = [0; 1];
+    let error = ours.read_exact(&mut byte).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+
+    // With the first one answered in time it does.
+    let (mut ours, mut theirs, budget) = guarded(4);
+    theirs.write_all(&frame(1, 1, &[0; 3 * 4096])).await.unwrap();
+    theirs.write_all(&frame(1, 3, &[0; 2 * 4096])).await.unwrap();
+    read_frame(&mut ours).await.unwrap();
+    ours.write_all(&frame(2, 1, b"ok")).await.unwrap();
+    read_frame(&mut ours).await.unwrap();
+    assert_eq!(budget.available_permits(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn evil_host_begins_a_frame_and_stops() {
+    for sent in [&frame(1, 1, b"payload")[..4], &frame(1, 1, b"payload")[..13]] {
+        let (mut ours, mut theirs, _) = guarded(4);
+        theirs.write_all(sent).await.unwrap();
+        let error = read_frame(&mut ours).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+    // Byte by byte is no way around it.
+    let (mut ours, mut theirs, _) = guarded(4);
+    let trickle = tokio::spawn(async move {
+        for byte in frame(1, 1, &[0; 1000]) {
+            if theirs.write_all(&[byte]).await.is_err() {
+                return;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+    });
+    assert_eq!(read_frame(&mut ours).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    trickle.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn between_frames_there_is_time() {
+    let (mut ours, mut theirs, _) = guarded(4);
+    for call in [1, 3] {
+        theirs.write_all(&frame(1, call, b"x")).await.unwrap();
+        read_frame(&mut ours).await.unwrap();
+        let day = Duration::from_secs(86_400);
+        assert!(tokio::time::timeout(day, read_frame(&mut ours)).await.is_err(), "still waiting");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn evil_host_takes_no_answer() {
+    let (ours, _theirs) = duplex(64);
+    let limits = Limits { frame: FRAME, budget: Arc::new(Semaphore::new(4)) };
+    let mut ours = Guarded::new(ours, limits);
+    let error = ours.write_all(&frame(2, 1, &[0; 1000])).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn a_payload_that_is_thrown_away_costs_one_unit() {
+    let (mut ours, mut theirs, budget) = guarded(4);
+    let header = [&(5_u32 << 20).to_be_bytes()[..], &1_u32.to_be_bytes(), &[1, 0]].concat();
+    theirs.write_all(&header).await.unwrap();
+    theirs.write_all(&[0; 100]).await.unwrap();
+    let mut bytes = [0; 110];
+    ours.read_exact(&mut bytes).await.unwrap();
+    assert_eq!(budget.available_permits(), 3);
+}

@@ -1,0 +1,49 @@
+//! The program where another process is the first: on a developer's machine, or started by an init system.
+//!
+//! It serves the port and nothing else of what [`crate::pid1`] does: the machine is somebody else's.
+
+use std::io::Write as _;
+
+use protected_memory::harden::harden_process;
+
+use crate::args::{Args, version_line};
+use crate::error::AgentError;
+use crate::log::{Level, Log};
+use crate::reaper::Reaper;
+use crate::{server, sys};
+
+const SUBSYSTEM: &str = "main";
+const FAILURE: i32 = 1;
+
+/// The whole program. Returns the exit status.
+pub(crate) fn run() -> i32 {
+    sys::pipes::ignore_broken();
+    let args = match Args::parse_from_words(std::env::args_os()) {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            return error.exit_code();
+        }
+    };
+    if args.version {
+        return i32::from(writeln!(std::io::stdout(), "{}", version_line()).is_err());
+    }
+    let log = Log::console();
+    let outcome = serve(&args, &log);
+    if let Err(error) = &outcome {
+        log.fail(Level::Critical, SUBSYSTEM, "failed", error);
+    }
+    log.flush(std::time::Duration::from_secs(2));
+    if outcome.is_ok() { 0 } else { FAILURE }
+}
+
+fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
+    harden_process()?;
+    log.write_behind()?;
+    let runtime = server::runtime()?;
+    runtime.block_on(async {
+        let stop = server::stop_on_signals(log)?;
+        let _reaper = Reaper::start(log)?;
+        server::serve(&args.server_addr, log, stop).await
+    })
+}
