@@ -3,13 +3,11 @@
 //! Initdata counts only after a digest of its exact bytes is found in the register; only then is it parsed. A digest
 //! from the command line is compared and never believed. A configuration file has to be the one in bound initdata.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use serde::Deserialize;
-use sha2::{Digest, Sha256, Sha384, Sha512};
+use initdata::{Initdata, InitdataError, MAXIMUM_TEXT_BYTES, Register, Unverified};
 
 use crate::attester::{Attester, Bound};
 use crate::config::{AgentConfig, MAXIMUM_CONFIG_BYTES};
@@ -17,9 +15,7 @@ use crate::error::{AttestationError, BindingError};
 use crate::provider::InitdataRegister;
 
 /// Longest initdata.
-pub const MAXIMUM_INITDATA_BYTES: usize = 8 * 1024 * 1024;
-const VERSION: &str = "0.1.0";
-const CONFIG: &str = "aa.toml";
+pub const MAXIMUM_INITDATA_BYTES: usize = MAXIMUM_TEXT_BYTES;
 
 /// What the agent was started with. Nothing of it is trusted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,14 +39,6 @@ pub struct Binding {
     pub initdata: Option<String>,
 }
 
-/// The document, after its digest was found in the register.
-#[derive(Deserialize)]
-struct Document {
-    version: String,
-    algorithm: String,
-    data: BTreeMap<String, String>,
-}
-
 impl Binding {
     /// Decides which configuration counts.
     ///
@@ -65,25 +53,23 @@ impl Binding {
             return Err(no_register(attester).into());
         }
         let initdata = launch.initdata_toml.map(|path| read(path, MAXIMUM_INITDATA_BYTES)).transpose()?;
-        let mut binding = Self::default();
-        let mut bound_config = None;
-        match (initdata, register) {
-            (Some(text), Some(register)) => {
-                let algorithm = matching(text.as_bytes(), &register)?;
-                bound_config = document(&text, Some(algorithm))?.data.remove(CONFIG);
-                binding.initdata = Some(text);
-            }
+        let bound = match (initdata, register) {
+            (Some(text), Some(register)) => Some(bind(text, &register)?),
             (Some(text), None) if unbound => {
-                bound_config = document(&text, None)?.data.remove(CONFIG);
-                binding.initdata = Some(text);
+                let document = Unverified::new(text.into_bytes()).and_then(Unverified::insecure_unbound);
+                Some(document.map_err(refused)?)
             }
             (Some(_), None) => return Err(no_register(attester).into()),
-            (None, Some(register)) if launch.initdata_digest.is_none() => not_withheld(&register)?,
-            (None, _) => {}
-        }
+            (None, Some(register)) if launch.initdata_digest.is_none() => {
+                not_withheld(&register)?;
+                None
+            }
+            (None, _) => None,
+        };
+        let mut config = bound.as_ref().and_then(|bound| bound.document().aa_config()).map(str::to_owned);
         if let Some(path) = launch.config_file {
             let text = read(path, MAXIMUM_CONFIG_BYTES)?;
-            let same = bound_config.as_ref() == Some(&text);
+            let same = config.as_ref() == Some(&text);
             // GUARD: config-file-bound -> evil_host_configuration_that_nothing_vouches_for
             if !same && !unbound {
                 return Err(BindingError::ConfigUnbound {
@@ -92,12 +78,10 @@ impl Binding {
                 }
                 .into());
             }
-            bound_config = Some(text);
+            config = Some(text);
         }
-        if let Some(text) = bound_config {
-            binding.config = AgentConfig::parse(&text)?;
-        }
-        Ok(binding)
+        let config = config.map_or_else(|| Ok(AgentConfig::default()), |text| AgentConfig::parse(&text))?;
+        Ok(Self { config, initdata: bound.map(|bound| bound.text().to_owned()) })
     }
 }
 
@@ -107,44 +91,36 @@ impl Binding {
 /// # Errors
 /// See [`BindingError`]; those of reading the register.
 pub fn bound_initdata(attester: &Attester, path: &Path) -> Result<String, AttestationError> {
+    Ok(bound_document(attester, path)?.text().to_owned())
+}
+
+/// As [`bound_initdata`], with what the document says.
+///
+/// # Errors
+/// As [`bound_initdata`].
+pub fn bound_document(attester: &Attester, path: &Path) -> Result<Initdata, AttestationError> {
     let register = attester.initdata_register()?.ok_or_else(|| no_register(attester))?;
-    let text = read(path, MAXIMUM_INITDATA_BYTES)?;
-    document(&text, Some(matching(text.as_bytes(), &register)?))?;
-    Ok(text)
+    Ok(bind(read(path, MAXIMUM_INITDATA_BYTES)?, &register)?)
 }
 
-/// The algorithm whose digest of `bytes` the register holds.
-fn matching(bytes: &[u8], register: &InitdataRegister) -> Result<&'static str, BindingError> {
-    let digests = [
-        ("sha256", Sha256::digest(bytes).to_vec()),
-        ("sha384", Sha384::digest(bytes).to_vec()),
-        ("sha512", Sha512::digest(bytes).to_vec()),
-    ];
-    let mut held = digests.iter().filter(|(_, digest)| register.holds(digest));
-    match (held.next(), held.next()) {
-        (Some((algorithm, _)), None) => Ok(algorithm),
-        _ => Err(BindingError::Mismatch {
-            register: register.name,
-            expected: hex::encode(&register.value),
-            found: format!("SHA-256 {}", hex::encode(Sha256::digest(bytes))),
-        }),
-    }
+/// The document, if the register holds the digest of its exact bytes by the algorithm that it names.
+fn bind(text: String, register: &InitdataRegister) -> Result<Initdata, BindingError> {
+    let bound = Register::new(register.name, &register.value)
+        .and_then(|held| Unverified::new(text.into_bytes())?.bind(&held));
+    bound.map_err(|error| match error {
+        InitdataError::Mismatch { expected, found, .. } => {
+            BindingError::Mismatch { register: register.name, expected, found }
+        }
+        other => refused(other),
+    })
 }
 
-fn document(text: &str, algorithm: Option<&str>) -> Result<Document, BindingError> {
-    let refused = |reason: String| BindingError::Invalid { reason };
-    let document: Document = toml::from_str(text).map_err(|error| refused(error.message().to_owned()))?;
-    // GUARD: initdata-version -> evil_host_initdata_of_another_version_or_algorithm
-    if document.version != VERSION {
-        return Err(refused(format!("version: expected {VERSION}, found {:.16}", document.version)));
-    }
-    let differs = algorithm.is_some_and(|algorithm| algorithm != document.algorithm);
-    // GUARD: initdata-algorithm -> evil_host_initdata_of_another_version_or_algorithm
-    if differs {
-        let expected = algorithm.unwrap_or_default();
-        return Err(refused(format!("algorithm: expected {expected}, found {:.16}", document.algorithm)));
-    }
-    Ok(document)
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` takes")]
+fn refused(error: InitdataError) -> BindingError {
+    let text = error.to_string();
+    // Both errors begin with the word.
+    let reason = text.strip_prefix("initdata").unwrap_or(&text).trim_start_matches([':', ' ']);
+    BindingError::Invalid { reason: reason.to_owned() }
 }
 
 fn not_withheld(register: &InitdataRegister) -> Result<(), BindingError> {

@@ -2,6 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use evidence::Octets;
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 use super::*;
 use crate::attester::Options;
