@@ -42,7 +42,9 @@ pub(crate) enum Failure {
         found: String,
     },
     /// An insecure mode inside a TEE that bound initdata does not list.
-    #[error("insecure mode {mode}: inside a TEE expected it in `insecure` of innerkeep.toml in bound initdata (--initdata FILE), found it on the command line alone")]
+    #[error(
+        "insecure mode {mode}: inside a TEE expected it in `insecure` of innerkeep.toml in bound initdata (--initdata FILE), found it on the command line alone"
+    )]
     InsecureUnbound {
         /// The mode.
         mode: &'static str,

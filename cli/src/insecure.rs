@@ -22,7 +22,9 @@ pub(crate) fn permitted(
     initdata: Option<&Path>,
     asked: &[InsecureMode],
 ) -> Result<Option<BTreeSet<InsecureMode>>, Failure> {
-    let Some(attester) = attester.filter(|attester| attester.insecure_modes().is_empty()) else { return Ok(None) };
+    let Some(attester) = attester.filter(|attester| attester.insecure_modes().is_empty()) else {
+        return Ok(None);
+    };
     let bound = match initdata {
         Some(path) => bound_document(attester, path)?.document().settings().insecure.clone(),
         None => BTreeSet::new(),

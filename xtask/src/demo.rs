@@ -12,6 +12,7 @@ mod model;
 mod refusals;
 mod scene;
 mod tamper;
+pub mod vm;
 
 use crate::shell::{self, Workspace};
 use actors::{Chip, Innerkeep, PreparedModel};

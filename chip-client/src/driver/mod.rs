@@ -78,6 +78,7 @@ pub struct Driver {
     cap: Cap,
     up: bool,
     looks: u64,
+    notifications: u64,
     options: DriverOptions,
     mapper: DmaMapper,
     backing: Arc<dyn DeviceBacking>,
@@ -105,6 +106,7 @@ impl Driver {
             cap: found.cap,
             up: false,
             looks: 0,
+            notifications: 0,
             options,
             mapper,
             backing,
@@ -152,6 +154,11 @@ impl Driver {
     /// How often a completion ring was looked at since the driver was opened.
     pub fn ring_looks(&self) -> u64 {
         self.looks
+    }
+
+    /// How many interrupts were waited for and came since the driver was opened.
+    pub fn notifications(&self) -> u64 {
+        self.notifications
     }
 
     /// Where rings and command buffers lie.

@@ -48,6 +48,7 @@ impl Driver {
                 }
             };
             if notified {
+                self.notifications = self.notifications.saturating_add(1);
                 fruitless += 1;
             } else {
                 let alive = self.require_ready();

@@ -69,6 +69,7 @@ pub(crate) fn run(arguments: &UnsealArgs, output: Output) -> Result<u8, Failure>
     let start = Instant::now();
     // The chip stays connected meanwhile: one that kept memory of the landing has to be seen here.
     let landed = landing.complete()?;
+    let notifications = chip.as_ref().map(Chip::notifications);
     drop(chip);
     if arguments.path == PathArg::DmaDirect {
         // Until now the device could still write: only what cannot change any more is hashed.
@@ -87,6 +88,7 @@ pub(crate) fn run(arguments: &UnsealArgs, output: Output) -> Result<u8, Failure>
         path: arguments.path,
         seconds,
         session,
+        notifications,
     };
     output.aside(&report.describe()).map_err(Failure::file("write to", "standard error"))?;
     let files: Vec<PathBuf> = landed.files().map(|(name, _)| mount.file(name)).collect();

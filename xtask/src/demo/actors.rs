@@ -179,6 +179,13 @@ impl Chip {
     }
 }
 
+impl Chip {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
 impl Drop for Chip {
     fn drop(&mut self) {
         let _ = self.process.kill();

@@ -119,6 +119,18 @@ impl Platform {
         self.state.join("trust-roots.json")
     }
 
+    /// The state of the platform: keys and certificates.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Writes what the host launches.
+    pub fn write_launch(&self, name: &str, launch: &Launch) -> anyhow::Result<PathBuf> {
+        let path = self.work.join(format!("{name}.launch.toml"));
+        std::fs::write(&path, launch.toml()).with_context(|| format!("write {}", path.display()))?;
+        Ok(path)
+    }
+
     /// A guest; `faults` is a plan of its host's misbehaviour.
     pub fn guest(&self, name: &str, launch: &Launch, faults: Option<&str>) -> anyhow::Result<Guest> {
         let write = |suffix: &str, text: &str| {
@@ -128,7 +140,7 @@ impl Platform {
         Ok(Guest {
             program: self.program.clone(),
             state: self.state.clone(),
-            launch: write(".launch.toml", &launch.toml())?,
+            launch: self.write_launch(name, launch)?,
             faults: faults.map(|plan| write(".faults.toml", plan)).transpose()?,
             tee: self.tee,
             root: self.work.join(name),

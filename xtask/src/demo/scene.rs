@@ -90,6 +90,16 @@ impl Scene<'_> {
         arguments.extend(guest.flags());
         let made = innerkeep.attempt_in(guest, &arguments)?;
         ensure!(made.status == Some(0), "the reference guest made no evidence: {}", made.stderr);
+        self.policy_from(innerkeep, &evidence, trust_roots)
+    }
+
+    /// The policy that accepts guests like the one that made this evidence.
+    pub fn policy_from(
+        &self,
+        innerkeep: &Innerkeep,
+        evidence: &Path,
+        trust_roots: &Path,
+    ) -> anyhow::Result<Policy> {
         let policy = innerkeep.run(&[
             "policy".as_ref(),
             "from-evidence".as_ref(),

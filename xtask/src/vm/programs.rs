@@ -21,10 +21,12 @@ impl GuestProgram {
     pub const ALL: &'static [Self] = &[
         Self { package: "tests", name: "vm-init" },
         Self { package: "cli", name: "innerkeep" },
+        Self { package: "agent", name: "innerkeep-agent" },
         Self { package: "attestation-agent", name: "attestation-agent" },
         Self { package: "tee-emulator", name: "innerkeep-tee-emulator" },
         Self { package: "tests", name: "test-consumer" },
         Self { package: "tests", name: "test-guest" },
+        Self { package: "tests", name: "chip-suite" },
     ];
 }
 

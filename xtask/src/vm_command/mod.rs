@@ -2,6 +2,7 @@
 
 mod run;
 
+use crate::demo;
 use crate::shell::{self, Workspace};
 use clap::{Args, Subcommand};
 use std::fmt;
@@ -30,6 +31,7 @@ enum Command {
         #[arg(long)]
         refresh: bool,
     },
+    Demo(demo::vm::Arguments),
     Run(run::Arguments),
 }
 
@@ -57,6 +59,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
             println!("{}", tools.describe());
             Ok(())
         }
+        Command::Demo(arguments) => demo::vm::run(workspace, arguments),
         Command::Run(arguments) => run::run(workspace, arguments),
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Landed<'a> {
     pub(super) seconds: f64,
     /// Time of the session.
     pub(super) session: Duration,
+    /// Interrupts of the chip, if there is one.
+    pub(super) notifications: Option<u64>,
 }
 
 impl Landed<'_> {
@@ -60,7 +62,7 @@ impl Landed<'_> {
             json: json!({
                 "bytes": bytes, "seconds": self.seconds, "gb_per_s": rate, "session_seconds": self.session.as_secs_f64(), "path": path,
                 "pages": pages, "noswap": self.report.noswap, "tee": self.report.tee.name(), "insecure": self.facts.names(), "core": core, "origin": self.prepared.origin,
-                "files": files, "key_from": key_from, "payload_digests": self.prepared.store.core.has_payload_digests(),
+                "files": files, "key_from": key_from, "chip_interrupts": self.notifications, "payload_digests": self.prepared.store.core.has_payload_digests(),
             }),
         }
     }

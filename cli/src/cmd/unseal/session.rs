@@ -38,6 +38,11 @@ impl<'a> Chip<'a> {
         Ok(Some(Self { driver, root, identity, guest }))
     }
 
+    /// How many of its interrupts came while something was waited for.
+    pub(super) fn notifications(&self) -> u64 {
+        self.driver.notifications()
+    }
+
     /// A session in which the grant's policy, and evidence about this very session, were presented.
     pub(super) fn session(
         &mut self,
