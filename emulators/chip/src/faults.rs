@@ -1,6 +1,6 @@
 //! The fault plan: how the chip misbehaves, at which event. Without a plan it never does.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
 
@@ -18,6 +18,7 @@ pub(crate) enum Kind {
     Reset,
     Gone,
     Disconnect,
+    Die,
     ForgedCompletion,
     LostCompletion,
     // At a completion.
@@ -30,17 +31,26 @@ pub(crate) enum Kind {
     ReplayCompletion,
     DuplicateCompletion,
     RewriteAfterCompletion,
+    WriteOutsideMap,
+    WriteBesideMap,
     // At the interrupt of a completion.
     MissingInterrupt,
     SpuriousInterrupt,
     InterruptStorm,
     // At the segments of UNSEAL.
     CorruptData,
+    // Inside the output of UNSEAL.
+    StallInTransfer,
+    ResetInTransfer,
+    DisconnectInTransfer,
+    DieInTransfer,
+    ShortTransfer,
     // At power-up.
     PufNoise,
     // At a DMA_UNMAP.
     HoldAfterUnmap,
     WriteAfterUnmap,
+    StaleMap,
     // At OPEN and FINISH.
     WrongChain,
     WrongStaticKey,
@@ -57,6 +67,7 @@ impl Kind {
             Self::PufNoise
                 | Self::HoldAfterUnmap
                 | Self::WriteAfterUnmap
+                | Self::StaleMap
                 | Self::WrongChain
                 | Self::WrongStaticKey
                 | Self::DowngradeSuite
@@ -78,6 +89,7 @@ struct Plan {
 struct Entry {
     kind: Kind,
     command: Option<String>,
+    after: Option<String>,
     #[serde(default = "one")]
     nth: u64,
     #[serde(default = "one")]
@@ -111,6 +123,12 @@ pub enum PlanError {
         /// What the plan says.
         command: String,
     },
+    /// A fault that does not know where.
+    #[error("fault plan: {kind}: value is needed")]
+    Value {
+        /// The fault.
+        kind: String,
+    },
     /// Events are counted from 1.
     #[error("fault plan: {kind}: nth counts from 1")]
     Nth {
@@ -123,6 +141,8 @@ pub enum PlanError {
 struct Armed {
     kind: Kind,
     command: Option<Opcode>,
+    /// Events do not count before a command of this name was executed.
+    after: Option<Opcode>,
     nth: u64,
     times: u64,
     fault: Fault,
@@ -130,24 +150,61 @@ struct Armed {
 }
 
 /// The faults that are still to come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Faults {
     armed: Mutex<Vec<Armed>>,
+    death: fn() -> !,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { armed: Mutex::default(), death: || std::process::abort() }
+    }
 }
 
 impl Faults {
     /// Parses a plan.
     pub fn parse(text: &str) -> Result<Self, PlanError> {
+        let faults = Self::default();
+        faults.replace(text)?;
+        Ok(faults)
+    }
+
+    /// Takes another plan instead; one that is not understood changes nothing.
+    pub fn replace(&self, text: &str) -> Result<(), PlanError> {
         let plan: Plan = toml::from_str(text).map_err(Box::new)?;
         let armed = plan.fault.into_iter().map(Armed::new).collect::<Result<_, _>>()?;
-        Ok(Self { armed: Mutex::new(armed) })
+        *self.armed() = armed;
+        Ok(())
+    }
+
+    fn armed(&self) -> MutexGuard<'_, Vec<Armed>> {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the process as a power cut would: nothing is cleaned up.
+    pub(crate) fn die(&self) -> ! {
+        (self.death)()
+    }
+
+    /// Dies in another way, for tests that want to live.
+    #[cfg(test)]
+    pub(crate) fn dying_by(self, death: fn() -> !) -> Self {
+        Self { death, ..self }
+    }
+
+    /// A command was executed, and its completion is about to be seen.
+    pub(crate) fn executed(&self, command: Option<Opcode>) {
+        for entry in self.armed().iter_mut().filter(|entry| entry.after == command) {
+            entry.after = None;
+        }
     }
 
     /// Counts one event of this kind and tells whether a fault happens at it.
     pub(crate) fn take(&self, kind: Kind, command: Option<Opcode>) -> Option<Fault> {
-        let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut armed = self.armed();
         let mut result = None;
-        for entry in armed.iter_mut().filter(|e| e.kind == kind) {
+        for entry in armed.iter_mut().filter(|e| e.kind == kind && e.after.is_none()) {
             if entry.command.is_some() && entry.command != command {
                 continue;
             }
@@ -165,7 +222,7 @@ impl Faults {
 
     /// How many faults the plan holds.
     pub fn len(&self) -> usize {
-        self.armed.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.armed().len()
     }
 
     /// Whether the plan is empty.
@@ -180,15 +237,20 @@ impl Armed {
         if entry.nth == 0 {
             return Err(PlanError::Nth { kind });
         }
-        let command = match entry.command {
-            None => None,
+        if entry.kind == Kind::WriteOutsideMap && entry.value.is_none() {
+            return Err(PlanError::Value { kind });
+        }
+        let named = |name: Option<String>, may: bool| match name {
+            None => Ok(None),
             Some(name) => match Opcode::ALL.into_iter().find(|o| o.name() == name) {
-                Some(opcode) if entry.kind.takes_command() => Some(opcode),
-                _ => return Err(PlanError::Command { kind, command: name }),
+                Some(opcode) if may => Ok(Some(opcode)),
+                _ => Err(PlanError::Command { kind: kind.clone(), command: name }),
             },
         };
+        let command = named(entry.command, entry.kind.takes_command())?;
+        let after = named(entry.after, true)?;
         let fault = Fault { milliseconds: entry.milliseconds, value: entry.value };
-        Ok(Self { kind: entry.kind, command, nth: entry.nth, times: entry.times, fault, seen: 0 })
+        Ok(Self { kind: entry.kind, command, after, nth: entry.nth, times: entry.times, fault, seen: 0 })
     }
 }
 
@@ -216,12 +278,39 @@ mod tests {
     }
 
     #[test]
+    fn events_before_the_named_command_do_not_count() {
+        let faults = Faults::parse("[[fault]]\nkind = \"stale-map\"\nafter = \"UNSEAL\"\n").unwrap();
+        assert!(faults.take(Kind::StaleMap, None).is_none());
+        faults.executed(Some(Opcode::Unwrap));
+        faults.executed(None);
+        assert!(faults.take(Kind::StaleMap, None).is_none());
+        faults.executed(Some(Opcode::Unseal));
+        assert!(faults.take(Kind::StaleMap, None).is_some());
+        assert!(faults.take(Kind::StaleMap, None).is_none(), "once");
+    }
+
+    #[test]
+    fn a_plan_is_replaced_whole_or_not_at_all() {
+        let faults = Faults::parse("[[fault]]\nkind = \"gone\"\ntimes = 0\n").unwrap();
+        assert!(faults.replace("[[fault]]\nkind = \"no-such\"\n").is_err());
+        assert!(faults.take(Kind::Gone, None).is_some(), "the old one holds");
+        faults.replace("[[fault]]\nkind = \"stall\"\n").unwrap();
+        assert!(faults.take(Kind::Gone, None).is_none());
+        assert!(faults.take(Kind::Stall, None).is_some());
+        faults.replace("").unwrap();
+        assert!(faults.is_empty());
+    }
+
+    #[test]
     fn plans_that_select_nothing_are_refused() {
         for text in [
             "[[fault]]\nkind = \"no-such\"\n",
             "[[fault]]\nkind = \"stall\"\nnth = 0\n",
             "[[fault]]\nkind = \"stall\"\ncommand = \"unwrap\"\n",
             "[[fault]]\nkind = \"puf-noise\"\ncommand = \"OPEN\"\n",
+            "[[fault]]\nkind = \"stale-map\"\ncommand = \"UNSEAL\"\n",
+            "[[fault]]\nkind = \"stale-map\"\nafter = \"unseal\"\n",
+            "[[fault]]\nkind = \"write-outside-map\"\n",
             "[[fault]]\nkind = \"stall\"\nunknown = 1\n",
             "fault = 3\n",
         ] {

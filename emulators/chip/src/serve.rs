@@ -18,7 +18,7 @@ use crate::firmware::Modes;
 use crate::identity::StateDirectory;
 use crate::log;
 use crate::puf::noise::Probability;
-use crate::sys::TerminationSignals;
+use crate::sys::Signals;
 use crate::vfio_user::{Connection, Disconnected, Server};
 
 /// How to run the device.
@@ -61,12 +61,20 @@ pub fn raise_epoch(state: &Path) -> anyhow::Result<u64> {
 /// Serves until SIGTERM or SIGINT, or with `once` until the first client is gone.
 pub fn serve(options: &Options) -> anyhow::Result<()> {
     confine()?;
-    let signals = TerminationSignals::block().context("signals")?;
+    let signals = Signals::block_termination().context("signals")?;
     announce(options.modes, options.trust_roots.is_some());
     let roots = Arc::new(trust_roots(options.trust_roots.as_deref())?);
-    let faults = Arc::new(fault_plan(options.fault_plan.as_deref())?);
+    let faults = Arc::new(Faults::default());
+    if let Some(path) = &options.fault_plan {
+        read_plan(path, &faults)?;
+    }
     if !faults.is_empty() {
         log::note(&format!("{} faults are planned: this chip misbehaves on purpose", faults.len()));
+    }
+    if let Some(path) = options.fault_plan.clone() {
+        let hangups = Signals::block_hangup().context("signals")?;
+        let faults = Arc::clone(&faults);
+        std::thread::spawn(move || reread_at_hangup(&hangups, &path, &faults));
     }
     let noise = Probability::new(options.puf_noise).context("the PUF's bit error rate must be 0 to 0.5")?;
     let state = StateDirectory::open(&options.state)?;
@@ -115,14 +123,24 @@ fn trust_roots(path: Option<&Path>) -> anyhow::Result<Roots> {
     Ok(TrustBundle::parse(&json).with_context(describe)?.danger_roots())
 }
 
-fn fault_plan(path: Option<&Path>) -> anyhow::Result<Faults> {
-    let Some(path) = path else { return Ok(Faults::default()) };
-    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+fn read_plan(path: &Path, faults: &Faults) -> anyhow::Result<()> {
+    let describe = || path.display().to_string();
+    let file = std::fs::File::open(path).with_context(describe)?;
     if file.metadata()?.len() > MAX_PLAN_BYTES {
         bail!("{}: larger than {MAX_PLAN_BYTES} bytes", path.display());
     }
     let text = std::io::read_to_string(file.take(MAX_PLAN_BYTES))?;
-    Faults::parse(&text).with_context(|| path.display().to_string())
+    faults.replace(&text).with_context(describe)
+}
+
+/// Lets a test change what goes wrong while a client, which may be a whole virtual machine, stays connected.
+fn reread_at_hangup(hangups: &Signals, path: &Path, faults: &Faults) {
+    while hangups.wait().is_ok() {
+        match read_plan(path, faults) {
+            Ok(()) => log::note(&format!("fault plan read again: {} faults", faults.len())),
+            Err(e) => log::note(&format!("fault plan as it was: {e:#}")),
+        }
+    }
 }
 
 /// Binds the socket, readable and writable by the owner only. A socket that nobody listens on is replaced.
@@ -145,7 +163,7 @@ fn listen(path: &Path) -> anyhow::Result<UnixListener> {
 fn accept_clients(
     listener: &UnixListener,
     controller: &Arc<Controller>,
-    signals: &TerminationSignals,
+    signals: &Signals,
     once: bool,
 ) -> anyhow::Result<()> {
     loop {
@@ -163,12 +181,13 @@ fn accept_clients(
         }
         let (stream, _) = listener.accept().context("accepting a client")?;
         let connection = Connection::new(OwnedFd::from(stream), Some(signals.as_fd()));
-        match Server::new(Arc::clone(controller)).serve(&connection) {
+        let mut server = Server::new(Arc::clone(controller));
+        match server.serve(&connection) {
             Disconnected::Ending => return Ok(()),
             Disconnected::Broken => log::note("a client sent a message without a usable size"),
             Disconnected::Closed => {}
         }
-        if once {
+        if once && server.has_negotiated() {
             return Ok(());
         }
     }

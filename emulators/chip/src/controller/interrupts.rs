@@ -103,8 +103,16 @@ impl Interrupts {
         })
     }
 
+    /// The pending bits, as the PBA has them: bit v is vector v.
+    pub(crate) fn pending(&self) -> u64 {
+        self.vectors().iter().rev().fold(0, |bits, vector| bits << 1 | u64::from(vector.pending))
+    }
+
+    /// Detaches every descriptor. What is pending stays so: a client that changes the number of vectors disables all and arms anew.
     pub(crate) fn disarm_all(&self) {
-        *self.vectors() = Default::default();
+        for vector in self.vectors().iter_mut() {
+            *vector = Vector { pending: vector.pending, ..Vector::default() };
+        }
     }
 
     pub(crate) fn forget_pending(&self) {
@@ -143,15 +151,28 @@ mod tests {
     }
 
     #[test]
+    fn disabling_all_keeps_what_is_pending() {
+        let interrupts = Interrupts::default();
+        let event = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        interrupts.mask(0, 1, true, |_| true).unwrap();
+        interrupts.raise(0);
+        interrupts.disarm_all();
+        interrupts.arm(0, 1, vec![event.try_clone().unwrap()]).unwrap();
+        assert_eq!((count(&event), interrupts.pending()), (1, 0), "and the mask is gone");
+    }
+
+    #[test]
     fn masked_vectors_wait() {
         let interrupts = Interrupts::default();
         let event = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
         interrupts.arm(0, 1, vec![event.try_clone().unwrap()]).unwrap();
         interrupts.mask(0, 2, true, |index| index == 0).unwrap();
         interrupts.raise(0);
-        assert_eq!(count(&event), 0);
+        assert_eq!((count(&event), interrupts.pending()), (0, 0b01));
+        interrupts.raise(1);
+        assert_eq!(interrupts.pending(), 0b11);
         interrupts.mask(0, 1, false, |_| true).unwrap();
-        assert_eq!(count(&event), 1);
+        assert_eq!((count(&event), interrupts.pending()), (1, 0b10));
     }
 
     #[test]

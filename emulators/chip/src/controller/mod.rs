@@ -4,12 +4,14 @@
 //! *generation*: whatever a worker still does for the former one touches no memory and posts no completion.
 
 mod interrupts;
+mod misbehave;
 mod power;
 mod queue;
 mod registers;
 mod worker;
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -47,6 +49,8 @@ pub(crate) struct Controller {
     wake: Condvar,
     /// The connection of the present client, so that a fault can cut it.
     client: Mutex<Option<OwnedFd>>,
+    /// A fault waits for its time to write over memory.
+    scribbling: AtomicBool,
 }
 
 impl Controller {
@@ -60,6 +64,7 @@ impl Controller {
             state: Mutex::new(State::default()),
             wake: Condvar::new(),
             client: Mutex::new(None),
+            scribbling: AtomicBool::new(false),
         });
         let workers = (0..QUEUES)
             .map(|queue| {

@@ -21,20 +21,31 @@ const CAP: Cap = Cap {
 };
 
 impl Controller {
-    /// Reads whole registers; `out` is a multiple of four bytes at a multiple of four.
+    /// Reads bytes of registers: any number at any place, as a bus may ask for them.
     pub(crate) fn read_registers(&self, offset: u64, out: &mut [u8]) -> Result<(), Errno> {
-        let first = window(offset, out.len())?;
+        let mut at = window(offset, out.len())?;
         let state = self.state();
-        for (at, word) in (first..).step_by(4).zip(out.chunks_mut(4)) {
-            let value = if state.gone { u32::MAX } else { self.read_register(&state, at) };
-            word.copy_from_slice(&value.to_le_bytes());
+        let mut rest = out;
+        while !rest.is_empty() {
+            let inside = (at % 4) as usize;
+            let value = if state.gone { u32::MAX } else { self.read_register(&state, at & !3) };
+            let bytes = value.to_le_bytes();
+            let bytes = bytes.get(inside..).unwrap_or_default();
+            let (now, later) = rest.split_at_mut(bytes.len().min(rest.len()));
+            now.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+            at = at.saturating_add(u32::try_from(now.len()).unwrap_or(4));
+            rest = later;
         }
         Ok(())
     }
 
-    /// Writes whole registers, low half of wide ones first.
+    /// Writes whole registers, low half of wide ones first. Anything else has no effect.
     pub(crate) fn write_registers(&self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
         let first = window(offset, bytes.len())?;
+        // GUARD: whole-registers -> evil_client_writes_parts_of_registers
+        if !first.is_multiple_of(4) || !bytes.len().is_multiple_of(4) {
+            return Err(Errno::INVAL);
+        }
         for (at, word) in (first..).step_by(4).zip(bytes.chunks(4)) {
             if let Ok(word) = word.try_into() {
                 self.write_register(at, u32::from_le_bytes(word));
@@ -140,7 +151,7 @@ impl Controller {
 
 fn window(offset: u64, length: usize) -> Result<u32, Errno> {
     let end = offset.checked_add(length as u64).ok_or(Errno::INVAL)?;
-    if end > BAR0_SIZE || !offset.is_multiple_of(4) || !length.is_multiple_of(4) {
+    if end > BAR0_SIZE {
         return Err(Errno::INVAL);
     }
     u32::try_from(offset).map_err(|_large| Errno::INVAL)

@@ -1,31 +1,35 @@
-//! The worker of one queue pair: fetch, execute, complete, interrupt. Most faults of a plan happen here.
+//! The worker of one queue pair: fetch, execute, complete, interrupt.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chip_client::abi::{Abort, Completion, Opcode, PHASE_OFFSET, SUBMISSION_LEN, Status, Submission};
 
 use super::Controller;
 use super::queue::Running;
 use crate::dma::{Bus, DmaError};
-use crate::faults::{Fault, Kind};
-use crate::firmware::{Cancel, Firmware, Reply, Stopped};
+use crate::faults::Kind;
+use crate::firmware::{Cancel, Firmware, Reply};
 
 /// One fetched command.
-struct Command {
-    generation: u64,
-    firmware: Arc<Firmware>,
-    queue: u16,
-    iova: u64,
-    cancel: Arc<Cancel>,
+pub(super) struct Command {
+    pub(super) generation: u64,
+    pub(super) firmware: Arc<Firmware>,
+    pub(super) queue: u16,
+    pub(super) iova: u64,
+    pub(super) cancel: Arc<Cancel>,
 }
 
 /// The entry of a command, and what it selects faults by.
-struct Fetched {
-    bytes: [u8; SUBMISSION_LEN],
-    cid: u16,
-    opcode: Option<Opcode>,
+pub(super) struct Fetched {
+    pub(super) bytes: [u8; SUBMISSION_LEN],
+    pub(super) cid: u16,
+    pub(super) opcode: Option<Opcode>,
 }
+
+/// The controller was reset under a command: there is no completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stopped;
 
 impl Controller {
     pub(super) fn work(&self, queue: u16) {
@@ -82,7 +86,8 @@ impl Controller {
         let reply = if fetched.opcode == Some(Opcode::Abort) && command.queue == 0 {
             self.abort(&bus, &bytes)?
         } else {
-            command.firmware.execute(bus, command.queue, &bytes, &command.cancel)?
+            let executed = command.firmware.execute(bus, command.queue, &bytes, &command.cancel);
+            executed.map_err(|interrupted| self.interrupted(interrupted))?
         };
         self.complete(command, &fetched, reply, previous)
     }
@@ -145,56 +150,6 @@ impl Controller {
         Ok(Reply::failed(Status::Ok))
     }
 
-    /// Faults at the fetch of a command. A reply means that the command is not executed.
-    fn faulty_start(&self, command: &Command, fetched: &Fetched) -> Result<Option<Reply>, Stopped> {
-        let take = |kind| self.faults.take(kind, fetched.opcode);
-        if take(Kind::SpuriousInterrupt).is_some() {
-            self.interrupts.raise(command.queue);
-        }
-        if let Some(fault) = take(Kind::Stall) {
-            self.stall(command, fault)?;
-        }
-        if take(Kind::Reset).is_some() {
-            self.reset();
-            return Err(Stopped);
-        }
-        if take(Kind::Gone).is_some() {
-            let mut state = self.state();
-            self.stop(&mut state);
-            state.gone = true;
-            return Err(Stopped);
-        }
-        if take(Kind::Disconnect).is_some() {
-            self.disconnect();
-            return Err(Stopped);
-        }
-        if take(Kind::LostCompletion).is_some() {
-            return Err(Stopped);
-        }
-        let forged = take(Kind::ForgedCompletion);
-        Ok(forged.map(|fault| Reply {
-            out_len: fault.value.and_then(|v| u32::try_from(v).ok()).unwrap_or(0),
-            tag: [0x5a; 16],
-            ..Reply::failed(Status::Ok)
-        }))
-    }
-
-    /// Waits for the stated time, or, without one, until the command is aborted or the controller reset.
-    fn stall(&self, command: &Command, fault: Fault) -> Result<(), Stopped> {
-        let until = fault.milliseconds.map(|ms| Instant::now() + Duration::from_millis(ms));
-        let mut state = self.state();
-        loop {
-            if state.generation != command.generation || state.ending {
-                return Err(Stopped);
-            }
-            if command.cancel.is_cancelled() || until.is_some_and(|until| Instant::now() >= until) {
-                return Ok(());
-            }
-            let wait = Duration::from_millis(5);
-            state = self.wake.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
     fn complete(
         &self,
         command: &Command,
@@ -214,28 +169,14 @@ impl Controller {
             detail: reply.detail,
             tag: reply.tag,
         };
-        if let (Some(_), Some(old)) = (take(Kind::ReplayCompletion), *previous) {
-            completion = Completion { cid: fetched.cid, ..old };
-        }
-        *previous = Some(completion);
-        if let Some(fault) = take(Kind::WrongLength) {
-            let wrong = entry.out_cap.saturating_add(1);
-            completion.out_len = fault.value.and_then(|v| u32::try_from(v).ok()).unwrap_or(wrong);
-        }
-        if let Some(fault) = take(Kind::WrongStatus) {
-            completion.status = fault.value.and_then(|v| u16::try_from(v).ok()).unwrap_or(0);
-        }
-        if take(Kind::WrongCid).is_some() {
-            completion.cid ^= 0x8000;
-        }
-        if take(Kind::BadTag).is_some() {
-            completion.tag[15] ^= 1;
-        }
+        completion = self.faulty_completion(fetched, entry.out_cap, completion, previous);
         if take(Kind::CorruptOutput).is_some() && reply.out_len > 0 {
             let mut byte = [0];
             self.reach(command, bus.read(entry.out_iova, &mut byte))?;
             self.reach(command, bus.write(entry.out_iova, &[byte[0] ^ 1]))?;
         }
+        self.write_elsewhere(command, fetched);
+        self.faults.executed(fetched.opcode);
         let wrong_head = take(Kind::WrongHead).is_some();
         let iova = self.post(command, completion, wrong_head)?;
         if take(Kind::DuplicateCompletion).is_some() {
@@ -276,20 +217,5 @@ impl Controller {
         self.reach(command, bus.write(slot.iova.saturating_add(8), tail))?;
         self.reach(command, bus.publish(slot.iova.saturating_add(PHASE_OFFSET as u64), *phase))?;
         Ok(slot.iova)
-    }
-
-    fn interrupt(&self, command: &Command, fetched: &Fetched) {
-        if self.faults.take(Kind::MissingInterrupt, fetched.opcode).is_some() {
-            return;
-        }
-        self.interrupts.raise(command.queue);
-        if let Some(fault) = self.faults.take(Kind::InterruptStorm, fetched.opcode) {
-            let until = Instant::now() + Duration::from_millis(fault.milliseconds.unwrap_or(500));
-            let mut left = fault.value.unwrap_or(100_000);
-            while left > 0 && Instant::now() < until {
-                self.interrupts.raise(command.queue);
-                left -= 1;
-            }
-        }
     }
 }

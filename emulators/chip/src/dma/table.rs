@@ -11,8 +11,10 @@ use rustix::io::Errno;
 
 use crate::sys::FileMapping;
 
+mod disobey;
+
 /// Entries of the map; one 4 KiB page each makes 16 GiB.
-const MAX_ENTRIES: usize = 1 << 22;
+pub(crate) const MAX_ENTRIES: usize = 1 << 22;
 
 /// Direction of an access, as the device sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +35,26 @@ pub(crate) struct MapRequest {
     pub(crate) file: Option<OwnedFd>,
 }
 
+/// What an unmapped range leaves behind. Anything but nothing is a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leftover {
+    Nothing,
+    /// The file stays mapped.
+    Held,
+    /// The same, and [`DmaMemory::scribble`] reaches it.
+    Condemned,
+    /// The range can be reached as before, until something else is mapped there.
+    Stale,
+}
+
 #[derive(Clone, Debug)]
 struct Entry {
     length: u64,
     readable: bool,
     writable: bool,
     backing: Option<Backing>,
+    /// A fault: unmapped, and reachable all the same.
+    stale: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -70,7 +86,9 @@ struct Table {
     entries: BTreeMap<u64, Entry>,
     files: HashMap<FileKey, Weak<FileMapping>>,
     /// Ranges that a faulty device kept though they were unmapped.
-    kept: Vec<(u64, Entry)>,
+    held: Vec<Entry>,
+    /// The same, to be written over.
+    condemned: Vec<Entry>,
     /// DMA on behalf of another generation of the controller is refused.
     generation: u64,
 }
@@ -84,7 +102,7 @@ pub(crate) struct DmaMemory {
 /// A contiguous piece of a mapped file.
 #[derive(Debug)]
 pub(super) struct Piece<'a> {
-    pub(super) file: &'a FileMapping,
+    pub(super) file: &'a Arc<FileMapping>,
     pub(super) offset: usize,
     pub(super) length: usize,
 }
@@ -107,10 +125,11 @@ impl DmaMemory {
         if table.entries.len() >= MAX_ENTRIES {
             return Err(Errno::NOSPC);
         }
-        let before = table.entries.range(..end).next_back();
-        if before.is_some_and(|(iova, entry)| iova.saturating_add(entry.length) > request.iova) {
+        // GUARD: dma-map-overlap -> evil_client_maps_over_a_mapping
+        if overlapping(&table.entries, request.iova, end).any(|(_, entry)| !entry.stale) {
             return Err(Errno::EXIST);
         }
+        cut(&mut table.entries, request.iova, end, |_, _| None);
         let backing = match request.file {
             None => None,
             Some(file) => {
@@ -118,47 +137,40 @@ impl DmaMemory {
                 Some(Backing { file, offset: request.offset })
             }
         };
-        let entry =
-            Entry { length: request.length, readable: request.readable, writable: request.writable, backing };
-        table.entries.insert(request.iova, entry);
+        let MapRequest { length, readable, writable, .. } = request;
+        table.entries.insert(request.iova, Entry { length, readable, writable, backing, stale: false });
         Ok(())
     }
 
     /// Removes everything in the range; entries that reach beyond it keep their outer parts. The last entry of a file unmaps
-    /// the file before this returns. With `keep`, a fault, the ranges stay reachable for [`Self::scribble`].
-    pub(crate) fn unmap(&self, iova: u64, length: u64, keep: bool) {
-        let end = iova.saturating_add(length);
+    /// the file before this returns, unless a fault leaves something behind.
+    pub(crate) fn unmap(&self, iova: u64, length: u64, leftover: Leftover) {
         let mut table = self.write_lock();
-        let first = table.entries.range(..iova).next_back().map_or(iova, |(start, _)| *start);
-        let hit: Vec<u64> = table
-            .entries
-            .range(first..end)
-            .filter(|(start, entry)| start.saturating_add(entry.length) > iova)
-            .map(|(start, _)| *start)
-            .collect();
-        for start in hit {
-            let Some(entry) = table.entries.remove(&start) else { continue };
-            let entry_end = start.saturating_add(entry.length);
-            if start < iova {
-                table.entries.insert(start, entry.part(0, iova - start));
+        let table = &mut *table;
+        let (held, condemned) = (&mut table.held, &mut table.condemned);
+        cut(&mut table.entries, iova, iova.saturating_add(length), |start, entry| {
+            match leftover {
+                Leftover::Nothing => {}
+                Leftover::Held => held.push(entry),
+                Leftover::Condemned => condemned.push(entry),
+                Leftover::Stale => return Some((start, Entry { stale: true, ..entry })),
             }
-            if entry_end > end {
-                table.entries.insert(end, entry.part(end - start, entry_end - end));
-            }
-            if keep {
-                let from = start.max(iova);
-                let part = entry.part(from - start, entry_end.min(end) - from);
-                table.kept.push((from, part));
-            }
-        }
+            None
+        });
         table.files.retain(|_, file| file.strong_count() > 0);
+    }
+
+    /// Whether a byte of the range is mapped.
+    pub(crate) fn has_part_of(&self, iova: u64, length: u64) -> bool {
+        overlapping(&self.read_lock().entries, iova, iova.saturating_add(length)).next().is_some()
     }
 
     /// Forgets every mapping: the client is gone.
     pub(crate) fn clear(&self) {
         let mut table = self.write_lock();
         table.entries.clear();
-        table.kept.clear();
+        table.held.clear();
+        table.condemned.clear();
         table.files.clear();
     }
 
@@ -183,31 +195,41 @@ impl DmaMemory {
         table.walk(iova, length, direction, &mut each).ok_or(super::DmaError::Fault)
     }
 
-    /// Fault: writes over everything that was kept after its unmap. Returns the number of bytes written.
-    pub(crate) fn scribble(&self, value: u8) -> u64 {
-        let table = self.read_lock();
-        let mut written = 0;
-        for (_, entry) in &table.kept {
-            let Some(backing) = entry.backing.as_ref().filter(|_| entry.writable) else { continue };
-            let (Ok(offset), Ok(length)) = (usize::try_from(backing.offset), usize::try_from(entry.length))
-            else {
-                continue;
-            };
-            let chunk = [value; 4096];
-            for at in (0..length).step_by(chunk.len()) {
-                let take = chunk.get(..chunk.len().min(length - at)).unwrap_or_default();
-                if backing.file.write(offset + at, take).is_some() {
-                    written += take.len() as u64;
-                }
-            }
-        }
-        written
-    }
-
     /// Files mapped at this moment, those kept by a fault included.
     #[cfg(test)]
     pub(crate) fn mapped_files(&self) -> usize {
         self.read_lock().files.values().filter(|file| file.strong_count() > 0).count()
+    }
+}
+
+/// Entries that have a byte in `iova .. end`, from the highest down.
+fn overlapping(entries: &BTreeMap<u64, Entry>, iova: u64, end: u64) -> impl Iterator<Item = (u64, &Entry)> {
+    let below = entries.range(..end).rev().map(|(start, entry)| (*start, entry));
+    below.take_while(move |(start, entry)| start.saturating_add(entry.length) > iova)
+}
+
+/// Takes the range out; what lies outside it stays. `each` may put a part back.
+fn cut(
+    entries: &mut BTreeMap<u64, Entry>,
+    iova: u64,
+    end: u64,
+    mut each: impl FnMut(u64, Entry) -> Option<(u64, Entry)>,
+) {
+    let hit: Vec<u64> = overlapping(entries, iova, end).map(|(start, _)| start).collect();
+    for start in hit {
+        let Some(entry) = entries.remove(&start) else { continue };
+        let entry_end = start.saturating_add(entry.length);
+        if start < iova {
+            entries.insert(start, entry.part(0, iova - start));
+        }
+        if entry_end > end {
+            entries.insert(end, entry.part(end - start, entry_end - end));
+        }
+        let from = start.max(iova);
+        let inner = entry.part(from - start, entry_end.min(end) - from);
+        if let Some((at, back)) = each(from, inner) {
+            entries.insert(at, back);
+        }
     }
 }
 
@@ -256,6 +278,7 @@ impl Table {
     ) -> Result<Arc<FileMapping>, Errno> {
         let stat = rustix::fs::fstat(file)?;
         let size = u64::try_from(stat.st_size).map_err(|_negative| Errno::INVAL)?;
+        // GUARD: dma-map-inside-file -> evil_client_maps_more_than_its_file
         if offset.checked_add(length).is_none_or(|end| end > size) {
             return Err(Errno::INVAL);
         }

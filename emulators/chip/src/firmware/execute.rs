@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{Failure, Firmware, Output};
 use crate::dma::{Bus, Direction};
+use crate::faults::Kind;
 use crate::session::{CompletionHead, LiveSession, Protected};
 
 /// Says that a running command is to end early.
@@ -41,9 +42,14 @@ impl Reply {
     }
 }
 
-/// The controller was reset: no completion.
+/// Why there is no completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stopped;
+pub(crate) enum Interrupted {
+    /// The controller was reset.
+    Stopped,
+    /// The controller is to do this now.
+    Planned(Kind),
+}
 
 /// Everything that a handler sees of its command.
 pub(crate) struct Context<'a> {
@@ -61,12 +67,13 @@ impl Firmware {
         queue: u16,
         entry: &[u8; SUBMISSION_LEN],
         cancel: &Cancel,
-    ) -> Result<Reply, Stopped> {
+    ) -> Result<Reply, Interrupted> {
         let reply = self.try_execute(bus, queue, entry, cancel);
         match reply {
             Ok(reply) => Ok(reply),
             Err(Failure::Status(status, detail)) => Ok(Reply { detail, ..Reply::failed(status) }),
-            Err(Failure::Stopped) => Err(Stopped),
+            Err(Failure::Stopped) => Err(Interrupted::Stopped),
+            Err(Failure::Planned(kind)) => Err(Interrupted::Planned(kind)),
         }
     }
 
@@ -150,7 +157,7 @@ impl Firmware {
         let (status, detail, mut output) = match result {
             Ok(output) => (Status::Ok, 0, output),
             Err(Failure::Status(status, detail)) => (status, detail, Zeroizing::default()),
-            Err(Failure::Stopped) => return Err(Failure::Stopped),
+            Err(failure @ (Failure::Stopped | Failure::Planned(_))) => return Err(failure),
         };
         let head = CompletionHead { status, cid: entry.cid, detail };
         let tag = protected.seal(&head, &mut output).ok_or(Status::Internal)?;

@@ -5,16 +5,16 @@ mod identify;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use chip_client::abi::{Status, TdispState, WireError};
+use chip_client::abi::{Sgl, Status, TdispState, WireError};
 use evidence::verify::roots::Roots;
 use zeroize::Zeroizing;
 
 use crate::dma::{Bus, DmaError};
-use crate::faults::Faults;
+use crate::faults::{Faults, Kind};
 use crate::identity::{Keys, Nvm};
 use crate::session::Sessions;
 
-pub(crate) use execute::{Cancel, Context, Reply, Stopped};
+pub(crate) use execute::{Cancel, Context, Interrupted, Reply};
 
 /// Insecure modes that this chip was started with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(crate) enum Failure {
     Status(Status, u32),
     /// The controller was reset: there is no completion.
     Stopped,
+    /// A planned fault of the controller hits in the middle of the command: there is no completion.
+    Planned(Kind),
 }
 
 impl From<Status> for Failure {
@@ -71,8 +73,8 @@ pub(crate) struct Firmware {
     pub(crate) sessions: Sessions,
     pub(crate) faults: Arc<Faults>,
     nvm: Arc<Mutex<Nvm>>,
-    /// Where the last UNSEAL wrote, for the fault that rewrites it.
-    last_destination: Mutex<Option<chip_client::abi::Sgl>>,
+    /// Where the last UNSEAL wrote, for faults that write there or beside it.
+    last_destination: Mutex<Option<Sgl>>,
     #[cfg(test)]
     without_emulated_dma: std::sync::atomic::AtomicBool,
 }
@@ -102,16 +104,20 @@ impl Firmware {
         self.nvm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn note_destination(&self, list: &chip_client::abi::Sgl) {
+    pub(crate) fn note_destination(&self, list: &Sgl) {
         if !self.faults.is_empty() {
             *self.last_destination.lock().unwrap_or_else(PoisonError::into_inner) = Some(list.clone());
         }
     }
 
+    /// Where the last UNSEAL wrote, told once.
+    pub(crate) fn take_destination(&self) -> Sgl {
+        self.last_destination.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+    }
+
     /// Fault: overwrites what the last UNSEAL wrote.
     pub(crate) fn scribble_on_destination(&self, bus: &Bus<'_>) {
-        let list = self.last_destination.lock().unwrap_or_else(PoisonError::into_inner).take();
-        for entry in list.unwrap_or_default().entries {
+        for entry in self.take_destination().entries {
             let _ =
                 bus.write(entry.iova, &vec![0xa5; usize::try_from(entry.length.min(1 << 20)).unwrap_or(0)]);
         }

@@ -6,4 +6,4 @@ mod mapping;
 mod signals;
 
 pub(crate) use mapping::FileMapping;
-pub(crate) use signals::TerminationSignals;
+pub(crate) use signals::Signals;

@@ -1,22 +1,40 @@
-//! SIGTERM and SIGINT as a descriptor that can be polled.
+//! Signals as a descriptor that can be polled.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// Becomes readable when the process is asked to end.
+/// Becomes readable when one of its signals came.
 #[derive(Debug)]
-pub(crate) struct TerminationSignals(OwnedFd);
+pub(crate) struct Signals(OwnedFd);
 
-impl TerminationSignals {
+impl Signals {
+    /// SIGTERM and SIGINT: the process is to end.
+    pub(crate) fn block_termination() -> io::Result<Self> {
+        Self::block([libc::SIGTERM, libc::SIGINT])
+    }
+
+    /// SIGHUP.
+    pub(crate) fn block_hangup() -> io::Result<Self> {
+        Self::block([libc::SIGHUP])
+    }
+
+    /// Waits for a signal and takes it.
+    pub(crate) fn wait(&self) -> io::Result<()> {
+        let mut information = [0; size_of::<libc::signalfd_siginfo>()];
+        rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut information))?;
+        Ok(())
+    }
+
     /// Blocks the signals. To be called before any thread is started: threads inherit the mask.
-    pub(crate) fn block() -> io::Result<Self> {
+    fn block<const N: usize>(signals: [libc::c_int; N]) -> io::Result<Self> {
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: sigemptyset initialises the whole set; the two sigaddset calls act on the initialised set.
+        // SAFETY: sigemptyset initialises the whole set; the sigaddset calls act on the initialised set.
         let set = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
-            libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
-            libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
+            for signal in signals {
+                libc::sigaddset(set.as_mut_ptr(), signal);
+            }
             set.assume_init()
         };
         // SAFETY: `set` is initialised and the old mask is not asked for.
@@ -34,7 +52,7 @@ impl TerminationSignals {
     }
 }
 
-impl AsFd for TerminationSignals {
+impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -38,6 +38,9 @@ pub(crate) const DATA: u64 = BASE + (16 << 20);
 pub(crate) const INSECURE: Modes = Modes { no_evidence: true, emulated_dma: false };
 pub(crate) const INSECURE_DMA: Modes = Modes { no_evidence: true, emulated_dma: true };
 
+/// What a worker says that dies of a planned death.
+pub(crate) const DEATH: &str = "the planned death";
+
 #[derive(Default)]
 struct Ring {
     tail: u32,
@@ -126,6 +129,11 @@ impl Bench {
         self.workers = workers;
         self.map(BASE, 0, MEMORY);
         self.enable();
+    }
+
+    /// The file of the client's memory.
+    pub(crate) fn memory(&self) -> OwnedFd {
+        self.memory.try_clone().unwrap()
     }
 
     pub(crate) fn map(&self, iova: u64, offset: u64, length: u64) {
@@ -337,5 +345,6 @@ fn power_on(
         modes,
         Arc::clone(roots),
     );
-    Controller::start(power, Arc::new(Faults::parse(plan).unwrap()))
+    let faults = Faults::parse(plan).unwrap().dying_by(|| panic!("{DEATH}"));
+    Controller::start(power, Arc::new(faults))
 }

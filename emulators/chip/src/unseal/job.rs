@@ -11,14 +11,15 @@ use sealed_artifact::open::PayloadOpener;
 use zeroize::Zeroizing;
 
 use super::scatter::{Cursor, inside};
+use super::transfer::Transfer;
 use crate::dma::Direction;
 use crate::faults::Kind;
 use crate::firmware::{Context, Failure, Firmware, Output};
 use crate::session::{LiveSession, Protected};
 
 /// A job whose every condition holds: from here on bytes move.
-struct Job<'a> {
-    body: &'a Unseal,
+pub(super) struct Job<'a> {
+    pub(super) body: &'a Unseal,
     opener: Arc<PayloadOpener>,
     spans: Vec<Span>,
     /// Bulk counter of the first segment.
@@ -77,6 +78,9 @@ impl Firmware {
     fn unseal_direct(&self, context: &Context<'_>, session: &LiveSession, job: &Job<'_>) -> Output {
         let result = self.each_segment(context, session, job, |_, _| Ok(()));
         if let Err(failure) = result {
+            if matches!(failure, Failure::Planned(_)) {
+                return Err(failure);
+            }
             // What this command wrote is no one's to read.
             for entry in &job.body.destination.entries {
                 let _ = context.bus.zero(entry.iova, entry.length);
@@ -113,6 +117,7 @@ impl Firmware {
         seal: impl Fn(usize, &mut [u8]) -> Result<R, Failure> + Sync,
     ) -> Result<Vec<R>, Failure> {
         context.bus.prepare(&job.body.destination);
+        // With a plan there is one engine, so that "after so many bytes" means something.
         let engines = if self.faults.is_empty() { engines(job.spans.len()) } else { 1 };
         let share = job.spans.len().div_ceil(engines).max(1);
         let failed = AtomicBool::new(false);
@@ -159,6 +164,8 @@ impl Firmware {
         let largest = spans.clone().map(|(_, span)| span.length).max().unwrap_or(0);
         let mut buffer = Zeroizing::new(vec![0; largest]);
         let mut results = Vec::with_capacity(share.min(job.spans.len()));
+        let whole = share >= job.spans.len();
+        let mut transfer = if whole { Transfer::planned(&self.faults, job) } else { Transfer::default() };
         for (place, span) in spans {
             let stop = context.cancel.is_cancelled() || session.has_ended() || failed.load(Ordering::Acquire);
             // GUARD: job-cancelled -> evil_job_of_an_ended_session_stops
@@ -177,7 +184,7 @@ impl Firmware {
                 *first ^= 1;
             }
             results.push(seal(place, data)?);
-            destination.write(&context.bus, data)?;
+            transfer.write(&self.faults, context, &mut destination, data)?;
         }
         Ok(results)
     }

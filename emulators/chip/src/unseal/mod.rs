@@ -2,6 +2,7 @@
 
 mod job;
 mod scatter;
+mod transfer;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

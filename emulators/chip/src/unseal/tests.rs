@@ -25,8 +25,12 @@ struct Bulk {
 
 impl Bulk {
     fn new(path: DataPath, sizes: &[u64]) -> Self {
+        Self::with_plan(path, sizes, "")
+    }
+
+    fn with_plan(path: DataPath, sizes: &[u64], plan: &str) -> Self {
         let modes = if path == DataPath::DmaDirect { INSECURE_DMA } else { INSECURE };
-        let mut bench = Bench::new(modes);
+        let mut bench = Bench::with_faults(modes, plan);
         let artifact = Artifact::seal(&ArtifactOptions { sizes, ..ArtifactOptions::default() });
         let policy = policy(&[]);
         let mut guest = Guest::open(&mut bench, GuestOptions::path(path)).unwrap();
@@ -270,6 +274,82 @@ fn evil_job_of_an_ended_session_stops() {
     let done = bulk.guest.receive(&mut bulk.bench, 1, &sent).unwrap();
     assert_eq!(done, (Status::Aborted, 0, vec![]));
     assert!(bulk.destination(200_000).iter().all(|b| *b == 0));
+}
+
+/// A direct job of four segments under a plan, its destination filled with 0x77 before.
+fn direct_job_under(kind: &str, more: &str) -> (Bulk, Unseal) {
+    let plan = format!("[[fault]]\nkind = \"{kind}\"\n{more}\n");
+    let mut bulk = Bulk::with_plan(DataPath::DmaDirect, &[200_000], &plan);
+    bulk.register(&[(DESTINATION, 1 << 20)]);
+    bulk.load(0).unwrap();
+    bulk.bench.write(DESTINATION, &[0x77; 200_000]);
+    let job = bulk.job(0, 0, 4);
+    (bulk, job)
+}
+
+/// The output was written up to a byte and not beyond.
+#[track_caller]
+fn assert_written_up_to(bulk: &Bulk, at: usize) {
+    let destination = bulk.destination(200_000);
+    assert_eq!(destination[..at], bulk.artifact.plaintexts[0][..at]);
+    assert!(destination[at..].iter().all(|b| *b == 0x77));
+}
+
+#[test]
+fn faults_that_cut_a_transfer_leave_what_was_written() {
+    for kind in ["die-in-transfer", "reset-in-transfer", "disconnect-in-transfer"] {
+        for (more, at) in
+            [("value = 70000", 70_000), ("value = 0", 0), ("", 100_000), ("value = 65536", 65_536)]
+        {
+            let (mut bulk, job) = direct_job_under(kind, more);
+            bulk.guest.send(&mut bulk.bench, 1, Opcode::Unseal, &job.encode());
+            let done = bulk.bench.completion_within(1, std::time::Duration::from_millis(150));
+            assert!(done.is_none(), "{kind} {more}");
+            assert_written_up_to(&bulk, at);
+            let ready = bulk.bench.register(REG_STATUS) & STATUS_RDY != 0;
+            assert_eq!(ready, kind != "reset-in-transfer");
+        }
+    }
+}
+
+#[test]
+fn fault_short_transfer_says_that_all_is_well() {
+    let (mut bulk, job) = direct_job_under("short-transfer", "value = 70000");
+    assert_eq!(bulk.unseal(&job), Ok(vec![]));
+    assert_written_up_to(&bulk, 70_000);
+    bulk.bench.write(DESTINATION, &[0x77; 200_000]);
+    assert_eq!(bulk.unseal(&job), Ok(vec![]));
+    assert_eq!(bulk.destination(200_000), bulk.artifact.plaintexts[0], "once");
+}
+
+#[test]
+fn fault_stall_in_transfer_ends_by_time_or_by_abort() {
+    let (mut bulk, job) = direct_job_under("stall-in-transfer", "value = 70000\nmilliseconds = 30");
+    assert_eq!(bulk.unseal(&job), Ok(vec![]));
+    assert_eq!(bulk.destination(200_000), bulk.artifact.plaintexts[0]);
+
+    let (mut bulk, job) = direct_job_under("stall-in-transfer", "value = 70000");
+    let sent = bulk.guest.send(&mut bulk.bench, 1, Opcode::Unseal, &job.encode());
+    assert!(bulk.bench.completion_within(1, std::time::Duration::from_millis(150)).is_none());
+    assert_written_up_to(&bulk, 70_000);
+    let abort = Abort { queue: 1, cid: sent.entry.cid }.encode();
+    assert_eq!(bulk.bench.plain(Opcode::Abort, &abort), Ok(vec![]));
+    assert_eq!(bulk.guest.receive(&mut bulk.bench, 1, &sent), Ok((Status::Aborted, 0, vec![])));
+    assert!(bulk.destination(200_000).iter().all(|b| *b == 0), "an aborted job leaves nothing");
+}
+
+#[test]
+fn fault_write_beside_map() {
+    let (mut bulk, job) = direct_job_under("write-beside-map", "command = \"UNSEAL\"");
+    // Cut the neighbours out of the map.
+    bulk.bench.controller.unmap(DESTINATION - 0x1000, 0x1000);
+    bulk.bench.controller.unmap(DESTINATION + 200_704, 0x2000);
+    assert_eq!(bulk.unseal(&job), Ok(vec![]));
+    assert_eq!(bulk.destination(200_000), bulk.artifact.plaintexts[0], "the output itself is right");
+    let around = |iova, length| bulk.bench.read(iova, length);
+    assert!(around(DESTINATION - 0x1000, 0x1000).iter().all(|b| *b == 0xa5));
+    assert!(around(DESTINATION + 200_000, 0x1000).iter().all(|b| *b == 0xa5));
+    assert_eq!(around(DESTINATION - 0x1001, 1), [0]);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use chip_client::abi::{BAR_MSIX, BAR_REGISTERS, BAR0_SIZE, BAR4_SIZE, MSIX_PBA_OFFSET, Reader, WireError};
 use chip_client::vfio_user::wire::{
@@ -17,8 +16,7 @@ use super::config_space::{self, ConfigSpace, Effect};
 use super::connection::{Connection, Disconnected, Message};
 use super::irqs;
 use crate::controller::Controller;
-use crate::dma::MapRequest;
-use crate::faults::Kind;
+use crate::dma::{MAX_ENTRIES, MapRequest};
 
 const REGISTERS: u32 = BAR_REGISTERS as u32;
 const MSIX: u32 = BAR_MSIX as u32;
@@ -32,8 +30,9 @@ const _: () = assert!(MSIX_BYTES as u64 == BAR4_SIZE);
 pub(crate) struct Server {
     controller: Arc<Controller>,
     config: ConfigSpace,
-    /// MSI-X table and pending bits: memory; a vfio client delivers interrupts itself.
+    /// MSI-X table, which is memory (a vfio client delivers interrupts itself), and pending bits.
     msix: Box<[u8; MSIX_BYTES]>,
+    negotiated: bool,
 }
 
 fn invalid(_error: WireError) -> Errno {
@@ -42,7 +41,7 @@ fn invalid(_error: WireError) -> Errno {
 
 impl Server {
     pub(crate) fn new(controller: Arc<Controller>) -> Self {
-        Self { controller, config: ConfigSpace::new(), msix: Box::new([0; MSIX_BYTES]) }
+        Self { controller, config: ConfigSpace::new(), msix: Box::new([0; MSIX_BYTES]), negotiated: false }
     }
 
     /// Serves until the client is gone. Nothing of the client is left in the device afterwards.
@@ -64,6 +63,11 @@ impl Server {
         reason
     }
 
+    /// Whether the client was one of this protocol, and not somebody who only looked whether the socket listens.
+    pub(crate) fn has_negotiated(&self) -> bool {
+        self.negotiated
+    }
+
     fn dispatch(&mut self, message: Message) -> Result<Vec<u8>, Errno> {
         if message.too_many_descriptors {
             return Err(Errno::INVAL);
@@ -74,7 +78,7 @@ impl Server {
             return Err(Errno::INVAL);
         }
         match command {
-            Command::Version => version(&body),
+            Command::Version => version(&body).inspect(|_reply| self.negotiated = true),
             Command::DmaMap => self.dma_map(&body, descriptors),
             Command::DmaUnmap => self.dma_unmap(&body),
             Command::DeviceGetInfo => device_info(&body),
@@ -125,26 +129,18 @@ impl Server {
         let mut reader = Reader::new(body);
         let request = DmaUnmap::take(&mut reader).map_err(invalid)?;
         reader.finish("dma unmap").map_err(invalid)?;
+        let last = request.size.checked_sub(1).and_then(|more| request.address.checked_add(more));
         let (address, size) = match request.flags {
-            0 if request.address.checked_add(request.size).is_some() => (request.address, request.size),
+            // A range may end at 2^64.
+            0 if last.is_some() => (request.address, request.size),
             DMA_UNMAP_ALL if request.address == 0 && request.size == 0 => (0, u64::MAX),
             _ => return Err(Errno::INVAL),
         };
-        let faults = &self.controller.faults;
-        let hold = faults.take(Kind::HoldAfterUnmap, None).is_some();
-        let write = faults.take(Kind::WriteAfterUnmap, None);
-        self.controller.memory.unmap(address, size, hold || write.is_some());
-        if let Some(fault) = write {
-            let controller = Arc::clone(&self.controller);
-            std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(fault.milliseconds.unwrap_or(0)));
-                controller.memory.scribble(0xa5);
-            });
-        }
+        self.controller.unmap(address, size);
         Ok(request.encode())
     }
 
-    fn region_read(&self, body: &[u8]) -> Result<Vec<u8>, Errno> {
+    fn region_read(&mut self, body: &[u8]) -> Result<Vec<u8>, Errno> {
         let mut reader = Reader::new(body);
         let request = RegionAccess::take(&mut reader).map_err(invalid)?;
         reader.finish("region read").map_err(invalid)?;
@@ -165,6 +161,10 @@ impl Server {
                 reply.extend_from_slice(self.config.read(offset, count).ok_or(Errno::INVAL)?)
             }
             MSIX => {
+                let pending = self.controller.interrupts.pending().to_le_bytes();
+                if let Some(bits) = self.msix.get_mut(MSIX_PBA_OFFSET as usize..) {
+                    bits.iter_mut().zip(pending).for_each(|(bit, now)| *bit = now);
+                }
                 let start = usize::try_from(offset).map_err(|_large| Errno::INVAL)?;
                 let bytes = self.msix.get(start..).and_then(|rest| rest.get(..count as usize));
                 reply.extend_from_slice(bytes.ok_or(Errno::INVAL)?);
@@ -230,7 +230,9 @@ fn version(body: &[u8]) -> Result<Vec<u8>, Errno> {
         return Err(Errno::INVAL);
     }
     let capabilities = serde_json::json!({
-        "capabilities": { "max_data_xfer_size": MAX_DATA_XFER, "max_msg_fds": MAX_MSG_FDS }
+        "capabilities": {
+            "max_data_xfer_size": MAX_DATA_XFER, "max_dma_maps": MAX_ENTRIES, "max_msg_fds": MAX_MSG_FDS
+        }
     });
     let mut reply = VersionHeader { major: MAJOR, minor: MINOR }.encode();
     reply.extend_from_slice(capabilities.to_string().as_bytes());

@@ -84,11 +84,11 @@ fn the_last_unmap_of_a_file_releases_it() {
     for page in 0..3 {
         memory.map(request(page * 0x1000, 0x1000, page * 0x1000, Some(&fd))).unwrap();
     }
-    memory.unmap(0x1000, 0x1000, false);
+    memory.unmap(0x1000, 0x1000, Leftover::Nothing);
     assert_eq!(memory.mapped_files(), 1);
     assert_eq!(Bus::new(&memory, 0).read(0x1000, &mut [0]), Err(DmaError::Fault));
     // A huge range, most of which was never mapped.
-    memory.unmap(0, 0x8000_0000_0000, false);
+    memory.unmap(0, 0x8000_0000_0000, Leftover::Nothing);
     assert_eq!(memory.mapped_files(), 0);
 }
 
@@ -98,7 +98,7 @@ fn unmapping_a_part_keeps_the_rest() {
     let fd = file(0x3000);
     memory.map(request(0x1000, 0x3000, 0, Some(&fd))).unwrap();
     rustix::io::pwrite(&fd, b"tail", 0x2000).unwrap();
-    memory.unmap(0x2000, 0x1000, false);
+    memory.unmap(0x2000, 0x1000, Leftover::Nothing);
     let bus = Bus::new(&memory, 0);
     assert_eq!(bus.read(0x2000, &mut [0; 1]), Err(DmaError::Fault));
     assert_eq!(bus.read(0x1fff, &mut [0; 1]), Ok(()));
@@ -118,16 +118,63 @@ fn another_generation_is_stopped() {
 }
 
 #[test]
-fn memory_kept_by_a_fault_is_scribbled_on() {
+fn memory_kept_by_a_fault_is_scribbled_on_once() {
     let memory = DmaMemory::default();
-    let fd = file(0x1000);
-    memory.map(request(0, 0x1000, 0, Some(&fd))).unwrap();
-    memory.unmap(0, 0x1000, true);
+    let fd = file(0x2000);
+    memory.map(request(0, 0x2000, 0, Some(&fd))).unwrap();
+    memory.unmap(0, 0x1000, Leftover::Held);
+    memory.unmap(0x1000, 0x1000, Leftover::Condemned);
     assert_eq!(memory.mapped_files(), 1, "that is the fault");
-    assert_eq!(memory.scribble(0x5a), 0x1000);
-    let mut byte = [0];
-    rustix::io::pread(&fd, &mut byte, 0xfff).unwrap();
-    assert_eq!(byte, [0x5a]);
+    assert_eq!(Bus::new(&memory, 0).read(0, &mut [0]), Err(DmaError::Fault));
+    assert_eq!(memory.scribble(), 0x1000);
+    assert_eq!(memory.scribble(), 0);
+    let mut bytes = [0; 0x2000];
+    rustix::io::pread(&fd, &mut bytes, 0).unwrap();
+    assert_eq!((&bytes[..0x1000], &bytes[0x1000..]), (&[0; 0x1000][..], &[0xa5; 0x1000][..]));
+    assert_eq!(memory.mapped_files(), 1, "the other part is held");
     memory.clear();
     assert_eq!(memory.mapped_files(), 0);
+}
+
+#[test]
+fn a_stale_range_is_reached_until_something_else_is_mapped_there() {
+    let memory = DmaMemory::default();
+    let (old, new) = (file(0x3000), file(0x1000));
+    memory.map(request(0x1000, 0x3000, 0, Some(&old))).unwrap();
+    memory.unmap(0x2000, 0x2000, Leftover::Stale);
+    let bus = Bus::new(&memory, 0);
+    assert_eq!(bus.write(0x1000, &[1; 0x3000]), Ok(()), "that is the fault");
+    assert_eq!(memory.map(request(0x1000, 0x2000, 0, Some(&new))), Err(Errno::EXIST), "a part is not stale");
+    memory.map(request(0x2000, 0x1000, 0, Some(&new))).unwrap();
+    bus.write(0x1000, &[2; 0x3000]).unwrap();
+    let mut bytes = [0; 0x3000];
+    rustix::io::pread(&old, &mut bytes, 0).unwrap();
+    assert_eq!([bytes[0], bytes[0x1000], bytes[0x2000]], [2, 1, 2]);
+    memory.unmap(0, 0x8000, Leftover::Nothing);
+    assert_eq!(memory.mapped_files(), 0);
+}
+
+#[test]
+fn a_disobedient_device_writes_where_nothing_is_mapped() {
+    let memory = DmaMemory::default();
+    let fd = file(0x8000);
+    // Two ranges that follow each other in the file, and one apart.
+    for (iova, offset) in [(0x10_000, 0x3000), (0x20_000, 0x2000), (0x30_000, 0x6000)] {
+        memory.map(request(iova, 0x1000, offset, Some(&fd))).unwrap();
+    }
+    let touched = || {
+        let mut bytes = [0; 0x8000];
+        rustix::io::pread(&fd, &mut bytes, 0).unwrap();
+        rustix::io::pwrite(&fd, &[0; 0x8000], 0).unwrap();
+        (0..8).filter(|page| bytes[page * 0x1000..][..0x1000] == [0xa5; 0x1000]).collect::<Vec<_>>()
+    };
+    assert_eq!(memory.write_outside(0x10_800, 0x5000), 0x1000);
+    assert_eq!(touched(), [5]);
+    assert_eq!(memory.write_outside(0x10_800, 0x8000), 0, "outside the file there is nothing");
+    assert_eq!(memory.write_outside(0x40_000, 0), 0);
+    let list = Sgl { entries: [0x10_000, 0x20_000].map(|iova| SglEntry { iova, length: 0x1000 }).to_vec() };
+    assert_eq!(memory.write_beside(&list, 0x1000), 0x2000);
+    assert_eq!(touched(), [1, 4], "not between what follows each other");
+    assert_eq!(memory.write_beside(&Sgl::single(0x30_000, 0x1000), 0x2000), 0x3000);
+    assert_eq!(touched(), [4, 5, 7]);
 }
