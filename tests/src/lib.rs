@@ -26,12 +26,14 @@
 
 pub mod attested;
 pub mod broker;
+pub mod chip_suite;
 pub mod emulator;
 pub mod innerkeep;
 pub mod keyed;
 pub mod layout;
 pub mod payload;
 pub mod programs;
+pub mod protobuf;
 pub mod scan;
 pub mod scene;
 pub mod sealed;
