@@ -4,4 +4,4 @@ mod bus;
 mod table;
 
 pub(crate) use bus::{Bus, DmaError};
-pub(crate) use table::{Direction, DmaMemory, Leftover, MAX_ENTRIES, MapRequest};
+pub(crate) use table::{Direction, DmaMemory, Leftover, MapRequest};

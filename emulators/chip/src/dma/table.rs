@@ -14,7 +14,7 @@ use crate::sys::FileMapping;
 mod disobey;
 
 /// Entries of the map; one 4 KiB page each makes 16 GiB.
-pub(crate) const MAX_ENTRIES: usize = 1 << 22;
+const MAX_ENTRIES: usize = 1 << 22;
 
 /// Direction of an access, as the device sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -106,7 +106,8 @@ fn realize() {
     let text: serde_json::Value = serde_json::from_slice(&reply[4..reply.len() - 1]).unwrap();
     let capabilities = &text["capabilities"];
     assert!(capabilities["max_msg_fds"].as_u64().unwrap() >= 1);
-    assert!(capabilities["max_dma_maps"].as_u64().unwrap() > 65_535, "a page each");
+    // More than its own number is refused; without one it sends as many as it needs.
+    assert!(capabilities.get("max_dma_maps").is_none());
     assert!(capabilities.get("write_multiple").is_none(), "never asked for then");
 
     let ask = DeviceInfo { argsz: 16, ..DeviceInfo::default() }.encode();
