@@ -1,6 +1,7 @@
 //! The command line: what can be asked, in the words of the help text. The help texts are snapshot tests.
 
 pub(crate) mod attest;
+pub(crate) mod initdata;
 
 use std::path::PathBuf;
 
@@ -60,6 +61,9 @@ pub(crate) enum Command {
     /// Read resources of a key broker, released after attestation.
     #[command(subcommand)]
     Kbs(attest::KbsCommand),
+    /// Make, look at and verify initdata: the configuration that a guest is launched with.
+    #[command(subcommand)]
+    Initdata(initdata::InitdataCommand),
 }
 
 /// `innerkeep seal`.

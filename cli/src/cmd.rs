@@ -3,6 +3,7 @@
 pub(crate) mod attest;
 pub(crate) mod chip;
 pub(crate) mod grant;
+pub(crate) mod initdata;
 pub(crate) mod inspect;
 pub(crate) mod kbs;
 pub(crate) mod key;

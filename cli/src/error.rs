@@ -31,6 +31,9 @@ pub(crate) enum Failure {
         /// Why it could not.
         source: std::io::Error,
     },
+    /// Initdata: its form, or what vouches for it.
+    #[error(transparent)]
+    Initdata(#[from] initdata::InitdataError),
     /// An input is not fit to be sealed, or changed while it was read.
     #[error("input {path}: expected {expected}, found {found}", path = path.display())]
     Input {
@@ -118,6 +121,7 @@ impl Failure {
             Self::Chip(error) => error.code(),
             Self::Evidence(error) => error.code(),
             Self::File { .. } => "FILE",
+            Self::Initdata(error) => error.code(),
             Self::Input { .. } => "INPUT_UNFIT",
             Self::Kbs(error) => error.code(),
             Self::Memory(error) => error.code(),
@@ -146,6 +150,7 @@ impl Failure {
             Self::Chip(error) => chip_status(error),
             Self::Evidence(error) => evidence_status(error),
             Self::File { .. } => IO,
+            Self::Initdata(error) => initdata_status(error),
             Self::Input { .. } => DATA,
             Self::Kbs(error) => broker_status(error),
             Self::Memory(error) => match error.class() {
@@ -218,6 +223,15 @@ fn attestation_status(error: &attestation_agent::AttestationError) -> u8 {
         attestation_agent::Class::PolicyDenied => REFUSED,
         attestation_agent::Class::Transient => TEMPORARY,
         _ => UNAVAILABLE,
+    }
+}
+
+fn initdata_status(error: &initdata::InitdataError) -> u8 {
+    match error {
+        initdata::InitdataError::Io { .. } => IO,
+        initdata::InitdataError::Mismatch { .. } => REFUSED,
+        initdata::InitdataError::Register { .. } => USAGE,
+        _ => DATA,
     }
 }
 

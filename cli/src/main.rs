@@ -53,6 +53,10 @@ fn run(command: &Command, output: Output) -> Result<u8, Failure> {
         Command::Attest(arguments) => cmd::attest::run(arguments, output)?,
         Command::Chip(command) => cmd::chip::run(command)?,
         Command::Grant(command) => cmd::grant::run(command, output)?,
+        Command::Initdata(command) => match cmd::initdata::run(command, output)? {
+            Some(report) => report,
+            None => return Ok(0),
+        },
         Command::Inspect(arguments) => cmd::inspect::run(arguments)?,
         Command::Kbs(command) => match cmd::kbs::run(command, output)? {
             Some(report) => report,

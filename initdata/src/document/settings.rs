@@ -35,7 +35,7 @@ pub struct Settings {
     pub set_policy: BTreeSet<Sha256Digest>,
 }
 
-/// Insecure modes that a document can ask for. Being outside a TEE, or in an emulated one, cannot be asked for.
+/// Insecure modes that a document can ask for. Being outside a TEE cannot be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -44,6 +44,8 @@ pub enum InsecureMode {
     EmulatedChip,
     /// Private DMA is emulated.
     EmulatedDma,
+    /// The TEE is an emulation that only verifiers with emulated trust roots believe. The guest cannot tell; it names the mode to them.
+    EmulatedTee,
     /// A chip session without evidence.
     NoEvidence,
     /// Key brokers by http.
@@ -58,9 +60,10 @@ pub enum InsecureMode {
 
 impl InsecureMode {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::EmulatedChip,
         Self::EmulatedDma,
+        Self::EmulatedTee,
         Self::NoEvidence,
         Self::PlainHttp,
         Self::Swap,
@@ -74,6 +77,7 @@ impl InsecureMode {
         match self {
             Self::EmulatedChip => "emulated-chip",
             Self::EmulatedDma => "emulated-dma",
+            Self::EmulatedTee => "emulated-tee",
             Self::NoEvidence => "no-evidence",
             Self::PlainHttp => "plain-http",
             Self::Swap => "swap",
@@ -116,6 +120,20 @@ pub enum RestRoute {
     AaToken,
     /// `GET /cdh/resource/…`.
     CdhResource,
+}
+
+impl RestRoute {
+    /// Its name in documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AaAael => "aa-aael",
+            Self::AaAdditionalEvidence => "aa-additional-evidence",
+            Self::AaEvidence => "aa-evidence",
+            Self::AaToken => "aa-token",
+            Self::CdhResource => "cdh-resource",
+        }
+    }
 }
 
 #[derive(Deserialize)]

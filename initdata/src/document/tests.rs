@@ -77,8 +77,22 @@ fn names_of_insecure_modes_are_those_of_documents() {
         let document = document(&[("innerkeep.toml", &text)]).unwrap();
         assert!(document.settings().insecure.contains(&mode), "{mode}");
     }
-    for name in ["no-tee", "emulated-tee", "sample-evidence", "TpmOnly", ""] {
+    for name in ["no-tee", "sample-evidence", "TpmOnly", ""] {
         assert_eq!(code(&[("innerkeep.toml", &format!("insecure = [\"{name}\"]"))]), "INITDATA_FILE");
+    }
+}
+
+#[test]
+fn names_of_routes_are_those_of_documents() {
+    use RestRoute::{AaAael, AaAdditionalEvidence, AaEvidence, AaToken, CdhResource};
+    for route in [AaAael, AaAdditionalEvidence, AaEvidence, AaToken, CdhResource] {
+        let resources = if route == CdhResource { "[\"kbs:///a/b/c\"]" } else { "[]" };
+        let text = format!(
+            "[[rest]]\ncontainer = {{ image = \"{DIGEST}\", policy_container = 0 }}\nroutes = [\"{}\"]\nresources = {resources}\n",
+            route.name()
+        );
+        let document = document(&[("innerkeep.toml", &text)]).unwrap();
+        assert!(document.settings().rest[0].routes.contains(&route), "{route:?}");
     }
 }
 
