@@ -31,6 +31,7 @@ mod ast;
 mod decision;
 mod engine;
 mod error;
+mod exact;
 mod limits;
 mod policy;
 mod prints;

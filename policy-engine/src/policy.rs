@@ -3,12 +3,15 @@
 use crate::ast::{Node, dotted, rule_root, walk_module};
 use crate::decision::Fault;
 use crate::error::{PolicyError, shortened};
+use crate::exact::{Exact, exact};
 use crate::limits::{Limits, SHAPE};
 use crate::prints::{Blanked, blank};
 use crate::program::Program;
 use crate::reach::{Reach, StateUse};
 use crate::request::RequestName;
 use regorus::unstable::{Expr, Module, Rule, RuleHead};
+// Named for its features: see Cargo.toml and `generated_patterns_compile`.
+use regex as _;
 use regorus::{Engine, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -88,11 +91,15 @@ impl Policy {
             .map_err(|error| PolicyError::Analysis { message: shortened(&format!("{error:#}"), MAX_MESSAGE) })?;
         let asks_to_allow_failing = single(&asked) == Some(&Value::Bool(true));
         let requests = requests(&module);
+        let reach = Reach::of(&module);
         let (program, paths, prints) = match blank(text, &module) {
-            Blanked::Text { text: blanked, removed } => {
-                let (program, paths) = compile(&blanked, &requests, limits);
-                (program, paths, removed)
-            }
+            Blanked::Text { text: blanked, module: tree, removed } => match exact(&blanked, &tree, &reach) {
+                Some(exact) => {
+                    let (program, paths) = compile(&exact, &requests, &reach, limits);
+                    (program, paths, removed)
+                }
+                None => (None, all_interpreted(&requests, "its text cannot be made safe for bytecode"), removed),
+            },
             Blanked::Kept { line } => {
                 let reason = format!("the `print` of line {line} is not only a print");
                 (None, all_interpreted(&requests, &reason), 0)
@@ -104,7 +111,7 @@ impl Policy {
             interpreter: Mutex::new(engine),
             program,
             paths,
-            reach: Reach::of(&module),
+            reach,
             asks_to_allow_failing,
             prints,
         })
@@ -146,7 +153,7 @@ impl Policy {
         match (self.paths.get(request.as_str()), &self.program) {
             (None, _) => Ok(None),
             (Some(Path::Compiled), Some(program)) => {
-                match program.run(&request.rule(), input, data, &self.limits) {
+                match program.value(request.as_str(), input, data, &self.limits) {
                     // The machine gave up where the interpreter may have an answer: that answer is the decision.
                     Err(Fault::Evaluation { .. }) => self.interpret(request, input, data),
                     other => other,
@@ -233,31 +240,36 @@ fn all_interpreted(requests: &BTreeSet<String>, reason: &str) -> BTreeMap<String
 
 /// Bytecode for what can have it. A request whose rule the compiler refuses is interpreted; the others are not
 /// held up by it.
-fn compile(text: &str, requests: &BTreeSet<String>, limits: &Limits) -> (Option<Program>, BTreeMap<String, Path>) {
-    let rules: Vec<String> = requests.iter().map(|name| format!("{PACKAGE}.{name}")).collect();
-    match Program::compile(text, &rules, limits) {
-        Ok(program) => (Some(program), requests.iter().map(|name| (name.clone(), Path::Compiled)).collect()),
-        Err(reason) if rules.len() <= 1 => (None, all_interpreted(requests, &reason)),
-        Err(_) => {
-            let mut paths = BTreeMap::new();
-            let mut good = Vec::new();
-            for (name, rule) in requests.iter().zip(rules) {
-                match Program::compile(text, std::slice::from_ref(&rule), limits) {
-                    Ok(_) => good.push(rule),
-                    Err(reason) => {
-                        paths.insert(name.clone(), Path::Interpreted { reason });
-                    }
-                }
-            }
-            match Program::compile(text, &good, limits) {
-                Ok(program) => {
-                    for name in requests {
-                        paths.entry(name.clone()).or_insert(Path::Compiled);
-                    }
-                    (Some(program), paths)
-                }
-                Err(reason) => (None, all_interpreted(requests, &reason)),
+fn compile(
+    exact: &Exact,
+    requests: &BTreeSet<String>,
+    reach: &Reach,
+    limits: &Limits,
+) -> (Option<Program>, BTreeMap<String, Path>) {
+    let mut paths = BTreeMap::new();
+    for name in requests {
+        let reason = reach.below(name).into_iter().find_map(|rule| Some((rule, exact.unfit.get(rule)?)));
+        if let Some((rule, reason)) = reason {
+            paths.insert(name.clone(), Path::Interpreted { reason: format!("`{rule}`: {reason}") });
+        }
+    }
+    let fit = |paths: &BTreeMap<String, Path>| -> Vec<String> {
+        requests.iter().filter(|name| !paths.contains_key(*name)).cloned().collect()
+    };
+    let mut names = fit(&paths);
+    if Program::compile(exact, &names, limits).is_err() {
+        for name in &names {
+            if let Err(reason) = Program::compile(exact, std::slice::from_ref(name), limits) {
+                paths.insert(name.clone(), Path::Interpreted { reason });
             }
         }
+        names = fit(&paths);
+    }
+    match Program::compile(exact, &names, limits) {
+        Ok(program) => {
+            paths.extend(names.into_iter().map(|name| (name, Path::Compiled)));
+            (Some(program), paths)
+        }
+        Err(reason) => (None, all_interpreted(requests, &reason)),
     }
 }

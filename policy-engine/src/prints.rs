@@ -18,12 +18,14 @@ const PRINT: &str = "print";
 const MAX_ARGUMENTS: usize = 100;
 
 /// A policy text without `print`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Blanked {
     /// Every `print` is gone.
     Text {
         /// The text; lines and columns are those of the original.
         text: String,
+        /// Its tree.
+        module: Box<Module>,
         /// How many statements were blanked.
         removed: usize,
     },
@@ -52,10 +54,10 @@ pub(crate) fn blank(text: &str, module: &Module) -> Blanked {
         overwrite(cells, statement.leaves_true);
     }
     let blanked: String = characters.into_iter().collect();
-    if !same_tree(module, &plan, &blanked) {
-        return Blanked::Kept { line: plan.statements.first().map_or(1, |statement| statement.line) };
+    match same_tree(module, &plan, &blanked) {
+        Some(module) => Blanked::Text { text: blanked, module: Box::new(module), removed: plan.statements.len() },
+        None => Blanked::Kept { line: plan.statements.first().map_or(1, |statement| statement.line) },
     }
-    Blanked::Text { text: blanked, removed: plan.statements.len() }
 }
 
 /// Spaces, or `true` and spaces; line ends and tabs stay, so that no column moves.
@@ -247,42 +249,35 @@ fn first_that_stays(module: &Module, removed: &BTreeSet<usize>) -> Option<u32> {
     found
 }
 
-/// Whether `blanked` parses to the tree of the original without the removed statements.
-fn same_tree(module: &Module, plan: &Plan, blanked: &str) -> bool {
-    let Ok(source) = regorus::Source::from_contents("agent_policy".to_owned(), blanked.to_owned()) else {
-        return false;
-    };
-    let Ok(mut parser) = Parser::new(&source) else { return false };
+/// The tree of `blanked`, if it is the tree of the original without the removed statements.
+fn same_tree(module: &Module, plan: &Plan, blanked: &str) -> Option<Module> {
+    let source = regorus::Source::from_contents("agent_policy".to_owned(), blanked.to_owned()).ok()?;
+    let mut parser = Parser::new(&source).ok()?;
     parser.set_max_col(crate::limits::SHAPE.max_col);
-    if parser.enable_rego_v1().is_err() {
-        return false;
-    }
-    let Ok(after) = parser.parse() else { return false };
-    let lines: BTreeSet<(u32, u32)> = plan
-        .statements
-        .iter()
-        .filter(|statement| statement.leaves_true)
-        .filter_map(|statement| place_of(module, statement.bytes.start))
-        .collect();
+    parser.enable_rego_v1().ok()?;
+    let blanked = parser.parse().ok()?;
+    let places = places(module, plan);
     let before = fingerprint(module, &|statement| plan.removed.contains(&bytes(&statement.span).start));
-    let after = fingerprint(&after, &|statement| {
-        lines.contains(&(statement.span.line, statement.span.col)) && statement.span.text() == "true"
+    let after = fingerprint(&blanked, &|statement| {
+        places.contains(&(statement.span.line, statement.span.col)) && statement.span.text() == "true"
     });
-    before == after
+    (before == after).then_some(blanked)
 }
 
-/// Line and column of the statement that begins at a byte.
-fn place_of(module: &Module, start: usize) -> Option<(u32, u32)> {
-    let mut place = None;
+/// Lines and columns of the statements that become `true`.
+fn places(module: &Module, plan: &Plan) -> BTreeSet<(u32, u32)> {
+    let starts: BTreeSet<usize> =
+        plan.statements.iter().filter(|statement| statement.leaves_true).map(|statement| statement.bytes.start).collect();
+    let mut found = BTreeSet::new();
     walk_module(module, &mut |node| {
         if let Node::Statement(statement) = node
-            && bytes(&statement.span).start == start
+            && starts.contains(&bytes(&statement.span).start)
         {
-            place = Some((statement.span.line, statement.span.col));
+            found.insert((statement.span.line, statement.span.col));
         }
-        place.is_none()
+        true
     });
-    place
+    found
 }
 
 /// Kind, place and (for leaves) text of every node but the skipped statements.

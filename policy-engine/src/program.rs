@@ -1,13 +1,17 @@
 //! Bytecode, and the machines that run it.
 
+use crate::ast::rule_root;
 use crate::decision::{Fault, LimitKind};
 use crate::error::shortened;
+use crate::exact::{Exact, set_of};
 use crate::limits::Limits;
 use crate::policy::parsed;
 use regorus::Value;
 use regorus::languages::rego::compiler::Compiler;
 use regorus::rvm::vm::VmError;
 use regorus::rvm::{self, RegoVM};
+use regorus::unstable::Rule;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +21,8 @@ const MAX_IDLE: usize = 8;
 /// The bytecode of the rules of one policy.
 pub(crate) struct Program {
     code: Arc<rvm::Program>,
+    /// Names whose values are collected into a set, and whether a default is there for when it is empty.
+    collected: BTreeMap<String, bool>,
     idle: Mutex<Vec<RegoVM>>,
 }
 
@@ -26,22 +32,60 @@ impl fmt::Debug for Program {
     }
 }
 
+/// The path of a rule.
+fn path(name: &str) -> String {
+    format!("data.agent_policy.{name}")
+}
+
 impl Program {
-    /// Compiles `rules` of `text`; the error is the compiler's reason.
-    pub(crate) fn compile(text: &str, rules: &[String], limits: &Limits) -> Result<Self, String> {
-        let first = rules.first().ok_or_else(|| "there is no rule for any request".to_owned())?;
+    /// Compiles the rules `names`; the error is the compiler's reason.
+    pub(crate) fn compile(exact: &Exact, names: &[String], limits: &Limits) -> Result<Self, String> {
         let said = |message: String| shortened(&message, 256);
-        let mut engine = parsed(text, limits).map_err(|error| said(error.to_string()))?;
+        let mut engine = parsed(&exact.text, limits).map_err(|error| said(error.to_string()))?;
+        let defaults: BTreeSet<String> = engine
+            .get_modules()
+            .iter()
+            .flat_map(|module| &module.policy)
+            .filter(|rule| matches!(rule.as_ref(), Rule::Default { .. }))
+            .filter_map(|rule| rule_root(rule).map(str::to_owned))
+            .collect();
+        let mut collected = BTreeMap::new();
+        let mut rules = Vec::new();
+        for name in names {
+            if exact.collected.contains(name) {
+                collected.insert(name.clone(), defaults.contains(name));
+                rules.push(path(&set_of(name)));
+            }
+            if !exact.collected.contains(name) || defaults.contains(name) {
+                rules.push(path(name));
+            }
+        }
+        let first = rules.first().ok_or_else(|| "there is no rule for any request".to_owned())?;
         let policy = engine
             .compile_with_entrypoint(&regorus::Rc::from(first.as_str()))
             .map_err(|error| said(format!("{error:#}")))?;
-        let names: Vec<&str> = rules.iter().map(String::as_str).collect();
-        let code = Compiler::compile_from_policy(&policy, &names).map_err(|error| said(error.to_string()))?;
-        Ok(Self { code, idle: Mutex::new(Vec::new()) })
+        let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+        let code = Compiler::compile_from_policy(&policy, &rules).map_err(|error| said(error.to_string()))?;
+        Ok(Self { code, collected, idle: Mutex::new(Vec::new()) })
+    }
+
+    /// The value of the rule `name`; `None` is undefined.
+    pub(crate) fn value(&self, name: &str, input: &Value, data: &Value, limits: &Limits) -> Result<Option<Value>, Fault> {
+        let Some(has_default) = self.collected.get(name) else {
+            return self.run(&path(name), input, data, limits);
+        };
+        let values = self.run(&path(&set_of(name)), input, data, limits)?;
+        let values = values.as_ref().and_then(|values| values.as_set().ok());
+        match values.map_or(0, |values| values.len()) {
+            0 if *has_default => self.run(&path(name), input, data, limits),
+            0 => Ok(None),
+            1 => Ok(values.and_then(|values| values.iter().next().cloned())),
+            _ => Err(Fault::Evaluation { message: format!("`{name}` has more than one value") }),
+        }
     }
 
     /// Evaluates one rule; `None` is undefined.
-    pub(crate) fn run(&self, rule: &str, input: &Value, data: &Value, limits: &Limits) -> Result<Option<Value>, Fault> {
+    fn run(&self, rule: &str, input: &Value, data: &Value, limits: &Limits) -> Result<Option<Value>, Fault> {
         let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut machine = kept.unwrap_or_else(|| {
             let mut machine = RegoVM::new();
@@ -72,8 +116,8 @@ fn fault(error: &VmError) -> Fault {
         VmError::InstructionLimitExceeded { .. } => Fault::Limit(LimitKind::Instructions),
         VmError::TimeLimitExceeded { .. } => Fault::Limit(LimitKind::Time),
         VmError::MemoryLimitExceeded { .. }
-        | VmError::MemoryBudgetExceeded { .. }
-        | VmError::RegexSizeLimitExceeded { .. } => Fault::Limit(LimitKind::Memory),
+        | VmError::MemoryBudgetExceeded { .. } => Fault::Limit(LimitKind::Memory),
+        // Too large a pattern is also how a rewritten text gives up.
         other => Fault::Evaluation { message: shortened(&other.to_string(), 256) },
     }
 }

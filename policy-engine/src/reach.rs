@@ -20,6 +20,8 @@ pub struct StateUse {
 pub(crate) struct Reach {
     /// Name of a rule, names that its definitions mention.
     mentions: BTreeMap<String, BTreeSet<String>>,
+    /// Names that are mentioned below some head.
+    mentioned: BTreeSet<String>,
     /// Rules that look into `data` themselves.
     readers: BTreeSet<String>,
     /// Rules whose every value is a literal boolean.
@@ -33,6 +35,7 @@ impl Reach {
         let names: BTreeSet<&str> = module.policy.iter().filter_map(|rule| rule_root(rule)).collect();
         let mut reach = Self {
             mentions: BTreeMap::new(),
+            mentioned: BTreeSet::new(),
             readers: BTreeSet::new(),
             booleans: names.iter().map(|name| (*name).to_owned()).collect(),
             imports_data: module.imports.iter().any(|import| {
@@ -49,15 +52,20 @@ impl Reach {
             if rule_name(rule).is_none() || !is_boolean(rule) {
                 reach.booleans.remove(root);
             }
+            let own_head = own_name(rule).map(|name| std::ptr::from_ref(name).addr());
             let mut reads = false;
             let mentioned = reach.mentions.entry(root.to_owned()).or_default();
             walk_rule(rule, &mut |node| {
                 let Node::Expression(expression) = node else { return true };
+                if Some(std::ptr::from_ref(expression).addr()) == own_head {
+                    return true;
+                }
                 if let Some(own) = dotted(expression).as_deref().and_then(|path| path.strip_prefix("data.agent_policy.")) {
                     mentioned.insert(own.split('.').next().unwrap_or_default().to_owned());
                     return false;
                 }
                 match variable(expression) {
+                    // What is looked up is not known: perhaps any rule.
                     Some("data") => reads = true,
                     Some(name) if names.contains(name) => {
                         mentioned.insert(name.to_owned());
@@ -66,6 +74,7 @@ impl Reach {
                 }
                 true
             });
+            reach.mentioned.extend(mentioned.iter().cloned());
             if reads {
                 reach.readers.insert(root.to_owned());
             }
@@ -73,8 +82,8 @@ impl Reach {
         reach
     }
 
-    /// How the rule `name` uses the state.
-    pub(crate) fn state_use(&self, name: &str) -> StateUse {
+    /// Every rule that `name` leads to, itself included.
+    pub(crate) fn below<'a>(&'a self, name: &'a str) -> BTreeSet<&'a str> {
         let mut seen = BTreeSet::new();
         let mut todo = vec![name];
         while let Some(next) = todo.pop() {
@@ -82,11 +91,33 @@ impl Reach {
                 todo.extend(self.mentions.get(next).into_iter().flatten().map(String::as_str));
             }
         }
+        seen
+    }
+
+    /// Whether a definition mentions `name` other than by defining it, or could without naming it.
+    pub(crate) fn is_mentioned(&self, name: &str) -> bool {
+        self.imports_data || self.mentioned.contains(name)
+    }
+
+    /// How the rule `name` uses the state.
+    pub(crate) fn state_use(&self, name: &str) -> StateUse {
+        let seen = self.below(name);
         StateUse {
             reads: self.imports_data || seen.iter().any(|name| self.readers.contains(*name)),
             writes: !self.booleans.contains(name),
         }
     }
+}
+
+/// The expression by which a rule names itself.
+fn own_name(rule: &Rule) -> Option<&Expr> {
+    let refr = match rule {
+        Rule::Spec { head, .. } => match head {
+            RuleHead::Compr { refr, .. } | RuleHead::Set { refr, .. } | RuleHead::Func { refr, .. } => refr,
+        },
+        Rule::Default { refr, .. } => refr,
+    };
+    variable(refr).map(|_| refr.as_ref())
 }
 
 /// Whether a definition can only be `true` or `false`.

@@ -1,0 +1,432 @@
+//! What keeps bytecode exact.
+//!
+//! Where the tree interpreter stops with an error, the bytecode machine goes on with "undefined"; below a `not`, or
+//! beside another body, that would turn an error (which denies) into a permission. Three things make such errors, and
+//! each is either made visible to the machine or keeps a rule off it:
+//!
+//! - `some … in` over something that is no collection: a guard in front of the statement traps;
+//! - a rule or function with more than one value: functions with several definitions are called through a wrapper
+//!   that collects and traps, rules of requests become sets whose size is looked at;
+//! - arithmetic and set operations on other kinds of values: only where the kinds are known from the text.
+//!
+//! A trap makes the machine give up, and then the interpreter decides.
+
+use crate::ast::{Node, bytes, dotted, rule_name, rule_root, variable, walk_expression, walk_query, walk_rule};
+use crate::reach::Reach;
+use regorus::unstable::{ArithOp, AssignOp, Expr, Literal, LiteralStmt, Module, Query, Ref, Rule, RuleBody, RuleHead};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the added names begin with; a text that uses it itself is interpreted.
+const OWN: &str = "innerkeep_";
+
+/// Rules that are added. No machine compiles the pattern: it is beyond the limit of the library.
+const HELPERS: &str = r#"
+innerkeep_iterable(x) := true if { is_array(x) } else := true if { is_object(x) } else := true if { is_set(x) } else := true if { innerkeep_trap }
+innerkeep_single(x) := true if { count(x) < 2 } else := true if { innerkeep_trap }
+innerkeep_trap if { regex.match(`(?:(?:(?:x{1000}){1000}){1000}){1000}`, "") }
+"#;
+
+/// Builtins whose value is a collection whenever there is one.
+const COLLECTIONS: &[&str] = &["array.concat", "array.slice", "object.keys", "regex.find_all_string_submatch_n", "split"];
+/// Builtins whose value is a number whenever there is one.
+const NUMBERS: &[&str] = &["bits.and", "bits.lsh", "bits.negate", "bits.or", "bits.rsh", "bits.xor", "count", "to_number"];
+
+/// A text whose bytecode gives the interpreter's answers or gives up.
+#[derive(Debug)]
+pub(crate) struct Exact {
+    /// The text to compile.
+    pub(crate) text: String,
+    /// Rules that have to be interpreted, with the reason.
+    pub(crate) unfit: BTreeMap<String, String>,
+    /// Rules of requests that were turned into sets.
+    pub(crate) collected: BTreeSet<String>,
+}
+
+/// The name of the set of a rule's values.
+pub(crate) fn set_of(rule: &str) -> String {
+    format!("{OWN}all_{rule}")
+}
+
+/// Rewrites `text`, whose tree is `module`. `None`: it cannot be done, everything is interpreted.
+pub(crate) fn exact(text: &str, module: &Module, reach: &Reach) -> Option<Exact> {
+    if text.contains(OWN) {
+        return None;
+    }
+    let mut rewrite = Rewrite { text, edits: Vec::new(), appended: HELPERS.to_owned(), unfit: BTreeMap::new(), collected: BTreeSet::new() };
+    let mut by_name: BTreeMap<&str, Vec<&Rule>> = BTreeMap::new();
+    for rule in &module.policy {
+        by_name.entry(rule_root(rule)?).or_default().push(rule);
+    }
+    for (name, rules) in &by_name {
+        rewrite.values(name, rules, reach);
+    }
+    for rule in &module.policy {
+        rewrite.rule(rule)?;
+    }
+    rewrite.finish()
+}
+
+/// Text, and what is going to change in it.
+struct Rewrite<'a> {
+    text: &'a str,
+    /// Byte, bytes that go, text that comes.
+    edits: Vec<(usize, usize, String)>,
+    appended: String,
+    unfit: BTreeMap<String, String>,
+    collected: BTreeSet<String>,
+}
+
+impl Rewrite<'_> {
+    fn unfit(&mut self, rule: &str, reason: &str) {
+        self.unfit.entry(rule.to_owned()).or_insert_with(|| reason.to_owned());
+    }
+
+    /// Several values of one name.
+    fn values(&mut self, name: &str, rules: &[&Rule], reach: &Reach) {
+        if rules.iter().any(|rule| rule_name(rule).is_none() || is_partial(rule)) {
+            // Partial sets have no conflict; whatever else has a longer head may have one.
+            if !rules.iter().all(|rule| matches!(rule, Rule::Spec { head: RuleHead::Set { .. }, .. })) {
+                self.unfit(name, "a rule with a key may have two values");
+            }
+            return;
+        }
+        let specs: Vec<&Rule> = rules.iter().copied().filter(|rule| matches!(rule, Rule::Spec { .. })).collect();
+        if same_literal(&specs) {
+            return;
+        }
+        let function = specs.iter().any(|rule| matches!(rule, Rule::Spec { head: RuleHead::Func { .. }, .. }));
+        let loops = specs.iter().any(|rule| iterates(rule));
+        match (function, specs.len() == 1, loops) {
+            (_, true, false) => {}
+            (true, false, false) if specs.len() == rules.len() => self.wrap_function(name, &specs),
+            (false, _, _) if !reach.is_mentioned(name) && specs.iter().all(|rule| has_one_body(rule)) => {
+                self.collect(name, &specs);
+            }
+            _ => self.unfit(name, "it may have two values"),
+        }
+    }
+
+    /// `f` becomes `f_1`, `f_2`, … and a function that asks them all.
+    fn wrap_function(&mut self, name: &str, specs: &[&Rule]) {
+        let mut arity = None;
+        let mut sets = Vec::new();
+        for (position, rule) in specs.iter().enumerate() {
+            let Rule::Spec { head: RuleHead::Func { refr, args, .. }, .. } = rule else {
+                return self.unfit(name, "it is a function and a rule");
+            };
+            if arity.is_some_and(|arity| arity != args.len()) {
+                return self.unfit(name, "its definitions take different arguments");
+            }
+            arity = Some(args.len());
+            let range = bytes(refr.span());
+            let own = format!("{OWN}def_{name}_{position}");
+            let parameters: Vec<String> = (0..args.len()).map(|argument| format!("p{argument}")).collect();
+            sets.push(format!("{{r | r := {own}({})}}", parameters.join(", ")));
+            self.edits.push((range.start, range.len(), own));
+        }
+        let parameters: Vec<String> = (0..arity.unwrap_or(0)).map(|argument| format!("p{argument}")).collect();
+        self.appended.push_str(&format!(
+            "{name}({}) := value if {{ values := {}; innerkeep_single(values); some value in values }}\n",
+            parameters.join(", "),
+            sets.join(" | "),
+        ));
+    }
+
+    /// `R := value if …` becomes an element of the set of all values of `R`.
+    fn collect(&mut self, name: &str, specs: &[&Rule]) {
+        let mut edits = Vec::new();
+        for rule in specs {
+            let Rule::Spec { head: RuleHead::Compr { refr, assign, .. }, .. } = rule else {
+                return self.unfit(name, "it may have two values");
+            };
+            let range = bytes(refr.span());
+            let Some(operator) = assign.as_ref().map_or(Some(0), |_| operator_after(self.text, range.end)) else {
+                return self.unfit(name, "it may have two values");
+            };
+            let (start, replaced) = (range.start, range.len() + operator);
+            let value = if assign.is_some() { "" } else { "true" };
+            edits.push((start, replaced, format!("{} contains {value}", set_of(name))));
+        }
+        self.edits.extend(edits);
+        self.collected.insert(name.to_owned());
+    }
+
+    /// Guards in the bodies of one rule, and what makes it unfit.
+    fn rule(&mut self, rule: &Rule) -> Option<()> {
+        let name = rule_root(rule)?;
+        if let Some(reason) = unknown_kinds(rule) {
+            self.unfit(name, reason);
+        }
+        if let Rule::Spec { bodies, .. } = rule {
+            for body in bodies {
+                self.body(body)?;
+            }
+        }
+        // Comprehensions and `every` have bodies of their own, which are always enclosed.
+        let tops: BTreeSet<usize> = match rule {
+            Rule::Spec { bodies, .. } => bodies.iter().map(|body| address(&body.query)).collect(),
+            Rule::Default { .. } => BTreeSet::new(),
+        };
+        let mut nested: Vec<&Query> = Vec::new();
+        walk_rule(rule, &mut |node| {
+            if let Node::Query(query) = node
+                && !tops.contains(&std::ptr::from_ref(query).addr())
+            {
+                nested.push(query);
+            }
+            true
+        });
+        for query in nested {
+            for statement in &query.stmts {
+                self.statement(statement, None)?;
+            }
+        }
+        Some(())
+    }
+
+    fn body(&mut self, body: &RuleBody) -> Option<()> {
+        let start = bytes(&body.query.span).start;
+        let enclosed = self.text.as_bytes().get(start) == Some(&b'{') && body.query.stmts.first().is_some_and(|first| bytes(&first.span).start > start);
+        for statement in &body.query.stmts {
+            self.statement(statement, (!enclosed).then(|| bytes(&statement.span).end))?;
+        }
+        Some(())
+    }
+
+    /// A guard in front of `some … in`; braces around both where the body has none.
+    fn statement(&mut self, statement: &LiteralStmt, brace_at: Option<usize>) -> Option<()> {
+        let Literal::SomeIn { collection, .. } = &statement.literal else { return Some(()) };
+        if is_collection(collection) {
+            return Some(());
+        }
+        if !statement.with_mods.is_empty() {
+            return None;
+        }
+        let range = bytes(&statement.span);
+        let asked = self.text.get(first_byte(collection)..range.end)?;
+        let open = if brace_at.is_some() { "{ " } else { "" };
+        self.edits.push((range.start, 0, format!("{open}{OWN}iterable({asked}); ")));
+        if let Some(end) = brace_at {
+            self.edits.push((end, 0, " }".to_owned()));
+        }
+        Some(())
+    }
+
+    fn finish(mut self) -> Option<Exact> {
+        self.edits.sort();
+        let mut text = String::with_capacity(self.text.len() + self.appended.len() + 64 * self.edits.len());
+        let mut at = 0;
+        for (start, removed, inserted) in &self.edits {
+            text.push_str(self.text.get(at..*start)?);
+            text.push_str(inserted);
+            at = start + removed;
+        }
+        text.push_str(self.text.get(at..)?);
+        text.push('\n');
+        text.push_str(&self.appended);
+        Some(Exact { text, unfit: self.unfit, collected: self.collected })
+    }
+}
+
+/// Where a shared node lies, to tell two of them apart.
+fn address(query: &Ref<Query>) -> usize {
+    let query: &Query = query;
+    std::ptr::from_ref(query).addr()
+}
+
+/// How many bytes it takes from `at` to behind the `:=` or `=` there.
+fn operator_after(text: &str, at: usize) -> Option<usize> {
+    let rest = text.get(at..)?;
+    let trimmed = rest.trim_start();
+    let operator = if trimmed.starts_with(":=") { 2 } else { usize::from(trimmed.starts_with('=')) };
+    (operator > 0).then(|| rest.len() - trimmed.len() + operator)
+}
+
+/// The first byte of an expression; spans of calls and references begin at their operators.
+fn first_byte(expression: &Expr) -> usize {
+    let mut first = usize::MAX;
+    walk_expression(expression, &mut |node| {
+        if let Node::Expression(inner) = node {
+            first = first.min(bytes(inner.span()).start - usize::from(is_quoted(inner)));
+        }
+        true
+    });
+    first
+}
+
+/// Spans of strings leave the quotes out.
+fn is_quoted(expression: &Expr) -> bool {
+    match expression {
+        Expr::String { span, .. } | Expr::RawString { span, .. } => {
+            let before = bytes(span).start.checked_sub(1);
+            before.and_then(|byte| span.source.get_contents().as_bytes().get(byte)).is_some_and(|byte| matches!(byte, b'"' | b'`'))
+        }
+        _ => false,
+    }
+}
+
+/// `rule contains x`, `rule[x]`.
+fn is_partial(rule: &Rule) -> bool {
+    matches!(rule, Rule::Spec { head: RuleHead::Set { .. }, .. })
+}
+
+/// No `else`, no second block.
+fn has_one_body(rule: &Rule) -> bool {
+    matches!(rule, Rule::Spec { bodies, .. } if bodies.len() <= 1)
+}
+
+/// Whether every definition has the same literal value.
+fn same_literal(rules: &[&Rule]) -> bool {
+    let mut literals = BTreeSet::new();
+    for rule in rules {
+        let Rule::Spec { head, bodies, .. } = rule else { continue };
+        let head_value = match head {
+            RuleHead::Compr { assign, .. } | RuleHead::Func { assign, .. } => assign.as_ref(),
+            RuleHead::Set { .. } => None,
+        };
+        literals.insert(literal(head_value.map(|assign| assign.value.as_ref())));
+        for body in bodies.iter().filter(|body| body.is_else || body.assign.is_some()) {
+            literals.insert(literal(body.assign.as_ref().map(|assign| assign.value.as_ref())));
+        }
+    }
+    literals.len() <= 1 && !literals.contains(&None)
+}
+
+/// A scalar written out; no value at all is `true`.
+fn literal(value: Option<&Expr>) -> Option<String> {
+    match value {
+        None => Some("true".to_owned()),
+        Some(Expr::String { span, .. } | Expr::RawString { span, .. }) => Some(format!("{:?}", span.text())),
+        Some(Expr::Number { span, .. } | Expr::Bool { span, .. } | Expr::Null { span, .. }) => Some(span.text().to_owned()),
+        Some(_) => None,
+    }
+}
+
+/// Whether a body of the rule, or its value, may be reached more than once.
+fn iterates(rule: &Rule) -> bool {
+    let Rule::Spec { head, bodies, .. } = rule else { return false };
+    let mut bound: BTreeSet<&str> = BTreeSet::from(["input", "data"]);
+    if let RuleHead::Func { args, .. } = head {
+        args.iter().for_each(|argument| names(argument, &mut bound));
+    }
+    bodies.iter().any(|body| {
+        let mut bound = bound.clone();
+        let mut found = false;
+        for statement in &body.query.stmts {
+            match &statement.literal {
+                Literal::SomeIn { .. } => found = true,
+                Literal::Expr { expr, .. } => {
+                    if let Expr::AssignExpr { op: AssignOp::ColEq, lhs, .. } = expr.as_ref() {
+                        names(lhs, &mut bound);
+                    }
+                }
+                Literal::SomeVars { .. } | Literal::NotExpr { .. } | Literal::Every { .. } => {}
+            }
+        }
+        walk_query(&body.query, &mut |node| {
+            match node {
+                Node::Expression(Expr::RefBrack { index, .. }) => {
+                    found |= variable(index).is_some_and(|name| !bound.contains(name) && name.starts_with(|first: char| first.is_lowercase() || first == '_'));
+                }
+                Node::Expression(Expr::Call { fcn, .. }) => found |= variable(fcn) == Some("walk"),
+                _ => {}
+            }
+            true
+        });
+        found
+    })
+}
+
+/// The variables of a pattern.
+fn names<'a>(pattern: &'a Expr, bound: &mut BTreeSet<&'a str>) {
+    walk_expression(pattern, &mut |node| {
+        if let Node::Expression(Expr::Var { span, .. }) = node {
+            bound.insert(span.text());
+        }
+        true
+    });
+}
+
+/// Whether an expression is a collection whenever it has a value.
+fn is_collection(expression: &Expr) -> bool {
+    match expression {
+        Expr::Array { .. }
+        | Expr::Set { .. }
+        | Expr::Object { .. }
+        | Expr::ArrayCompr { .. }
+        | Expr::SetCompr { .. }
+        | Expr::ObjectCompr { .. } => true,
+        Expr::Call { fcn, .. } => dotted(fcn).is_some_and(|name| COLLECTIONS.contains(&name.as_str())),
+        _ => false,
+    }
+}
+
+/// Why the kinds of operands are not known from the text, if they are not.
+fn unknown_kinds(rule: &Rule) -> Option<&'static str> {
+    let mut numbers: BTreeSet<&str> = BTreeSet::new();
+    let mut sets: BTreeSet<&str> = BTreeSet::new();
+    let mut others: BTreeSet<&str> = BTreeSet::new();
+    let mut reason = None;
+    // Twice, so that names which are assigned below their use are known.
+    for _ in 0..2 {
+        walk_rule(rule, &mut |node| {
+            let Node::Expression(Expr::AssignExpr { lhs, rhs, .. }) = node else { return true };
+            if let Some(name) = variable(lhs) {
+                if is_number(rhs, &numbers, &others) {
+                    numbers.insert(name);
+                } else if is_set(rhs, &sets, &others) {
+                    sets.insert(name);
+                } else {
+                    others.insert(name);
+                }
+            }
+            true
+        });
+        numbers.retain(|name| !others.contains(name) && !sets.contains(name));
+        sets.retain(|name| !others.contains(name));
+    }
+    walk_rule(rule, &mut |node| {
+        let Node::Expression(expression) = node else { return true };
+        let fit = match expression {
+            Expr::ArithExpr { op, lhs, rhs, .. } => {
+                let both_numbers = is_number(lhs, &numbers, &others) && is_number(rhs, &numbers, &others);
+                let both_sets = is_set(lhs, &sets, &others) && is_set(rhs, &sets, &others);
+                (both_numbers && !matches!(op, ArithOp::Mod)) || (both_sets && matches!(op, ArithOp::Sub))
+            }
+            Expr::BinExpr { lhs, rhs, .. } => is_set(lhs, &sets, &others) && is_set(rhs, &sets, &others),
+            Expr::UnaryExpr { expr, .. } => matches!(expr.as_ref(), Expr::Number { .. }),
+            Expr::ObjectCompr { .. } => {
+                reason = Some("an object comprehension may have two values for a key");
+                true
+            }
+            _ => true,
+        };
+        if !fit {
+            reason = Some("an operator has operands of unknown kinds");
+        }
+        true
+    });
+    reason
+}
+
+fn is_number(expression: &Expr, numbers: &BTreeSet<&str>, others: &BTreeSet<&str>) -> bool {
+    match expression {
+        Expr::Number { .. } => true,
+        Expr::Var { span, .. } => numbers.contains(span.text()) && !others.contains(span.text()),
+        Expr::Call { fcn, .. } => dotted(fcn).is_some_and(|name| NUMBERS.contains(&name.as_str())),
+        Expr::ArithExpr { lhs, rhs, .. } => is_number(lhs, numbers, others) && is_number(rhs, numbers, others),
+        Expr::UnaryExpr { expr, .. } => is_number(expr, numbers, others),
+        _ => false,
+    }
+}
+
+fn is_set(expression: &Expr, sets: &BTreeSet<&str>, others: &BTreeSet<&str>) -> bool {
+    match expression {
+        Expr::Set { .. } | Expr::SetCompr { .. } => true,
+        Expr::Var { span, .. } => sets.contains(span.text()) && !others.contains(span.text()),
+        Expr::Call { fcn, params, .. } => variable(fcn) == Some("set") && params.is_empty(),
+        Expr::BinExpr { lhs, rhs, .. } => is_set(lhs, sets, others) && is_set(rhs, sets, others),
+        Expr::ArithExpr { op: ArithOp::Sub, lhs, rhs, .. } => is_set(lhs, sets, others) && is_set(rhs, sets, others),
+        _ => false,
+    }
+}
