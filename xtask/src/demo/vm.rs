@@ -245,8 +245,8 @@ impl Stage<'_> {
             Tee::Snp => "sha256",
         };
         let modes = match self.arguments.path {
-            DataPath::DmaDirect => "\"emulated-chip\", \"emulated-dma\"",
-            _ => "\"emulated-chip\"",
+            DataPath::DmaDirect => "\"emulated-chip\", \"emulated-dma\", \"emulated-tee\"",
+            _ => "\"emulated-chip\", \"emulated-tee\"",
         };
         let core = core.trim_start_matches("sha256:");
         let image = "0".repeat(64);

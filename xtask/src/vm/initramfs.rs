@@ -19,7 +19,9 @@ impl Initramfs {
     pub fn create(path: &Path) -> anyhow::Result<Self> {
         let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
         let mut archive = Self { to: BufWriter::new(file), inode: 1, directories: BTreeSet::new() };
-        for directory in ["/dev", "/proc", "/sys", "/run", "/tmp", "/etc", "/bin", "/lib/modules", "/out"] {
+        for directory in
+            ["/dev", "/proc", "/sys", "/run", "/tmp", "/etc", "/bin", "/lib/modules", "/mnt", "/out"]
+        {
             archive.directory(directory)?;
         }
         // Without it the kernel starts its first program with all descriptors closed.

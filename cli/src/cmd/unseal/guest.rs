@@ -94,8 +94,11 @@ impl Guest {
                 accepted = accepted.union(InsecureFlags::EMULATED_CHIP);
             }
         }
-        if arguments.platform.insecure_tee_root.is_some() || self.binds(InsecureMode::EmulatedChip) {
+        if arguments.platform.insecure_tee_root.is_some() || self.binds(InsecureMode::EmulatedTee) {
             accepted = accepted.union(emulated);
+        }
+        if self.binds(InsecureMode::EmulatedChip) {
+            accepted = accepted.union(InsecureFlags::EMULATED_CHIP);
         }
         if arguments.insecure_emulated_dma {
             accepted = accepted.union(InsecureFlags::EMULATED_DMA);
@@ -179,6 +182,10 @@ impl Facts {
         }
         if arguments.insecure_emulated_dma {
             guest = guest.union(InsecureFlags::EMULATED_DMA);
+        }
+        // This guest cannot tell; who launched it says so.
+        if machine.binds(InsecureMode::EmulatedTee) {
+            guest = guest.union(InsecureFlags::EMULATED_TEE);
         }
         let beside = [
             (arguments.tpm && machine.tee == TeeState::None, "tpm-only"),
