@@ -49,7 +49,10 @@ impl Client {
     fn with_plan(plan: &str) -> Self {
         let bench = Bench::unprovisioned(INSECURE, plan);
         let (socket, server) = start(&bench);
-        Self { socket, next: 0, unanswered: VecDeque::new(), server: Some(server), bench }
+        let mut client = Self { socket, next: 0, unanswered: VecDeque::new(), server: Some(server), bench };
+        // The device was reset for this client: what a test does to it from here on stays.
+        client.is_alive();
+        client
     }
 
     fn send(&mut self, command: u16, flags: u32, body: &[u8], fds: &[BorrowedFd<'_>]) {
