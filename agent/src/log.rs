@@ -173,6 +173,20 @@ impl Log {
         self.inner.sink.flush(limit);
     }
 
+    /// A line past everything that waits, from a thread that panicked and may itself hold what writes the others. Waits for
+    /// the console no longer than this.
+    pub fn last_words(
+        &self,
+        subsystem: &'static str,
+        text: &'static str,
+        fields: &[(Key, Value)],
+        limit: Duration,
+    ) {
+        self.flush(limit);
+        let line = line(SystemTime::now(), Level::Critical, subsystem, text, fields, 0);
+        sink::last_words(line, limit);
+    }
+
     /// A line. `subsystem` is upstream's key for the part of the agent that speaks.
     pub fn say(&self, level: Level, subsystem: &'static str, text: &'static str, fields: &[(Key, Value)]) {
         if level.rank() > self.inner.level.load(Ordering::Relaxed) {

@@ -64,14 +64,31 @@ pub(crate) fn run() -> i32 {
     }
 }
 
+/// What is worth a warning, kept until the first line of the log has said what this is.
+#[derive(Debug, Default)]
+struct Notes(Vec<(&'static str, Key, Value)>);
+
+impl Notes {
+    fn add(&mut self, text: &'static str, key: Key, value: Value) {
+        self.0.push((text, key, value));
+    }
+
+    fn log(self, log: &Log) {
+        for (text, key, value) in self.0 {
+            log.warn(SUBSYSTEM, text, &[(key, value)]);
+        }
+    }
+}
+
 /// From the mounts to the end of serving.
 fn live(log: &Log) -> Result<(), AgentError> {
+    let mut notes = Notes::default();
     mounts::mount_proc()?;
     refuse_in_container()?;
-    mounts::mount_all(log)?;
+    mounts::mount_all(&mut notes)?;
     harden_process()?;
-    kernel::harden(log)?;
-    cgroup::enable_controllers(log)?;
+    kernel::harden(&mut notes)?;
+    cgroup::enable_controllers(&mut notes)?;
     rustix::process::setsid().map(drop).or_else(|error| match error {
         // Already the leader of one.
         rustix::io::Errno::PERM => Ok(()),
@@ -86,6 +103,7 @@ fn live(log: &Log) -> Result<(), AgentError> {
     let platform = Platform::detect()?;
     let modes = insecure::read(&platform)?;
     report(log, &line, &platform, &modes)?;
+    notes.log(log);
     bind_initdata(log, &platform, &modes)?;
     serve(log)
 }
@@ -94,10 +112,13 @@ fn live(log: &Log) -> Result<(), AgentError> {
 fn refuse_in_container() -> Result<(), AgentError> {
     let path = "/proc/self/ns/pid";
     let found = std::fs::read_link(path).map_err(AgentError::io("read", path))?;
-    let found = found.to_string_lossy().into_owned();
+    is_the_machine(&found.to_string_lossy())
+}
+
+fn is_the_machine(found: &str) -> Result<(), AgentError> {
     // GUARD: not-the-machine -> process_1_of_a_container_is_refused
     if found != PID_NAMESPACE {
-        return Err(AgentError::NotTheMachine { expected: PID_NAMESPACE, found });
+        return Err(AgentError::NotTheMachine { expected: PID_NAMESPACE, found: found.to_owned() });
     }
     Ok(())
 }
@@ -197,4 +218,17 @@ fn serve(log: &Log) -> Result<(), AgentError> {
     });
     runtime.shutdown_timeout(TASKS_END);
     served
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn process_1_of_a_container_is_refused() {
+        assert!(is_the_machine("pid:[4026531836]").is_ok());
+        for found in ["pid:[4026532001]", "pid:[40265318360]", ""] {
+            assert_eq!(is_the_machine(found).unwrap_err().code(), "AGENT_NOT_THE_MACHINE");
+        }
+    }
 }

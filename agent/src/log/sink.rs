@@ -2,9 +2,9 @@
 
 use std::io::{self, Write as _};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Lines that wait for the console.
 const MAXIMUM_WAITING: usize = 1024;
@@ -74,16 +74,45 @@ impl Sink {
         Ok(())
     }
 
+    /// Waits until what was put before is written, but no longer than this.
     pub(crate) fn flush(&self, limit: Duration) {
+        let begun = Instant::now();
         let (done, wait) = mpsc::sync_channel(1);
-        let queue = match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
-            State::Behind { queue, .. } => queue.clone(),
-            State::Direct(_) | State::Changing => return,
+        let queue = match self.state_within(limit).as_deref() {
+            Some(State::Behind { queue, .. }) => queue.clone(),
+            Some(State::Direct(_) | State::Changing) | None => return,
         };
         // A full queue is one that the console does not take: then there is nothing to wait for.
         if queue.try_send(Item::Flush(done)).is_ok() {
-            let _ = wait.recv_timeout(limit);
+            let _ = wait.recv_timeout(limit.saturating_sub(begun.elapsed()));
         }
+    }
+
+    /// Whoever holds the state may be the one that panicked, or be stuck on the console.
+    fn state_within(&self, limit: Duration) -> Option<MutexGuard<'_, State>> {
+        let begun = Instant::now();
+        loop {
+            match self.state.try_lock() {
+                Ok(state) => return Some(state),
+                Err(TryLockError::Poisoned(state)) => return Some(state.into_inner()),
+                Err(TryLockError::WouldBlock) if begun.elapsed() < limit => {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Err(TryLockError::WouldBlock) => return None,
+            }
+        }
+    }
+}
+
+/// Writes a line past the queue, and waits for it no longer than this.
+pub(crate) fn last_words(line: String, limit: Duration) {
+    let (done, wait) = mpsc::sync_channel(1);
+    let write = move || {
+        let _ = rustix::io::write(rustix::stdio::stdout(), line.as_bytes());
+        let _ = done.send(());
+    };
+    if thread::Builder::new().spawn(write).is_ok() {
+        let _ = wait.recv_timeout(limit);
     }
 }
 

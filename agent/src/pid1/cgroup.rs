@@ -3,8 +3,8 @@
 use std::fs;
 
 use crate::error::AgentError;
-use crate::log::{Key, Level, Log, Value};
-use crate::pid1::SUBSYSTEM;
+use crate::log::{Key, Value};
+use crate::pid1::Notes;
 
 const AVAILABLE: &str = "/sys/fs/cgroup/cgroup.controllers";
 const HANDED_DOWN: &str = "/sys/fs/cgroup/cgroup.subtree_control";
@@ -12,7 +12,7 @@ const HANDED_DOWN: &str = "/sys/fs/cgroup/cgroup.subtree_control";
 const EXPECTED: [&str; 4] = ["cpu", "io", "memory", "pids"];
 
 /// Hands down all controllers.
-pub(crate) fn enable_controllers(log: &Log) -> Result<(), AgentError> {
+pub(crate) fn enable_controllers(notes: &mut Notes) -> Result<(), AgentError> {
     let failed = |action, path: &str| {
         let path = path.to_owned();
         move |source| AgentError::Cgroup { action, path, source }
@@ -27,13 +27,8 @@ pub(crate) fn enable_controllers(log: &Log) -> Result<(), AgentError> {
         .filter(|name| !handed.split_ascii_whitespace().any(|found| found == *name))
         .collect();
     if !missing.is_empty() {
-        let fields = [(Key::Controllers, Value::shown(&missing.join(" ")))];
-        log.say(
-            Level::Warning,
-            SUBSYSTEM,
-            "control groups without controllers that limit containers",
-            &fields,
-        );
+        let missing = Value::shown(&missing.join(" "));
+        notes.add("control groups without controllers that limit containers", Key::Controllers, missing);
     }
     Ok(())
 }

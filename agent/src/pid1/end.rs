@@ -48,8 +48,7 @@ pub(crate) fn on_panic(log: &Log) {
         let place = panic.location().map(|place| format!("{}:{}", place.file(), place.line()));
         let fields =
             [(Key::Code, Value::from("AGENT_PANIC")), (Key::Error, Value::shown(&place.unwrap_or_default()))];
-        log.say(Level::Critical, SUBSYSTEM, "panic, the machine is powered off", &fields);
-        log.flush(CONSOLE);
+        log.last_words(SUBSYSTEM, "panic, the machine is powered off", &fields, CONSOLE);
         off()
     }));
 }

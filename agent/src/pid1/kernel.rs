@@ -4,10 +4,10 @@ use std::fs;
 use std::io;
 
 use crate::error::AgentError;
-use crate::log::{Key, Log, Value};
-use crate::pid1::SUBSYSTEM;
+use crate::log::Key;
+use crate::pid1::Notes;
 
-/// File, value, what it is for. A file that the kernel lacks is a function that it lacks.
+/// File and value. A file that the kernel lacks is a function that it lacks.
 const SWITCHES: [(&str, &str); 11] = [
     // Core dumps go nowhere: an empty pattern names no file.
     ("/proc/sys/kernel/core_uses_pid", "0"),
@@ -28,12 +28,12 @@ const SWITCHES: [(&str, &str); 11] = [
 ];
 
 /// Sets all of them, and reads each one back.
-pub(crate) fn harden(log: &Log) -> Result<(), AgentError> {
+pub(crate) fn harden(notes: &mut Notes) -> Result<(), AgentError> {
     for (path, value) in SWITCHES {
         match fs::write(path, format!("{value}\n")) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                log.warn(SUBSYSTEM, "the kernel has no such switch", &[(Key::Device, Value::from(path))]);
+                notes.add("the kernel has no such switch", Key::Device, path.into());
                 continue;
             }
             // Some can only be set once; what they hold is looked at below.

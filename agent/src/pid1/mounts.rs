@@ -9,8 +9,8 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_remount};
 
 use crate::error::AgentError;
-use crate::log::{Key, Log, Value};
-use crate::pid1::SUBSYSTEM;
+use crate::log::Key;
+use crate::pid1::Notes;
 
 const TABLE_BYTES: u64 = 1 << 20;
 const MOUNT_TABLE: &str = "/proc/self/mountinfo";
@@ -89,11 +89,10 @@ pub(crate) fn mount_proc() -> Result<(), AgentError> {
 }
 
 /// Mounts everything else.
-pub(crate) fn mount_all(log: &Log) -> Result<(), AgentError> {
+pub(crate) fn mount_all(notes: &mut Notes) -> Result<(), AgentError> {
     for row in &ROWS {
         if !make_true(row)? {
-            let fields = [(Key::Device, Value::from(row.kind))];
-            log.warn(SUBSYSTEM, "the kernel has no file system of this type", &fields);
+            notes.add("the kernel has no file system of this type", Key::Device, row.kind.into());
         }
     }
     link_ptmx()
@@ -103,6 +102,13 @@ pub(crate) fn mount_all(log: &Log) -> Result<(), AgentError> {
 fn make_true(row: &Row) -> Result<bool, AgentError> {
     let table = read_table()?;
     let Some(found) = mounted_type(&table, row.target) else { return new_mount(row) };
+    may_stay(row, found)?;
+    mount_remount(row.target, MountFlags::BIND | row.flags, c"").map_err(failed(row))?;
+    Ok(true)
+}
+
+/// Whether what is mounted is what belongs there.
+fn may_stay(row: &Row, found: &str) -> Result<(), AgentError> {
     // GUARD: mount-occupied -> another_type_at_a_target_is_an_error
     if found != row.kind {
         return Err(AgentError::MountOccupied {
@@ -111,8 +117,7 @@ fn make_true(row: &Row) -> Result<bool, AgentError> {
             found: found.to_owned(),
         });
     }
-    mount_remount(row.target, MountFlags::BIND | row.flags, c"").map_err(failed(row))?;
-    Ok(true)
+    Ok(())
 }
 
 fn new_mount(row: &Row) -> Result<bool, AgentError> {
@@ -203,6 +208,14 @@ mod tests {
         assert_eq!(mounted_type(TABLE, "/sys/fs/cgroup"), Some("cgroup2"));
         assert_eq!(mounted_type(TABLE, "/sys/fs"), None);
         assert_eq!(mounted_type("nonsense\n\n - \n", "/proc"), None);
+    }
+
+    #[test]
+    fn another_type_at_a_target_is_an_error() {
+        assert!(may_stay(&PROC, "proc").is_ok());
+        for found in ["tmpfs", "fuse", "fuse.proc", ""] {
+            assert_eq!(may_stay(&PROC, found).unwrap_err().code(), "AGENT_MOUNT_OCCUPIED");
+        }
     }
 
     #[test]

@@ -89,22 +89,25 @@ fn start_service(argv: &[String], ready: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The port of the harness, found by its name. The driver announces names a moment after the device.
+/// The port of the harness, found by its name. The driver announces names a moment after the device; and `/sys` and `/dev` are empty
+/// between the mounts of this program and those of the agent.
 fn port() -> anyhow::Result<File> {
     let start = Instant::now();
     loop {
-        for entry in std::fs::read_dir("/sys/class/virtio-ports").context("list the ports")? {
-            let entry = entry?;
-            let name = std::fs::read_to_string(entry.path().join("name")).unwrap_or_default();
-            if name.trim() == wire::PORT {
-                let device = PathBuf::from("/dev").join(entry.file_name());
-                let file = File::options().read(true).write(true).open(&device);
-                return file.with_context(|| format!("open {}", device.display()));
-            }
+        if let Some(port) = find_port() {
+            return Ok(port);
         }
         ensure!(start.elapsed() < Duration::from_secs(20), "no port {} of the harness", wire::PORT);
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+fn find_port() -> Option<File> {
+    std::fs::read_dir("/sys/class/virtio-ports").ok()?.flatten().find_map(|entry| {
+        let name = std::fs::read_to_string(entry.path().join("name")).ok()?;
+        let device = PathBuf::from("/dev").join(entry.file_name());
+        (name.trim() == wire::PORT).then(|| File::options().read(true).write(true).open(device).ok())?
+    })
 }
 
 /// Process 1: takes the status of whoever ended, until the witness does.
