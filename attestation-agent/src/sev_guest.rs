@@ -102,7 +102,11 @@ impl SevGuest {
 
     fn io(&self, action: &'static str, source: io::Error) -> TeeError {
         let path = self.path.display().to_string();
-        TeeError::Io { action, path, advice: "only root may use the guest driver of SEV-SNP", source }
+        let advice = match source.kind() {
+            io::ErrorKind::NotFound => "no guest driver of SEV-SNP has made it",
+            _ => "only root may use the guest driver of SEV-SNP; look at the kernel log",
+        };
+        TeeError::Io { action, path, advice, source }
     }
 }
 
@@ -248,9 +252,8 @@ mod tests {
     #[test]
     fn an_error_of_the_driver_is_no_status_of_the_firmware() {
         let device = SevGuest::new("/dev/sev-guest".into());
-        let code = |exit_info| {
-            device.failed("ask", SnpFailure { errno: Errno::NOTTY, exit_info, wanted: 0 }).code()
-        };
+        let code =
+            |exit_info| device.failed("ask", SnpFailure { errno: Errno::NOTTY, exit_info, wanted: 0 }).code();
         for own in [0, 0xff, 0xffff_ffff, u64::MAX] {
             assert_eq!(code(own), "ATTEST_TEE_IO");
         }

@@ -1,6 +1,7 @@
 //! TDREPORTs by the ioctl of `/dev/tdx_guest`: registers on kernels that have no measurement files (before 6.16).
 
 use std::fs::OpenOptions;
+use std::io;
 use std::path::PathBuf;
 
 use evidence::abi::td_report::TdReport;
@@ -25,11 +26,12 @@ impl TdxDevice {
     /// # Errors
     /// See [`TeeError`].
     pub(crate) fn report(&self) -> Result<TdReport, TeeError> {
-        let failed = |action, source| TeeError::Io {
-            action,
-            path: self.path.display().to_string(),
-            advice: "only root may use the guest driver of TDX",
-            source,
+        let failed = |action, source: io::Error| {
+            let advice = match source.kind() {
+                io::ErrorKind::NotFound => "no guest driver of TDX has made it",
+                _ => "only root may use the guest driver of TDX; look at the kernel log",
+            };
+            TeeError::Io { action, path: self.path.display().to_string(), advice, source }
         };
         let opened = OpenOptions::new().read(true).write(true).open(&self.path);
         let device = opened.map_err(|source| failed("open", source))?;

@@ -57,6 +57,54 @@ impl Swtpm {
     }
 }
 
+/// A running TPM of a machine under QEMU: [`xtask::vm::Spec::tpm`]. Dropped, it is killed.
+#[derive(Debug)]
+pub struct MachineTpm {
+    process: Child,
+    control: PathBuf,
+}
+
+impl MachineTpm {
+    /// The TPM whose memory is in the directory `name` of `work`. It serves one machine, once.
+    #[track_caller]
+    pub fn start(work: &Work, name: &str) -> Self {
+        let state = work.directory(name);
+        let control = state.join("control");
+        let process = Command::new("swtpm")
+            .args(["socket", "--tpm2", "--tpmstate", &format!("dir={}", state.display())])
+            .args(["--ctrl", &format!("type=unixio,path={}", control.display())])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(state.join("log")).expect("open the TPM's log"))
+            .spawn()
+            .expect("swtpm is not installed: `cargo xtask setup` installs it");
+        let tpm = Self { process, control };
+        let start = Instant::now();
+        while !tpm.control.exists() {
+            assert!(start.elapsed() < Duration::from_secs(60), "swtpm does not listen");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        tpm
+    }
+
+    /// Its control socket.
+    pub fn control(&self) -> &Path {
+        &self.control
+    }
+
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Drop for MachineTpm {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 impl Drop for Swtpm {
     fn drop(&mut self) {
         let _ = self.process.kill();
