@@ -1,10 +1,13 @@
 //! What came out of an evaluation.
 
+use crate::engine::Force;
 use crate::error::shortened;
-use crate::request::RequestName;
+use crate::explain::Explanation;
+use crate::request::{Input, RequestName};
 use crate::state::Staged;
-use regorus::LimitError;
+use regorus::{LimitError, Value};
 use std::fmt;
+use std::sync::Arc;
 
 /// Which cap an evaluation ran into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +109,8 @@ pub struct Decision {
     pub(crate) request: RequestName,
     pub(crate) verdict: Verdict,
     pub(crate) staged: Option<Staged>,
+    /// What it was decided by, for as long as somebody may ask why.
+    pub(crate) basis: Option<(Arc<Force>, Value)>,
 }
 
 impl Decision {
@@ -133,6 +138,19 @@ impl Decision {
         match &self.verdict {
             Verdict::Denied(denial) => Some(denial),
             Verdict::Allowed | Verdict::AllowedThoughDenied(_) => None,
+        }
+    }
+
+    /// Why it may not. `input` is the request that was decided; the rules and the state are those of the decision.
+    /// Empty if and only if the request is allowed.
+    #[must_use]
+    pub fn explain(&self, input: &Input) -> Explanation {
+        match (self.denial(), &self.basis) {
+            (None, _) => Explanation::none(&self.request),
+            (Some(denial @ (Denial::Rule | Denial::Undefined)), Some((force, data))) => {
+                force.policy.explain(&self.request, denial, &input.0, data)
+            }
+            (Some(denial), _) => Explanation::of_denial(&self.request, denial),
         }
     }
 

@@ -27,9 +27,11 @@ pub enum FailingRequests {
 
 /// A policy in force, with its state.
 #[derive(Debug)]
-struct Force {
-    policy: Policy,
+pub(crate) struct Force {
+    pub(crate) policy: Policy,
     state: State,
+    /// What requests see that do not look at the state.
+    nothing: Value,
 }
 
 /// Decides requests.
@@ -66,7 +68,7 @@ impl PolicyEngine {
     /// Puts a loaded policy into force, with a fresh state. A change of state that is still staged ends with the
     /// policy it belongs to.
     pub fn install(&self, policy: Policy) {
-        let force = Arc::new(Force { policy, state: State::new() });
+        let force = Arc::new(Force { policy, state: State::new(), nothing: Value::new_object() });
         *self.force.write().unwrap_or_else(PoisonError::into_inner) = Some(force);
     }
 
@@ -90,13 +92,15 @@ impl PolicyEngine {
             } else {
                 Verdict::Denied(Denial::NoPolicy)
             };
-            return Decision { request: request.clone(), verdict, staged: None };
+            return Decision { request: request.clone(), verdict, staged: None, basis: None };
         };
-        let (verdict, staged) = match force.judge(request, input, &self.limits) {
-            Ok(staged) => (Verdict::Allowed, staged),
-            Err(denial) => (self.verdict_of(&force, denial), None),
+        let uses = force.policy.state_use(request);
+        let data = if uses.reads || uses.writes { force.state.data() } else { force.nothing.clone() };
+        let (verdict, staged, basis) = match force.judge(request, input, &data, uses, &self.limits) {
+            Ok(staged) => (Verdict::Allowed, staged, None),
+            Err(denial) => (self.verdict_of(&force, denial), None, Some((force, data))),
         };
-        Decision { request: request.clone(), verdict, staged }
+        Decision { request: request.clone(), verdict, staged, basis }
     }
 
     /// Upstream lets a policy ask that a plain denial be none. Errors are denials even then.
@@ -118,12 +122,17 @@ impl PolicyEngine {
 
 impl Force {
     /// Permission, with the change that comes with it.
-    fn judge(&self, request: &RequestName, input: &Input, limits: &Limits) -> Result<Option<Staged>, Denial> {
-        let uses = self.policy.state_use(request);
+    fn judge(
+        &self,
+        request: &RequestName,
+        input: &Input,
+        data: &Value,
+        uses: StateUse,
+        limits: &Limits,
+    ) -> Result<Option<Staged>, Denial> {
         let mut staged = if uses.writes { Some(self.state.begin()?) } else { None };
-        let data = if uses.reads || uses.writes { self.state.data() } else { Value::new_object() };
         // GUARD: policy-undefined-is-a-denial -> evil_policy_without_the_rule
-        let value = self.policy.evaluate(request, &input.0, &data)?.ok_or(Denial::Undefined)?;
+        let value = self.policy.evaluate(request, &input.0, data)?.ok_or(Denial::Undefined)?;
         let answer = match &value {
             Value::Bool(allowed) => Answer { allowed: *allowed, ops: None },
             Value::Object(_) => value

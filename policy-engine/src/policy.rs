@@ -1,15 +1,16 @@
 //! One policy text: parsed, checked, compiled.
 
 use crate::ast::{Node, dotted, rule_root, walk_module};
-use crate::decision::Fault;
+use crate::decision::{Denial, Fault};
 use crate::error::{PolicyError, shortened};
 use crate::exact::{Exact, exact};
+use crate::explain::{Explanation, Tracer, explain};
 use crate::limits::{Limits, SHAPE};
 use crate::prints::{Blanked, blank};
 use crate::program::Program;
 use crate::reach::{Reach, StateUse};
 use crate::request::RequestName;
-use regorus::unstable::{Expr, Module, Rule, RuleHead};
+use regorus::unstable::{Expr, Module, Ref, Rule, RuleHead};
 // Named for its features: see Cargo.toml and `generated_patterns_compile`.
 use regex as _;
 use regorus::{Engine, Value};
@@ -52,6 +53,9 @@ pub struct Policy {
     text: String,
     limits: Limits,
     interpreter: Mutex<Engine>,
+    /// What explanations are traced with, made when the first is asked for.
+    tracer: Mutex<Option<Tracer>>,
+    traced: (String, Ref<Module>),
     program: Option<Program>,
     paths: BTreeMap<String, Path>,
     reach: Reach,
@@ -92,14 +96,19 @@ impl Policy {
         let asks_to_allow_failing = single(&asked) == Some(&Value::Bool(true));
         let requests = requests(&module);
         let reach = Reach::of(&module);
+        let mut traced = (text.to_owned(), module.clone());
         let (program, paths, prints) = match blank(text, &module) {
-            Blanked::Text { text: blanked, module: tree, removed } => match exact(&blanked, &tree, &reach) {
-                Some(exact) => {
-                    let (program, paths) = compile(&exact, &requests, &reach, limits);
-                    (program, paths, removed)
+            Blanked::Text { text: blanked, module: tree, removed } => {
+                let exact = exact(&blanked, &tree, &reach);
+                traced = (blanked, Ref::new(*tree));
+                match exact {
+                    Some(exact) => {
+                        let (program, paths) = compile(&exact, &requests, &reach, limits);
+                        (program, paths, removed)
+                    }
+                    None => (None, all_interpreted(&requests, "its text cannot be made safe for bytecode"), removed),
                 }
-                None => (None, all_interpreted(&requests, "its text cannot be made safe for bytecode"), removed),
-            },
+            }
             Blanked::Kept { line } => {
                 let reason = format!("the `print` of line {line} is not only a print");
                 (None, all_interpreted(&requests, &reason), 0)
@@ -109,6 +118,8 @@ impl Policy {
             text: text.to_owned(),
             limits: *limits,
             interpreter: Mutex::new(engine),
+            tracer: Mutex::new(None),
+            traced,
             program,
             paths,
             reach,
@@ -160,6 +171,19 @@ impl Policy {
                 }
             }
             (Some(_), _) => self.interpret(request, input, data),
+        }
+    }
+
+    /// Why the request is denied.
+    pub(crate) fn explain(&self, request: &RequestName, denial: &Denial, input: &Value, data: &Value) -> Explanation {
+        let mut tracer = self.tracer.lock().unwrap_or_else(PoisonError::into_inner);
+        if tracer.is_none() {
+            let (text, module) = &self.traced;
+            *tracer = Tracer::new(text, module, &self.limits);
+        }
+        match tracer.as_mut() {
+            Some(tracer) => explain(tracer, request, denial, input, data),
+            None => Explanation::of_denial(request, denial),
         }
     }
 
