@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+/// Where the initramfs of a machine with a TPM lies: above the kernel, below everything else.
+const INITRAMFS: u64 = 256 << 20;
+
 /// Who is process 1 while commands run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Init {
@@ -251,6 +254,13 @@ impl Spec {
         self
     }
 
+    /// Another process that the machine needs: when it ends, so does the machine.
+    #[must_use]
+    pub fn watch(mut self, name: &str, process: u32) -> Self {
+        self.watched.push((name.to_owned(), process));
+        self
+    }
+
     /// How long the guest may live; after it the machine is ended.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -334,9 +344,18 @@ impl Spec {
         // In front of every device that is to be behind it. Without caching-mode QEMU refuses chips.
         qemu.args(["-device", "intel-iommu,caching-mode=on,intremap=on"]);
         qemu.args(["-kernel".into(), tools.kernel.clone().into_os_string()]);
-        qemu.args(["-initrd", &at("initramfs")]);
         // The kernel waits for ten ticks of a timer and panics without them; a busy machine without hardware virtualisation loses them.
-        qemu.args(["-append", &format!("console=ttyS0 quiet panic=-1 no_timer_check{}", self.cmdline)]);
+        let mut words = format!("console=ttyS0 quiet panic=-1 no_timer_check{}", self.cmdline);
+        if self.tpm.is_none() {
+            qemu.args(["-initrd", &at("initramfs")]);
+        } else {
+            // QEMU would put it where SeaBIOS puts its tables, which are longer with those of a TPM.
+            let size = std::fs::metadata(work.join("initramfs")).map_or(0, |found| found.len());
+            let file = at("initramfs");
+            qemu.args(["-device", &format!("loader,file={file},addr={INITRAMFS:#x},force-raw=on")]);
+            words.push_str(&format!(" initrdmem={INITRAMFS:#x},{size}"));
+        }
+        qemu.args(["-append", &words]);
         qemu.args(["-serial", &format!("file:{}", at("serial.log"))]);
         qemu.args([
             "-chardev",
