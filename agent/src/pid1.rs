@@ -83,6 +83,10 @@ impl Notes {
 /// From the mounts to the end of serving.
 fn live(log: &Log) -> Result<(), AgentError> {
     let mut notes = Notes::default();
+    // A container has a /proc already: it is not touched before the question is answered.
+    if mounts::has_proc() {
+        refuse_in_container()?;
+    }
     mounts::mount_proc()?;
     refuse_in_container()?;
     mounts::mount_all(&mut notes)?;

@@ -116,7 +116,7 @@ pub async fn serve(address: &ServerAddress, log: &Log, mut stop: Stop) -> Result
             drop(place);
         });
     }
-    drop(listener);
+    listener.close();
     connections.shutdown().await;
     Ok(())
 }
@@ -153,6 +153,14 @@ impl Listener {
             ServerAddress::Vsock { port } => VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, *port))
                 .map(Self::Vsock)
                 .map_err(|source| AgentError::Listen { address: address.to_string(), source }),
+        }
+    }
+
+    /// Nobody connects any more. A socket that was made is taken away.
+    fn close(self) {
+        if let Self::Unix(listener, path) = self {
+            drop(listener);
+            let _ = std::fs::remove_file(path);
         }
     }
 

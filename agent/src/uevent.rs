@@ -172,7 +172,7 @@ impl UeventSocket {
 
 fn read(bytes: &[u8], length: usize, sender: Option<SocketAddrAny>) -> News {
     let sender = sender.and_then(|sender| SocketAddrNetlink::try_from(sender).ok());
-    // GUARD: uevents-from-the-kernel -> evil_process_forges_an_event
+    // GUARD: uevents-from-the-kernel -> evil_process_sends_to_the_group, evil_process_forges_an_event
     if sender.is_none_or(|sender| sender.pid() != 0) {
         return News::Nothing;
     }

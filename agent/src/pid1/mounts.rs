@@ -80,9 +80,14 @@ const ROWS: [Row; 8] = [
     },
 ];
 
+/// Whether there is a `/proc` already.
+pub(crate) fn has_proc() -> bool {
+    Path::new(MOUNT_TABLE).is_file()
+}
+
 /// Mounts `/proc`, without which nobody knows what else is mounted.
 pub(crate) fn mount_proc() -> Result<(), AgentError> {
-    if Path::new(MOUNT_TABLE).is_file() {
+    if has_proc() {
         return make_true(&PROC).map(drop);
     }
     new_mount(&PROC).map(drop)

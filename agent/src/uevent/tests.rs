@@ -59,7 +59,7 @@ fn evil_process_forges_an_event() {
 }
 
 #[test]
-fn only_the_kernel_is_believed() {
+fn evil_process_sends_to_the_group() {
     let sender = |pid| Some(SocketAddrAny::from(SocketAddrNetlink::new(pid, KERNEL_GROUP)));
     assert!(matches!(read(DISK, DISK.len(), sender(0)), News::Event(_)));
     assert_eq!(read(DISK, DISK.len(), sender(1)), News::Nothing);
