@@ -1,7 +1,11 @@
 //! Writes the seeds: small valid inputs of every target. `cargo run --example make-seeds` in `fuzz/`; keys are new each time.
 
+#[path = "seeds/agent.rs"]
+mod agent;
 #[path = "seeds/attestation.rs"]
 mod attestation;
+#[path = "seeds/initdata.rs"]
+mod initdata;
 
 use std::fs;
 use std::path::Path;
@@ -94,7 +98,9 @@ fn main() {
     scripts();
     abi();
     vfio();
+    agent::write();
     attestation::write();
+    initdata::write();
 }
 
 fn put(target: &str, name: &str, bytes: &[u8]) {
