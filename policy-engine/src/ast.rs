@@ -203,3 +203,13 @@ pub(crate) fn rule_root(rule: &Rule) -> Option<&str> {
 pub(crate) fn bytes(span: &Span) -> std::ops::Range<usize> {
     usize::try_from(span.start).unwrap_or(usize::MAX)..usize::try_from(span.end).unwrap_or(usize::MAX)
 }
+
+/// Bytes of a statement in its text. The tree's spans leave quotes out where a statement begins or ends with a string.
+pub(crate) fn extent(statement: &LiteralStmt) -> std::ops::Range<usize> {
+    let range = bytes(&statement.span);
+    let text = statement.span.source.get_contents().as_bytes();
+    let quote = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(|byte| matches!(byte, b'"' | b'`'));
+    let start = range.start - usize::from(quote(range.start.checked_sub(1)));
+    let end = range.end + usize::from(quote(Some(range.end)));
+    start..end
+}

@@ -9,9 +9,12 @@
 //!   that collects and traps, rules of requests become sets whose size is looked at;
 //! - arithmetic and set operations on other kinds of values: only where the kinds are known from the text.
 //!
+//! And one thing is compiled wrongly: below `every x in …`, an index `a[x]` iterates over `a` instead of selecting from
+//! it. There the index gets a name of its own, which is assigned, and selects.
+//!
 //! A trap makes the machine give up, and then the interpreter decides.
 
-use crate::ast::{Node, bytes, dotted, rule_name, rule_root, variable, walk_expression, walk_query, walk_rule};
+use crate::ast::{Node, bytes, dotted, extent, rule_name, rule_root, variable, walk_expression, walk_query, walk_rule};
 use crate::reach::Reach;
 use regorus::unstable::{ArithOp, AssignOp, Expr, Literal, LiteralStmt, Module, Query, Ref, Rule, RuleBody, RuleHead};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +62,9 @@ pub(crate) fn exact(text: &str, module: &Module, reach: &Reach) -> Option<Exact>
     }
     for (name, rules) in &by_name {
         rewrite.values(name, rules, reach);
+    }
+    for rule in &module.policy {
+        rewrite.indices_below_every(rule)?;
     }
     for rule in &module.policy {
         rewrite.rule(rule)?;
@@ -151,6 +157,72 @@ impl Rewrite<'_> {
         self.collected.insert(name.to_owned());
     }
 
+    /// Names for the indices that are variables of an `every`.
+    fn indices_below_every(&mut self, rule: &Rule) -> Option<()> {
+        let name = rule_root(rule)?;
+        let mut loops: Vec<(BTreeSet<&str>, &Query)> = Vec::new();
+        walk_rule(rule, &mut |node| {
+            if let Node::Statement(LiteralStmt { literal: Literal::Every { key, value, query, .. }, .. }) = node {
+                loops.push((key.iter().chain([value]).map(|name| name.text()).collect(), query));
+            }
+            true
+        });
+        for (variables, query) in loops {
+            let mut used: BTreeSet<&str> = BTreeSet::new();
+            let mut edits = Vec::new();
+            let mut plain = true;
+            walk_query(query, &mut |node| {
+                match node {
+                    Node::Statement(statement) => plain &= binds(statement).is_disjoint(&variables),
+                    Node::Expression(Expr::RefBrack { index, .. }) => {
+                        if let Expr::Var { span, .. } = index.as_ref() {
+                            if variables.contains(span.text()) {
+                                used.insert(span.text());
+                                let range = bytes(span);
+                                edits.push((range.start, range.len(), index_name(span.text())));
+                            }
+                        } else {
+                            let mut inner = BTreeSet::new();
+                            names(index, &mut inner);
+                            plain &= inner.is_disjoint(&variables);
+                        }
+                    }
+                    _ => {}
+                }
+                true
+            });
+            if used.is_empty() && plain {
+                continue;
+            }
+            if !plain {
+                self.unfit(name, "a variable of `every` is an index or has two meanings");
+                continue;
+            }
+            let first = extent(query.stmts.first()?).start;
+            for variable in used {
+                edits.push((first, 0, format!("{} := {variable}; ", index_name(variable))));
+            }
+            self.edits.extend(edits);
+        }
+        Some(())
+    }
+
+    /// A part of the text with the names that indices were given.
+    fn renamed(&self, range: std::ops::Range<usize>) -> Option<String> {
+        let mut text = String::new();
+        let mut at = range.start;
+        let mut edits: Vec<_> =
+            self.edits.iter().filter(|(start, removed, _)| *removed > 0 && range.contains(start)).collect();
+        edits.sort();
+        for (start, removed, inserted) in edits {
+            text.push_str(self.text.get(at..*start)?);
+            text.push_str(inserted);
+            at = start + removed;
+        }
+        text.push_str(self.text.get(at..range.end)?);
+        Some(text)
+    }
+
     /// Guards in the bodies of one rule, and what makes it unfit.
     fn rule(&mut self, rule: &Rule) -> Option<()> {
         let name = rule_root(rule)?;
@@ -186,9 +258,9 @@ impl Rewrite<'_> {
 
     fn body(&mut self, body: &RuleBody) -> Option<()> {
         let start = bytes(&body.query.span).start;
-        let enclosed = self.text.as_bytes().get(start) == Some(&b'{') && body.query.stmts.first().is_some_and(|first| bytes(&first.span).start > start);
+        let enclosed = self.text.as_bytes().get(start) == Some(&b'{') && body.query.stmts.first().is_some_and(|first| extent(first).start > start);
         for statement in &body.query.stmts {
-            self.statement(statement, (!enclosed).then(|| bytes(&statement.span).end))?;
+            self.statement(statement, (!enclosed).then(|| extent(statement).end))?;
         }
         Some(())
     }
@@ -202,8 +274,8 @@ impl Rewrite<'_> {
         if !statement.with_mods.is_empty() {
             return None;
         }
-        let range = bytes(&statement.span);
-        let asked = self.text.get(first_byte(collection)..range.end)?;
+        let range = extent(statement);
+        let asked = self.renamed(first_byte(collection)..range.end)?;
         let open = if brace_at.is_some() { "{ " } else { "" };
         self.edits.push((range.start, 0, format!("{open}{OWN}iterable({asked}); ")));
         if let Some(end) = brace_at {
@@ -232,6 +304,28 @@ impl Rewrite<'_> {
 fn address(query: &Ref<Query>) -> usize {
     let query: &Query = query;
     std::ptr::from_ref(query).addr()
+}
+
+/// The name of an index that is the variable of an `every`.
+fn index_name(variable: &str) -> String {
+    format!("{OWN}index_{variable}")
+}
+
+/// The names that a statement binds.
+fn binds(statement: &LiteralStmt) -> BTreeSet<&str> {
+    let mut found = BTreeSet::new();
+    match &statement.literal {
+        Literal::SomeVars { vars, .. } => found.extend(vars.iter().map(|name| name.text())),
+        Literal::SomeIn { key, value, .. } => key.iter().chain([value]).for_each(|pattern| names(pattern, &mut found)),
+        Literal::Expr { expr, .. } => {
+            if let Expr::AssignExpr { lhs, .. } = expr.as_ref() {
+                names(lhs, &mut found);
+            }
+        }
+        Literal::Every { key, value, .. } => found.extend(key.iter().chain([value]).map(|name| name.text())),
+        Literal::NotExpr { .. } => {}
+    }
+    found
 }
 
 /// How many bytes it takes from `at` to behind the `:=` or `=` there.

@@ -3,7 +3,7 @@
 //! In front of every statement, and behind the last of every body, stands a `print` with a number. What the evaluator
 //! prints is then the order in which it went through the policy: the same rules, the same evaluator, one trace.
 
-use crate::ast::{Node, bytes, rule_root, variable, walk_expression, walk_query};
+use crate::ast::{Node, bytes, extent, rule_root, variable, walk_expression, walk_query};
 use crate::limits::Limits;
 use crate::policy::parsed;
 use regorus::unstable::{Expr, Literal, LiteralStmt, Module, Query, Ref, Rule, RuleHead};
@@ -63,15 +63,15 @@ impl Tracer {
         let mut edits: Vec<(usize, usize, String)> = Vec::new();
         for (body, known) in table.bodies.iter().enumerate() {
             let start = bytes(&known.query.span).start;
-            let first = known.statements().first().map(|first| bytes(&first.span).start)?;
+            let first = known.statements().first().map(|first| extent(first).start)?;
             let open = table.tops.contains_key(&body)
                 && !(text.as_bytes().get(start) == Some(&b'{') && first > start);
             for (position, statement) in known.statements().iter().enumerate() {
                 let brace = if open && position == 0 { "{ " } else { "" };
-                edits.push((bytes(&statement.span).start, 1, format!("{brace}print(\"{MARK}{}\"); ", places.len())));
+                edits.push((extent(statement).start, 1, format!("{brace}print(\"{MARK}{}\"); ", places.len())));
                 places.push((body, position));
             }
-            let end = known.statements().last().map(|last| bytes(&last.span).end)?;
+            let end = known.statements().last().map(|last| extent(last).end)?;
             let brace = if open { " }" } else { "" };
             edits.push((end, 0, format!("; print(\"{MARK}{}\"){brace}", places.len())));
             places.push((body, known.statements().len()));
