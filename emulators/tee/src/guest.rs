@@ -19,6 +19,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use crate::launch::TeeKind;
 use crate::log;
 use crate::serve::{self, termination_signals};
+use crate::state::{State, now};
 use crate::tee::Tee;
 use crate::{cuse, drivers};
 use places::Places;
@@ -58,7 +59,7 @@ pub(crate) fn guest(options: &Options) -> anyhow::Result<()> {
     signals.thread_block().context("signals")?;
     serve::announce(&options.serve);
     refuse_beside_a_tee()?;
-    let tee = serve::launch(&options.serve)?;
+    let tee = launch(&options.serve)?;
     if Path::new(RUN).is_dir() {
         serve::empty(Path::new(RUN))?;
     }
@@ -75,6 +76,16 @@ pub(crate) fn guest(options: &Options) -> anyhow::Result<()> {
     drop(places);
     drop(session);
     Ok(())
+}
+
+/// Collateral is written where it is asked for and nowhere else: an emulated processor takes a while for each signature.
+fn launch(options: &serve::Options) -> anyhow::Result<Arc<Tee>> {
+    let now = now()?;
+    let state = State::open(&options.state)?;
+    if let Some(out) = &options.collateral_out {
+        state.write_own_collateral(&options.launch, now, out)?;
+    }
+    Ok(Arc::new(Tee::launch(&state, &options.launch, Arc::clone(&options.faults), now)?))
 }
 
 /// A machine that has a TEE keeps it.

@@ -76,7 +76,10 @@ impl Mounted {
     pub(crate) fn new(options: &Options) -> anyhow::Result<Self> {
         announce(options);
         let root = prepare_root(&options.root)?;
-        let tee = launch(options)?;
+        let now = now()?;
+        let state = State::open(&options.state)?;
+        state.write_collateral(&options.launch, now, options.collateral_out.as_deref())?;
+        let tee = Arc::new(Tee::launch(&state, &options.launch, Arc::clone(&options.faults), now)?);
         let socket = match options.launch.tee {
             TeeKind::Snp => Some(Socket::serve(&root.join("dev/sev-guest.sock"), Arc::clone(&tee))?),
             TeeKind::Tdx => None,
@@ -84,14 +87,6 @@ impl Mounted {
         let (sys, session) = mount(tee, root.join("sys"))?;
         Ok(Self { sys, session: Some(session), _socket: socket })
     }
-}
-
-/// Launches the guest: its collateral is written, its TEE is there.
-pub(crate) fn launch(options: &Options) -> anyhow::Result<Arc<Tee>> {
-    let now = now()?;
-    let state = State::open(&options.state)?;
-    state.write_collateral(&options.launch, now, options.collateral_out.as_deref())?;
-    Ok(Arc::new(Tee::launch(&state, &options.launch, Arc::clone(&options.faults), now)?))
 }
 
 /// Mounts the files of the guest.

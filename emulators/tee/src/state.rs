@@ -18,7 +18,7 @@ use evidence::verify::snp::{SnpCollateral, VekKind};
 use serde::Serialize;
 use sha2::{Digest, Sha256, Sha512};
 
-use crate::launch::{CERTIFICATES_EXPIRE, CERTIFICATES_ISSUED, Launch};
+use crate::launch::{CERTIFICATES_EXPIRE, CERTIFICATES_ISSUED, Launch, TeeKind};
 
 const SEED: &str = "seed";
 const ARK_KEY: &str = "snp-ark.pk8";
@@ -158,10 +158,22 @@ impl State {
         write_file(&self.directory.join("collateral-tdx.json"), tdx.as_bytes())?;
         write_file(&self.directory.join("collateral-snp.json"), snp.as_bytes())?;
         let own = match launch.tee {
-            crate::launch::TeeKind::Tdx => tdx,
-            crate::launch::TeeKind::Snp => snp,
+            TeeKind::Tdx => tdx,
+            TeeKind::Snp => snp,
         };
         out.map_or(Ok(()), |path| write_file(path, own.as_bytes()))
+    }
+
+    /// Writes the collateral of the guest's kind to `out` alone.
+    ///
+    /// # Errors
+    /// As [`Self::write_collateral`].
+    pub fn write_own_collateral(&self, launch: &Launch, now: u64, out: &Path) -> anyhow::Result<()> {
+        let own = match launch.tee {
+            TeeKind::Tdx => self.tdx(launch, now)?.collateral()?.encode(),
+            TeeKind::Snp => self.snp_collateral_json(launch, now)?,
+        };
+        write_file(out, own.as_bytes())
     }
 
     /// The secret that keys derived in the guest follow from.
