@@ -1,0 +1,31 @@
+//! Seeds of what reaches the guest agent.
+
+use crate::{put, words};
+
+pub fn write() {
+    put(
+        "agent_cmdline",
+        "runtime",
+        b"console=hvc0 quiet agent.log=debug agent.debug_console_vport=1026 -- x y\n",
+    );
+    put(
+        "agent_cmdline",
+        "evil",
+        b"agent.log=loud agent.policy_file=/x kata.extension.a=b LD_PRELOAD=/y innerkeep.z",
+    );
+    words("agent_cmdline", &["agent.log=", "agent.", "kata.", "innerkeep.", " -- ", "debug", "critical"]);
+    put(
+        "agent_uevent",
+        "disk",
+        b"add@/devices/virtio1/block/vda\0ACTION=add\0DEVPATH=/devices/virtio1/block/vda\0SUBSYSTEM=block\0DEVNAME=vda\0SEQNUM=7\0",
+    );
+    put("agent_uevent", "queue", b"remove@/a/b\0ACTION=remove\0DEVPATH=/a/b\0SUBSYSTEM=queues\0");
+    let names = ["ACTION=", "DEVPATH=/", "SUBSYSTEM=block", "DEVNAME=", "add@/", "change@/", "..", "\\x00"];
+    words("agent_uevent", &names);
+    let frame = |kind: u8, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).expect("a short one");
+        [&length.to_be_bytes()[..], &1_u32.to_be_bytes(), &[kind, 0], payload].concat()
+    };
+    put("ttrpc_frames", "two", &[&[5][..], &frame(1, b"request"), &frame(2, b"")].concat());
+    put("ttrpc_frames", "cut", &[&[14][..], &frame(1, b"request")[..13]].concat());
+}
