@@ -123,3 +123,16 @@ fn words_of_the_command_line_are_levels() {
         assert_eq!(Level::parse(word).map(Level::name), name, "{word}");
     }
 }
+
+#[test]
+fn last_words_do_not_wait_for_whoever_holds_the_log() {
+    let (log, _) = recorded();
+    let limit = Duration::from_millis(20);
+    // As a panic would, inside the log itself.
+    log.inner.sink.put(|_| {
+        log.last_words("pid1", "last words", &[], limit);
+        String::new()
+    });
+    log.write_behind().unwrap();
+    log.last_words("pid1", "last words", &[], limit);
+}
