@@ -6,6 +6,7 @@ use clap::Args;
 use std::collections::BTreeSet;
 use std::io::{BufRead, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Find and install the system packages that demo and tests need.
@@ -60,6 +61,18 @@ const NEEDS: &[Need] = &[
         what: "swtpm (tests of the TPM speak to a real TPM 2.0)",
         packages: &["swtpm"],
         present: || shell::has_program("swtpm"),
+        only_bench: false,
+    },
+    Need {
+        what: "xz and zstd (kernel and modules of test guests)",
+        packages: &["xz-utils", "zstd"],
+        present: || shell::has_program("xz") && shell::has_program("zstd"),
+        only_bench: false,
+    },
+    Need {
+        what: "Debian's archive keys (packages of test guests)",
+        packages: &["debian-archive-keyring"],
+        present: || Path::new("/usr/share/keyrings/debian-archive-keyring.gpg").is_file(),
         only_bench: false,
     },
     Need { what: "age", packages: &["age"], present: || shell::has_program("age"), only_bench: true },

@@ -14,10 +14,11 @@ use clap::Args;
 use std::io::BufReader;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use xtask::vm::{self, Tools};
 
 /// Build once, then run all tests.
 ///
-/// Stages: build; doc tests; tests/compat (second readers of the formats, in Python); landing and demo tests again
+/// Stages: build; QEMU, kernel and programs of test guests; doc tests; tests/compat (second readers of the formats, in Python); landing and demo tests again
 /// as an unprivileged user (when started as root); last the workspace's tests, with cargo-nextest where it is
 /// installed.
 #[derive(Debug, Args)]
@@ -43,6 +44,9 @@ const LONG: &str = "INNERKEEP_TEST_LONG";
 /// Runs the subcommand. A failed stage does not keep the later ones from running.
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     let programs = shell::stage("build (profile ci)", || build(workspace))?;
+    // Test guests: what is missing is a failure here, and not a test that skips itself.
+    shell::stage("QEMU and kernel", || Tools::obtain(&|text| eprintln!("{text}")))?;
+    shell::stage("guest programs (static)", || vm::build(workspace, &[]))?;
     let mut failed = Vec::new();
     let mut attempt = |name: &'static str, work: &mut dyn FnMut() -> anyhow::Result<()>| {
         if let Err(error) = shell::stage(name, work) {

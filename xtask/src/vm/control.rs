@@ -3,6 +3,7 @@
 use super::wire::{self, Exec, Frame, Ready};
 use anyhow::{Context, bail};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::BufReader;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,6 +21,21 @@ pub struct Said {
     /// Standard error.
     pub stderr: String,
 }
+
+/// A command did not end in time.
+#[derive(Debug)]
+pub struct Expired {
+    command: String,
+    seconds: u64,
+}
+
+impl fmt::Display for Expired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` did not end within {} s", self.command, self.seconds)
+    }
+}
+
+impl std::error::Error for Expired {}
 
 type Waiting = Arc<Mutex<BTreeMap<u32, Sender<Frame>>>>;
 
@@ -124,7 +140,7 @@ impl Running {
             let frame = match self.frames.recv_timeout(left) {
                 Ok(frame) => frame,
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("`{}` did not end within {} s", self.name, timeout.as_secs())
+                    return Err(Expired { command: self.name.clone(), seconds: timeout.as_secs() }.into());
                 }
                 Err(RecvTimeoutError::Disconnected) => bail!("the guest ended under `{}`", self.name),
             };

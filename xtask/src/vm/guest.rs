@@ -277,11 +277,6 @@ impl Guest {
         }
     }
 
-    /// Whether the machine was ended because its time was over.
-    pub fn is_over_time(&self) -> bool {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner).killed == Some(End::TimedOut)
-    }
-
     /// QEMU's process.
     pub fn process(&self) -> u32 {
         self.qemu

@@ -23,7 +23,7 @@ mod spec;
 mod tools;
 pub mod wire;
 
-pub use control::{Running, Said, Stdin};
+pub use control::{Expired, Running, Said, Stdin};
 pub use guest::{End, Guest};
 pub use packages::Outage;
 pub use programs::{GuestProgram, Programs, build};

@@ -51,7 +51,7 @@ impl Qmp {
         Ok(answer.get_mut("return").map(Value::take).unwrap_or_default())
     }
 
-    fn answer(&mut self) -> anyhow::Result<Value> {
+    fn answer(&self) -> anyhow::Result<Value> {
         match self.answers.recv_timeout(ANSWER) {
             Ok(answer) => Ok(answer),
             Err(RecvTimeoutError::Timeout) => bail!("no answer within {} s", ANSWER.as_secs()),

@@ -360,8 +360,8 @@ impl Spec {
         qemu.args([
             "-chardev",
             &format!("socket,id=qmp,path={}", at("qmp.sock")),
-            "-mon",
-            "chardev=qmp,mode=control",
+            "-object",
+            "monitor-qmp,id=monitor,chardev=qmp",
         ]);
         qemu.args(["-device", "virtio-serial-pci"]);
         qemu.args(["-chardev", &format!("socket,id=control,path={}", at("control.sock"))]);

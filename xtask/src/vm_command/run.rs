@@ -8,7 +8,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use xtask::vm::wire::Exec;
-use xtask::vm::{self, Spec, Stdin, Tools};
+use xtask::vm::{self, Expired, Spec, Stdin, Tools};
 
 /// Boot a guest, run a command inside, stream its output and end with its status.
 ///
@@ -43,7 +43,7 @@ pub struct Arguments {
     /// Processors.
     #[arg(long, value_name = "N", default_value_t = 2)]
     cpus: u32,
-    /// The longest the guest may live.
+    /// The longest the command may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
     /// Where the serial log is kept.
@@ -56,6 +56,9 @@ pub struct Arguments {
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }
+
+/// What a guest may take until its command starts, and after it.
+const BOOT: Duration = Duration::from_secs(120);
 
 /// Runs the subcommand.
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
@@ -97,7 +100,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     }
     let modules: Vec<&str> = arguments.module.iter().map(String::as_str).collect();
     let timeout = Duration::from_secs(arguments.timeout);
-    let guest = match spec.modules(&modules).timeout(timeout).boot(&tools) {
+    let guest = match spec.modules(&modules).timeout(timeout + BOOT).boot(&tools) {
         Ok(guest) => guest,
         Err(error) => return Err(error.context(Ended(125))),
     };
@@ -124,7 +127,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     let status = match status {
         Ok(status) => status,
         Err(error) => {
-            let ended = if guest.is_over_time() { Ended(124) } else { Ended(125) };
+            let ended = if error.is::<Expired>() { Ended(124) } else { Ended(125) };
             return Err(error.context(ended));
         }
     };
