@@ -71,7 +71,7 @@ struct ServeArguments {
     /// Write plaintext to memory that a guest calls private, without TDISP.
     #[arg(long)]
     insecure_emulated_dma: bool,
-    /// Misbehave as this TOML file says.
+    /// Misbehave as this TOML file says; read again at SIGHUP.
     #[arg(long, value_name = "FILE")]
     fault_plan: Option<PathBuf>,
     /// Bit error rate of the PUF's readings.

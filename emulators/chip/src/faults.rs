@@ -301,6 +301,20 @@ mod tests {
         assert!(faults.is_empty());
     }
 
+    /// The table is where whoever writes a plan looks.
+    #[test]
+    fn the_readme_lists_every_fault() {
+        let readme = include_str!("../README.md");
+        let table = readme.split("| kind | event |").nth(1).unwrap();
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let listed: std::collections::BTreeSet<_> = rows.collect();
+        let error = Faults::parse("[[fault]]\nkind = \"no-such\"\n").unwrap_err().to_string();
+        let known = error.split("expected one of").nth(1).unwrap();
+        let known: std::collections::BTreeSet<_> = known.split('`').skip(1).step_by(2).collect();
+        assert_eq!(listed, known);
+        assert!(known.contains("write-outside-map") && known.len() > 30);
+    }
+
     #[test]
     fn plans_that_select_nothing_are_refused() {
         for text in [
