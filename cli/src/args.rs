@@ -319,6 +319,12 @@ pub(crate) enum PolicyCommand {
 /// `innerkeep chip`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ChipCommand {
+    /// Give a chip that no driver has to the kernel's vfio-pci, so that it can be named `pci:…`.
+    Bind {
+        /// The chip, for example `pci:0000:01:00.0`.
+        #[arg(long, value_parser = device_address())]
+        chip: DeviceAddress,
+    },
     /// Show a chip's identity, verified against a root if one is given.
     Info {
         /// The chip: `pci:0000:01:00.0`, bound to vfio-pci, or a vfio-user socket.

@@ -61,6 +61,15 @@ impl VfioDevice {
         Self::open_below(Path::new("/"), address)
     }
 
+    /// Has the kernel's vfio-pci take the chip at an address; a chip that it has already stays with it.
+    ///
+    /// # Errors
+    ///
+    /// No such device, or one that says it is no chip; another driver has it; the kernel refuses.
+    pub fn bind(address: PciAddress) -> Result<(), ChipError> {
+        Tree::new(Path::new("/")).bind(address)
+    }
+
     /// As [`Self::open`], where sysfs and device files lie below a directory.
     ///
     /// # Errors

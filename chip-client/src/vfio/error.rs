@@ -76,8 +76,9 @@ pub enum VfioError {
     },
     /// Another driver has the device, or none.
     #[error(
-        "{address}: expected driver vfio-pci, found {found}: write vfio-pci to \
-         /sys/bus/pci/devices/{address}/driver_override and {address} to /sys/bus/pci/drivers_probe"
+        "{address}: expected driver vfio-pci, found {found}: load the module vfio-pci, write vfio-pci to \
+         /sys/bus/pci/devices/{address}/driver_override and {address} to /sys/bus/pci/drivers_probe, \
+         or run `innerkeep chip bind`"
     )]
     NotBound {
         /// The device.
@@ -85,8 +86,8 @@ pub enum VfioError {
         /// The driver that has it.
         found: String,
     },
-    /// A device file or a file of sysfs could not be opened or read.
-    #[error("kernel VFIO: {} cannot be opened or read", path.display())]
+    /// A device file or a file of sysfs could not be opened, read or written.
+    #[error("kernel VFIO: {} cannot be opened, read or written", path.display())]
     Open {
         /// The file.
         path: PathBuf,

@@ -4,10 +4,12 @@
 //! looked for and refused.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::{PciAddress, VfioError};
+use crate::abi::{DEVICE_ID, VENDOR_ID};
+use crate::error::{ChipError, DeviceError};
 
 const VFIO_PCI: &str = "vfio-pci";
 /// Drivers of bridges do no DMA of their own.
@@ -56,6 +58,34 @@ impl<'a> Tree<'a> {
         }
         self.refuse_company(address, group)?;
         Ok(group)
+    }
+
+    /// Has vfio-pci take a chip that no driver has. What says that it is one is not authenticated: it keeps operators from mistakes.
+    pub(super) fn bind(self, address: PciAddress) -> Result<(), ChipError> {
+        let device = self.path(format!("sys/bus/pci/devices/{address}"));
+        if !exists(&device)? {
+            return Err(VfioError::NoDevice { address }.into());
+        }
+        for (what, expected) in [("vendor", VENDOR_ID), ("device", DEVICE_ID)] {
+            let found = read(&device.join(what))?.unwrap_or_default();
+            let found = found.strip_prefix("0x").and_then(|id| u16::from_str_radix(id, 16).ok());
+            let (expected, found) = (expected.into(), found.map_or(u64::MAX, u64::from));
+            // GUARD: vfio-bind-chips-only -> nothing_but_a_chip_is_bound
+            if found != expected {
+                return Err(DeviceError::NotAChip { what, expected, found }.into());
+            }
+        }
+        if link_name(&device.join("driver"))?.is_none() {
+            write(&device.join("driver_override"), VFIO_PCI)?;
+            write(&self.path("sys/bus/pci/drivers_probe"), &address.to_string())?;
+        }
+        match link_name(&device.join("driver"))? {
+            Some(driver) if driver == VFIO_PCI => Ok(()),
+            found => {
+                let found = found.unwrap_or_else(|| "none".to_owned());
+                Err(VfioError::NotBound { address, found }.into())
+            }
+        }
     }
 
     /// In no-IOMMU mode the kernel makes a group for a device that no IOMMU stands before.
@@ -131,6 +161,13 @@ fn is_no(value: &str) -> bool {
 
 fn exists(path: &Path) -> Result<bool, VfioError> {
     path.try_exists().map_err(|source| VfioError::Open { path: path.to_owned(), source })
+}
+
+/// Writes an attribute, which must be there.
+fn write(path: &Path, text: &str) -> Result<(), VfioError> {
+    let open = File::options().write(true).truncate(true).open(path);
+    open.and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|source| VfioError::Open { path: path.to_owned(), source })
 }
 
 /// The last component of what a link leads to; `None` when there is no link.

@@ -64,6 +64,24 @@ impl Fake {
         }
     }
 
+    /// A tree in which no driver has the chip.
+    fn unbound(name: &str, vendor: &str, device: &str) -> Self {
+        let fake = Self::new(name);
+        fs::remove_file(fake.path(format!("sys/devices/pci0000:00/{CHIP}/driver"))).unwrap();
+        fake.write(&format!("sys/devices/pci0000:00/{CHIP}/vendor"), vendor);
+        fake.write(&format!("sys/devices/pci0000:00/{CHIP}/device"), device);
+        fake.write(&format!("sys/devices/pci0000:00/{CHIP}/driver_override"), "(null)");
+        fake.write("sys/bus/pci/drivers_probe", "");
+        fake
+    }
+
+    /// What was asked of the kernel: which driver, and which device to look at.
+    fn written(&self) -> [String; 2] {
+        let read = |below: String| fs::read_to_string(self.path(below)).unwrap();
+        let driver = read(format!("sys/devices/pci0000:00/{CHIP}/driver_override"));
+        [driver, read("sys/bus/pci/drivers_probe".to_owned())]
+    }
+
     fn group(&self) -> Result<Group, VfioError> {
         Tree::new(&self.root).group_of(CHIP.parse().unwrap())
     }
@@ -184,6 +202,34 @@ fn evil_host_puts_another_device_into_the_group() {
     let fake = Fake::new("stranger");
     fs::remove_file(fake.path(format!("sys/kernel/iommu_groups/7/devices/{CHIP}"))).unwrap();
     fake.assert_refused("CHIP_VFIO_GROUP_SHARED");
+}
+
+#[test]
+fn nothing_but_a_chip_is_bound() {
+    for (vendor, device) in [("0x8086", "0x0001"), ("0x494b", "0x0002"), ("", "0x0001"), ("0x494b", "chip")] {
+        let fake = Fake::unbound("stranger-unbound", vendor, device);
+        let error = Tree::new(&fake.root).bind(CHIP.parse().unwrap()).unwrap_err();
+        assert_eq!(error.code(), "CHIP_NOT_A_CHIP");
+        assert_eq!(fake.written(), ["(null)", ""], "nothing was asked of the kernel");
+    }
+}
+
+#[test]
+fn an_idle_chip_is_given_to_vfio_pci() {
+    let fake = Fake::unbound("idle", "0x494b\n", "0x0001\n");
+    // No kernel acts on it here.
+    let error = Tree::new(&fake.root).bind(CHIP.parse().unwrap()).unwrap_err();
+    assert_eq!(error.code(), "CHIP_VFIO_NOT_BOUND");
+    assert_eq!(fake.written(), ["vfio-pci", CHIP]);
+    // A chip that some driver has is not taken away from it.
+    for (driver, code) in [("vfio-pci", None), ("nvme", Some("CHIP_VFIO_NOT_BOUND"))] {
+        let fake = Fake::unbound("taken", "0x494b\n", "0x0001\n");
+        let link = fake.path(format!("sys/devices/pci0000:00/{CHIP}/driver"));
+        symlink(fake.directory(format!("sys/bus/pci/drivers/{driver}")), link).unwrap();
+        let result = Tree::new(&fake.root).bind(CHIP.parse().unwrap());
+        assert_eq!(result.err().map(|error| error.code()), code);
+        assert_eq!(fake.written(), ["(null)", ""]);
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use chip_client::address::DeviceAddress;
 use chip_client::chain::{Authority, ChipIdentity, PrivateKey, certificate_to_pem};
 use chip_client::driver::{Driver, DriverOptions, RingMemory};
 use chip_client::error::ChipError;
+use chip_client::vfio::VfioDevice;
 use protected_memory::dma::SharedMemoryProvider;
 use serde_json::json;
 
@@ -19,6 +20,7 @@ use crate::output::Report;
 /// Runs the command.
 pub(crate) fn run(command: &ChipCommand) -> Result<Report, Failure> {
     match command {
+        ChipCommand::Bind { chip } => bind(chip),
         ChipCommand::Info { chip, chip_root, chain_out } => {
             info(chip, chip_root.as_deref(), chain_out.as_deref())
         }
@@ -35,6 +37,15 @@ pub(crate) fn open(chip: &DeviceAddress, ring_memory: RingMemory) -> Result<Driv
 
 /// Rings where a laptop has them.
 pub(crate) const SHARED_RINGS: RingMemory = RingMemory::Shared(SharedMemoryProvider::Emulated);
+
+fn bind(chip: &DeviceAddress) -> Result<Report, Failure> {
+    let DeviceAddress::Pci(address) = chip else {
+        let expected = "a PCI function, as in pci:0000:01:00.0";
+        return Err(Failure::Usage { argument: "--chip", expected, found: chip.to_string() });
+    };
+    VfioDevice::bind(*address)?;
+    Ok(Report { text: format!("bound        {chip} to vfio-pci"), json: json!({ "chip": chip.to_string() }) })
+}
 
 fn info(chip: &DeviceAddress, root: Option<&Path>, chain_out: Option<&Path>) -> Result<Report, Failure> {
     let mut driver = open(chip, SHARED_RINGS)?;
