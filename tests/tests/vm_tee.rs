@@ -48,6 +48,8 @@ impl Machine {
         let spec = vm::spec(&keyed.programs, &programs).modules(&["configfs", "tsm_report", "cuse"]);
         let spec = more(&keyed, spec.share(keyed.work.path()));
         let guest = vm::boot(spec);
+        // Landings are attached in a directory of the image; peers of the attestation agent are known by their control group.
+        vm::shell(&guest, "mkdir -p /mnt && mount -t cgroup2 none /sys/fs/cgroup");
         Self { keyed, guest, launches: std::cell::Cell::new(0) }
     }
 
@@ -90,12 +92,12 @@ impl Machine {
 
     /// Launches the machine: the usual initdata, `launch` behind it.
     fn launch(&self, launch: &str) -> Tee<'_> {
-        self.start(&self.guest_file(launch), "", &[])
+        self.start(&self.guest_file(launch), &[])
     }
 
-    /// The usual launch on a host that misbehaves, or on an older kernel.
-    fn launch_under(&self, plan: &str, without: &[&str]) -> Tee<'_> {
-        self.start(&self.guest_file(""), plan, without)
+    /// The usual launch, on an older kernel.
+    fn launch_without(&self, without: &[&str]) -> Tee<'_> {
+        self.start(&self.guest_file(""), without)
     }
 
     fn guest_file(&self, launch: &str) -> PathBuf {
@@ -106,10 +108,10 @@ impl Machine {
     }
 
     #[track_caller]
-    fn start(&self, launch: &Path, plan: &str, without: &[&str]) -> Tee<'_> {
+    fn start(&self, launch: &Path, without: &[&str]) -> Tee<'_> {
         let collateral = format!("{OUT}/vm.collateral");
         let launch = self.inside(launch).to_string_lossy().into_owned();
-        let plan = self.inside(&self.keyed.work.write("vm.faults", plan)).to_string_lossy().into_owned();
+        let plan = self.inside(&self.keyed.work.write("vm.faults", "")).to_string_lossy().into_owned();
         let mut argv =
             vec!["innerkeep-tee-emulator", "guest", "--state", "/out/platform", "--launch", &launch];
         argv.extend([
@@ -122,13 +124,18 @@ impl Machine {
         ]);
         argv.extend(without.iter().flat_map(|part| ["--without", part]));
         let running = self.guest.spawn(&argv).unwrap_or_else(|error| panic!("{error:#}"));
+        self.await_tee(&running);
+        Tee { machine: self, running, collateral }
+    }
+
+    #[track_caller]
+    fn await_tee(&self, running: &Running) {
         let start = Instant::now();
         while self.exec(&["test", "-e", "/run/tee-ready"]).status != Some(0) {
             if start.elapsed() > Duration::from_secs(60) {
                 panic!("the TEE is not ready: {:?}", running.wait(Duration::from_secs(1)));
             }
         }
-        Tee { machine: self, running, collateral }
     }
 
     /// Unseals in the guest by `source`; how it went, and whether the consumer ran.
@@ -166,7 +173,9 @@ impl Machine {
     fn presentation(&self, tee: &Tee<'_>, name: &str) -> (PathBuf, Value) {
         let file = self.keyed.work.join(name);
         let mut arguments = args!["attest", "--nonce", "0102030405060708", "--presentation", &file];
-        arguments.extend(args!["--collateral", &tee.collateral]);
+        if self.keyed.platform.kind == Kind::Tdx {
+            arguments.extend(args!["--collateral", &tee.collateral]);
+        }
         let report = self.run(&arguments);
         (file, report)
     }
@@ -198,6 +207,15 @@ impl Machine {
 }
 
 impl Tee<'_> {
+    /// The host changes its ways.
+    #[track_caller]
+    fn misbehave(&self, plan: &str) {
+        self.machine.shell("rm /run/tee-ready");
+        self.machine.keyed.work.write("vm.faults", plan);
+        self.running.signal(1).unwrap();
+        self.machine.await_tee(&self.running);
+    }
+
     /// Ends it; the machine is as before.
     #[track_caller]
     fn end(self) {
@@ -267,7 +285,7 @@ fn a_tdx_guest_attests_and_measures_at_the_real_paths() {
 
     let initdata = machine.keyed.work.write("measured.toml", MEASURED);
     machine.keyed.guest_of("measured", MEASURED);
-    let tee = machine.start(&machine.keyed.work.join("measured.launch"), "", &[]);
+    let tee = machine.start(&machine.keyed.work.join("measured.launch"), &[]);
     let doctor = machine.innerkeep(&args!["attest", "doctor"]);
     assert_eq!(doctor.status, Some(0), "{doctor:?}");
     for code in ["TEE", "INITDATA", "RUNTIME_MEASUREMENT", "FIRMWARE_LOG"] {
@@ -320,14 +338,22 @@ fn a_tdx_guest_attests_and_measures_at_the_real_paths() {
     let (measured, report) = machine.presentation(&tee, "evidence-measured");
     assert_eq!(report["registers"]["RTMR3"], json!(after[3]), "{report}");
     assert!(std::fs::read(&measured).unwrap().windows(19).any(|window| window == b"example.com/vm Star"));
-    let denied = machine.denials(&measured, &policy);
-    assert!(!denied.is_empty() && denied.iter().all(|rule| rule.contains("rtmr")), "{denied:?}");
+    assert_eq!(machine.denials(&measured, &policy), Vec::<String>::new());
+    let text = std::fs::read_to_string(&policy).unwrap();
+    for (name, value, denied) in
+        [("before.toml", &before[3], vec!["rtmr3"]), ("after.toml", &after[3], vec![])]
+    {
+        let exact = text.replace("rtmr3 = \"any\"", &format!("rtmr3 = {{ exactly = \"{value}\" }}"));
+        assert_ne!(exact, text);
+        let policy = machine.keyed.work.write(name, exact);
+        assert_eq!(machine.denials(&measured, &policy), denied, "{name}");
+    }
     running.signal(15).unwrap();
     assert_eq!(running.wait(Duration::from_secs(60)).unwrap().status, 0);
     tee.end();
 
     // An older kernel has no measurement files: registers come by the ioctl of /dev/tdx_guest.
-    let tee = machine.start(&machine.keyed.work.join("measured.launch"), "", &["measurements"]);
+    let tee = machine.start(&machine.keyed.work.join("measured.launch"), &["measurements"]);
     let (evidence, report) = machine.presentation(&tee, "evidence-older");
     assert_eq!(report["registers"].as_object(), Some(&registers));
     assert_eq!(machine.denials(&evidence, &policy), Vec::<String>::new());
@@ -346,11 +372,15 @@ fn evil_host_lies_to_a_tdx_guest_without_measurement_files() {
         ("device-short-answer", "value = 100", CHIP_FAULT, "ATTEST_REPORT_DATA_MISMATCH"),
         ("td-report-other-data", "", CHIP_FAULT, "ATTEST_REPORT_DATA_MISMATCH"),
     ];
+    let attest = args!["attest", "--nonce", "00"];
+    let tee = machine.launch_without(&["measurements"]);
     for (kind, value, status, code) in cases {
-        let tee = machine.launch_under(&plan(kind, value), &["measurements"]);
-        machine.innerkeep(&args!["attest", "--nonce", "00"]).assert_refused(status, code);
-        tee.end();
+        tee.misbehave(&plan(kind, value));
+        machine.innerkeep(&attest).assert_refused(status, code);
     }
+    tee.misbehave("");
+    assert_eq!(machine.run(&attest)["tee"], "tdx");
+    tee.end();
 }
 
 /// A plan of one fault that happens every time.
@@ -399,7 +429,7 @@ fn a_snp_guest_opens_its_own_grant_through_the_node() {
     tee.end();
 
     // A kernel without configfs-tsm: reports by the node too, with the host's certificates.
-    let tee = machine.launch_under("", &["configfs-tsm"]);
+    let tee = machine.launch_without(&["configfs-tsm"]);
     machine.assert_lands(artifact, &snp, payload);
     let (evidence, report) = machine.presentation(&tee, "by-node");
     assert_eq!((&report["tee"], machine.denials(&evidence, &policy)), (&json!("snp"), Vec::new()));
@@ -426,7 +456,7 @@ fn evil_host_launches_another_guest_for_a_grant_of_this_one() {
         tee.end();
     }
     machine.keyed.guest_of("foreign", MEASURED);
-    let tee = machine.start(&machine.keyed.work.join("foreign.launch"), "", &[]);
+    let tee = machine.start(&machine.keyed.work.join("foreign.launch"), &[]);
     machine.assert_refused(artifact, &snp, (DAMAGED, "GRANT_OPEN_FAILED"));
     tee.end();
     // Without any TEE.
@@ -454,18 +484,27 @@ fn evil_host_answers_the_report_ioctl_with_lies() {
         ("short-quote", "value = 1183", "ATTEST_EVIDENCE_EMPTY"),
         ("oversize-quote", "value = 5000", "ATTEST_EVIDENCE_EMPTY"),
         ("other-report-data", "", "ATTEST_REPORT_DATA_MISMATCH"),
-        ("replayed-quote", "", "ATTEST_REPORT_DATA_MISMATCH"),
+        // One request for each report, so that the last report is another one's.
+        (
+            "certificates-absent",
+            "[[fault]]\nkind = \"replayed-quote\"\ntimes = 0",
+            "ATTEST_REPORT_DATA_MISMATCH",
+        ),
         ("certificate-overlap", "", "ATTEST_CERTIFICATE_TABLE"),
         ("certificate-length", "", "ATTEST_CERTIFICATE_TABLE"),
         ("certificate-unterminated", "", "ATTEST_CERTIFICATE_TABLE"),
     ];
+    let attest = args!["attest", "--nonce", "00"];
+    let tee = machine.launch_without(&["configfs-tsm"]);
     for (kind, value, code) in cases {
-        let tee = machine.launch_under(&plan(kind, value), &["configfs-tsm"]);
-        let said = machine.innerkeep(&args!["attest", "--nonce", "00"]);
+        tee.misbehave(&plan(kind, value));
+        let said = machine.innerkeep(&attest);
         assert_eq!((said.status, said.code().as_str()), (Some(CHIP_FAULT), code), "{kind} {value}: {said:?}");
         assert_eq!(said.stdout, "", "{kind}");
-        tee.end();
     }
+    tee.misbehave("");
+    assert_eq!(machine.run(&attest)["tee"], "snp");
+    tee.end();
 }
 
 #[test]
@@ -484,15 +523,13 @@ fn evil_host_answers_the_key_ioctl_with_lies() {
     ];
     let tee = machine.launch("");
     assert_eq!(granted.grant("snp").status, Some(0));
-    tee.end();
     for (kind, value, code) in cases {
-        let tee = machine.launch_under(&plan(kind, value), &[]);
+        tee.misbehave(&plan(kind, value));
         // Neither opened, nor granted to a key that is none.
         machine.assert_refused(artifact, &args!["--snp"], (CHIP_FAULT, code));
         granted.grant("snp").assert_refused(CHIP_FAULT, code);
-        tee.end();
     }
-    let tee = machine.launch("");
+    tee.misbehave("");
     machine.assert_lands(artifact, &args!["--snp"], payload);
     tee.end();
     let grants = machine.keyed.innerkeep.run(&args!["grant", "list", &artifact.reference]);

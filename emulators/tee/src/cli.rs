@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::faults::{Faults, MAXIMUM_PLAN_BYTES};
+use crate::faults::Faults;
 use crate::guest::Part;
 use crate::launch::{Launch, MAXIMUM_LAUNCH_BYTES, TeeKind};
 use crate::serve::Options;
@@ -48,7 +48,7 @@ enum Command {
         command: Vec<OsString>,
     },
     /// Boot a guest in a virtual machine that exists for tests: its files at their real paths below /sys, its driver's node in /dev, until
-    /// SIGTERM or SIGINT. Needs root, mounted /proc, /sys and /dev (devtmpfs), and the kernel modules configfs, tsm_report and cuse.
+    /// SIGTERM or SIGINT; SIGHUP has the fault plan read anew. Needs root, mounted /proc, /sys and /dev (devtmpfs), and the kernel modules configfs, tsm_report and cuse.
     Guest {
         #[command(flatten)]
         launch: LaunchArguments,
@@ -58,7 +58,7 @@ enum Command {
         /// Leave a part away, as older kernels do; may be repeated.
         #[arg(long, value_enum, value_name = "PART")]
         without: Vec<Part>,
-        /// Make this file when the guest is ready, beside the line `ready` on standard output.
+        /// Make this file when the guest is ready, beside the line `ready` on standard output, and again when a new fault plan holds.
         #[arg(long, value_name = "FILE")]
         ready_file: Option<PathBuf>,
     },
@@ -115,7 +115,9 @@ pub fn run() -> anyhow::Result<ExitCode> {
         }
         Command::Run { serve, command } => run::run(&serve.launch.options(serve.root)?, &command),
         Command::Guest { launch, root, without, ready_file } => {
-            guest::guest(&guest::Options { serve: launch.options(root)?, without, ready_file })?;
+            let fault_plan = launch.fault_plan.clone();
+            let serve = launch.options(root)?;
+            guest::guest(&guest::Options { serve, fault_plan, without, ready_file })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Start { command } => run::start(&command),
@@ -128,8 +130,7 @@ impl LaunchArguments {
         let launch = Launch::parse(&read_text(&launch, MAXIMUM_LAUNCH_BYTES)?)
             .with_context(|| launch.display().to_string())?;
         let faults = match &self.fault_plan {
-            Some(path) => Faults::parse(&read_text(path, MAXIMUM_PLAN_BYTES)?)
-                .with_context(|| path.display().to_string())?,
+            Some(path) => Faults::read(path)?,
             None => Faults::default(),
         };
         let Self { state, collateral_out, .. } = self;

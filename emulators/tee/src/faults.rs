@@ -1,9 +1,12 @@
 //! The fault plan: how the emulated TEE misbehaves, at which event. Without a plan it never does.
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use serde::Deserialize;
+
+use crate::state::read_limited;
 
 /// Largest plan that is read.
 pub const MAXIMUM_PLAN_BYTES: u64 = 65_536;
@@ -175,6 +178,22 @@ impl Faults {
         Ok(Self { armed: Mutex::new(armed) })
     }
 
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], and for what the file system says.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let name = || path.display().to_string();
+        let text = String::from_utf8(read_limited(path, MAXIMUM_PLAN_BYTES)?).with_context(name)?;
+        Self::parse(&text).with_context(name)
+    }
+
+    /// From now on these are the faults that are still to come.
+    pub(crate) fn replace(&self, plan: Self) {
+        let plan = plan.armed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.armed.lock().unwrap_or_else(PoisonError::into_inner) = plan;
+    }
+
     /// Counts one event of this kind and tells whether a fault happens at it.
     pub(crate) fn take(&self, kind: Kind) -> Option<Fault> {
         let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,6 +236,16 @@ mod tests {
         assert_eq!(faults.take(Kind::ShortQuote), Some(Fault { milliseconds: None, value: Some(7) }));
         assert!(faults.take(Kind::ShortQuote).is_some());
         assert_eq!(faults.take(Kind::ShortQuote), None);
+    }
+
+    #[test]
+    fn a_new_plan_counts_from_one() {
+        let faults = Faults::parse("[[fault]]\nkind = \"no-provider\"\ntimes = 0\n").unwrap();
+        assert!(faults.take(Kind::NoProvider).is_some());
+        faults.replace(Faults::parse("[[fault]]\nkind = \"empty-quote\"\nnth = 2\n").unwrap());
+        let found =
+            [Kind::NoProvider, Kind::EmptyQuote, Kind::EmptyQuote].map(|kind| faults.take(kind).is_some());
+        assert_eq!(found, [false, false, true]);
     }
 
     #[test]

@@ -13,9 +13,11 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use fuser::BackgroundSession;
+use nix::sys::signal::Signal;
 use rustix::fs::statfs;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use crate::faults::Faults;
 use crate::launch::TeeKind;
 use crate::log;
 use crate::serve::{self, termination_signals};
@@ -48,13 +50,16 @@ pub(crate) enum Part {
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) serve: serve::Options,
+    pub(crate) fault_plan: Option<PathBuf>,
     pub(crate) without: Vec<Part>,
+    /// Made when the guest is ready, and again when a new fault plan holds.
     pub(crate) ready_file: Option<PathBuf>,
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT; at SIGHUP the fault plan is read anew.
 pub(crate) fn guest(options: &Options) -> anyhow::Result<()> {
-    let signals = termination_signals();
+    let mut signals = termination_signals();
+    signals.add(Signal::SIGHUP);
     // Before any thread is started: threads inherit the mask.
     signals.thread_block().context("signals")?;
     serve::announce(&options.serve);
@@ -67,12 +72,19 @@ pub(crate) fn guest(options: &Options) -> anyhow::Result<()> {
     if !options.without.contains(&Part::Device) {
         make_node(&tee)?;
     }
-    if let Some(path) = &options.ready_file {
-        fs::write(path, b"ready\n").with_context(|| path.display().to_string())?;
-    }
     let mut out = io::stdout().lock();
     writeln!(out, "ready").and_then(|()| out.flush()).context("standard output")?;
-    signals.wait().context("signals")?;
+    loop {
+        if let Some(path) = &options.ready_file {
+            fs::write(path, b"ready\n").with_context(|| path.display().to_string())?;
+        }
+        if signals.wait().context("signals")? != Signal::SIGHUP {
+            break;
+        }
+        if let Some(path) = &options.fault_plan {
+            options.serve.faults.replace(Faults::read(path)?);
+        }
+    }
     drop(places);
     drop(session);
     Ok(())
