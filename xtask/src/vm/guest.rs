@@ -306,12 +306,11 @@ impl Guest {
             {
                 let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(status) = &watch.ended {
-                    if let Some(killed) = &watch.killed {
-                        return Ok(killed.clone());
-                    }
-                    return Ok(match self.qmp.shutdown_reason().as_deref() {
-                        Some("guest-shutdown") => End::PoweredOff,
-                        Some("guest-reset" | "guest-panic") => End::Reset,
+                    // What the machine announced comes first: its back ends end with it, sometimes before it.
+                    return Ok(match (self.qmp.shutdown_reason().as_deref(), &watch.killed) {
+                        (Some("guest-shutdown"), _) => End::PoweredOff,
+                        (Some("guest-reset" | "guest-panic"), _) => End::Reset,
+                        (_, Some(killed)) => killed.clone(),
                         _ => End::Qemu(status.clone()),
                     });
                 }
