@@ -1,7 +1,7 @@
 //! The emulated TEE in a guest with a kernel of its own: at the real paths, with the nodes of the guest drivers, and unchanged programs that see a
 //! TEE. Who verifies outside holds the emulated roots; nobody inside does.
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha384};
