@@ -6,7 +6,7 @@
 //!    ─▶ command line ─▶ platform ─▶ insecure file ─▶ first log line ─▶ runtime: signals, reaper, uevents, initdata, port
 //!    ─▶ stop or error ─▶ processes ended, disks written, power off
 //! ```
-//! Up to the runtime there is one thread, so that helpers can be forked from here.
+//! Up to the question for the platform there is one thread, so that helpers can be forked from here.
 
 mod cgroup;
 mod console;
@@ -104,11 +104,14 @@ fn live(log: &Log) -> Result<(), AgentError> {
     if let Some(level) = line.log_level {
         log.set_level(level);
     }
+    // From here on there is a second thread, and the host is asked for something.
+    let watchdog = end::watch_start(log)?;
     let platform = Platform::detect()?;
     let modes = insecure::read(&platform)?;
     report(log, &line, &platform, &modes)?;
     notes.log(log);
     bind_initdata(log, &platform, &modes)?;
+    drop(watchdog);
     serve(log)
 }
 

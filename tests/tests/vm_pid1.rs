@@ -429,7 +429,32 @@ fn evil_host_withholds_the_initdata_disk() {
     assert_eq!(lines(&serial)[0]["tee"], "snp");
 }
 
-/// Another document, and a file that asks for an insecure mode: the first is refused by the register, the second by the TEE.
+/// A disk that does not answer while the agent has patience; the kernel's own drivers wait for it, too. The machine ends all the same.
+#[test]
+fn evil_host_disk_that_never_answers() {
+    let (programs, work) = (Programs::built(), Work::create(User::Same));
+    let digest = Kind::Tdx.initdata_digest(packed("operator").text().as_bytes());
+    let spec = confidential(&programs, &work, Kind::Tdx, &digest);
+    let mut guest = boot(spec.qemu(&["-device", "pcie-root-port,id=late,chassis=9,slot=9"]));
+    // Longer than the watchdog waits. QEMU does not end before it has answered.
+    let latency_ns = 50_000_000_000_u64;
+    let node = json!({ "driver": "null-co", "node-name": "mute", "size": 1 << 20, "latency-ns": latency_ns, "read-zeroes": true });
+    guest.qmp("blockdev-add", &node).unwrap();
+    // With a geometry QEMU itself has nothing to read.
+    let device = json!({
+        "driver": "virtio-blk-pci", "drive": "mute", "id": "mute", "bus": "late", "cyls": 2, "heads": 16, "secs": 63,
+    });
+    guest.qmp("device_add", &device).unwrap();
+    let end = guest.wait_end(Duration::from_secs(120)).unwrap();
+    let serial = guest.serial();
+    // The kernel waits for the disk as well before it powers off; then it is restarted.
+    assert!(matches!(end, End::PoweredOff | End::Reset), "{end:?}: {serial}");
+    let last = lines(&serial).pop().unwrap();
+    assert!(matches!(last["code"].as_str(), Some("AGENT_START_TIMEOUT" | "INITDATA_WITHHELD")), "{serial}");
+    assert!(!serial.contains("\"msg\":\"serving\"") && !serial.contains("Kernel panic"), "{serial}");
+}
+
+/// Another document than that of the register.
 #[test]
 fn evil_host_swaps_the_initdata_disk() {
     let (programs, work) = (Programs::built(), Work::create(User::Same));

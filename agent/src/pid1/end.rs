@@ -1,7 +1,8 @@
 //! The end of the machine: in order, or at once, but always.
 
+use std::convert::Infallible;
 use std::process::abort;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +21,37 @@ const GRACE: Duration = Duration::from_millis(500);
 const DISKS: Duration = Duration::from_secs(5);
 /// How long the console has to take the last lines. It is the host's as well.
 const CONSOLE: Duration = Duration::from_secs(2);
+
+/// How long the start may take, from the first question to the platform until the port is open. The longest wait of its own is
+/// that for the disk with initdata.
+const START: Duration = Duration::from_secs(30);
+/// How long the kernel has to power off. It asks every device first, and one that the host has stopped does not answer.
+const KERNEL: Duration = Duration::from_secs(10);
+const SYSRQ: &str = "/proc/sysrq-trigger";
+
+/// Ends the machine unless it is dropped in time.
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    _dropped: mpsc::Sender<Infallible>,
+}
+
+/// Watches the start. Firmware and disks are the host's, who may let a read of them wait for ever: that cannot be
+/// interrupted, only ended.
+pub(crate) fn watch_start(log: &Log) -> Result<Watchdog, AgentError> {
+    let (sender, dropped) = mpsc::channel();
+    let log = log.clone();
+    let watch = move || {
+        if dropped.recv_timeout(START) == Err(RecvTimeoutError::Timeout) {
+            let text = "the start takes too long, the machine is powered off";
+            let fields = [(Key::Code, Value::from("AGENT_START_TIMEOUT"))];
+            log.last_words(SUBSYSTEM, text, &fields, CONSOLE);
+            off();
+        }
+    };
+    let thread = thread::Builder::new().name("watchdog".to_owned()).spawn(watch);
+    thread.map_err(AgentError::system("start the watchdog"))?;
+    Ok(Watchdog { _dropped: sender })
+}
 
 /// Powers off. The reason is the last line but one of the log.
 pub(crate) fn power_off(log: &Log, reason: Option<&AgentError>) -> ! {
@@ -54,6 +86,12 @@ pub(crate) fn on_panic(log: &Log) {
 }
 
 fn off() -> ! {
+    let insist = || {
+        thread::sleep(KERNEL);
+        // Restarts at once and asks nobody; a runtime takes that for the end as well. Root may always write it.
+        let _ = std::fs::write(SYSRQ, "b");
+    };
+    let _ = thread::Builder::new().spawn(insist);
     let _ = reboot(RebootCommand::PowerOff);
     // A machine that cannot be switched off can be started again, and a runtime takes that for its end.
     let _ = reboot(RebootCommand::Restart);
