@@ -28,8 +28,16 @@ fn main() {
     engine.set_policy(&text).unwrap();
     let load = start.elapsed();
     let mut reference = Reference::new(&text);
-    println!("policy of {} bytes, {} containers; load {:.1} ms", text.len(), support::CONTAINERS, micros(load) / 1000.0);
-    println!("{:<44} {:>26} {:>30} {:>7}", "request", "ours µs [min..max]", "reference µs [min..max]", "ratio");
+    println!(
+        "policy of {} bytes, {} containers; load {:.1} ms",
+        text.len(),
+        support::CONTAINERS,
+        micros(load) / 1000.0
+    );
+    println!(
+        "{:<44} {:>26} {:>30} {:>7}",
+        "request", "ours µs [min..max]", "reference µs [min..max]", "ratio"
+    );
 
     let mut random = support::Random::new(7);
     let last = support::CONTAINERS - 1;
@@ -40,8 +48,14 @@ fn main() {
     let mut terminal = support::exec(last, "nobody");
     terminal.input["process"]["Terminal"] = serde_json::json!(true);
     let copy = support::copy_file("a", &mut random);
-    let constant = Request { name: "ReadStreamRequest", input: serde_json::json!({ "container_id": "a", "exec_id": "", "len": 1 }) };
-    let default = Request { name: "WaitProcessRequest", input: serde_json::json!({ "container_id": "a", "exec_id": "" }) };
+    let constant = Request {
+        name: "ReadStreamRequest",
+        input: serde_json::json!({ "container_id": "a", "exec_id": "", "len": 1 }),
+    };
+    let default = Request {
+        name: "WaitProcessRequest",
+        input: serde_json::json!({ "container_id": "a", "exec_id": "" }),
+    };
     for (what, request, ours, theirs) in [
         ("CreateContainer allowed (last of 5)", &allowed, 15, 2),
         ("CreateContainer denied (last variable)", &denied, 15, 2),
@@ -88,5 +102,10 @@ fn micros(time: Duration) -> f64 {
 }
 
 fn spread(sorted: &[Duration]) -> String {
-    format!("{:.1} [{:.1}..{:.1}]", micros(sorted[sorted.len() / 2]), micros(sorted[0]), micros(sorted[sorted.len() - 1]))
+    format!(
+        "{:.1} [{:.1}..{:.1}]",
+        micros(sorted[sorted.len() / 2]),
+        micros(sorted[0]),
+        micros(sorted[sorted.len() - 1])
+    )
 }

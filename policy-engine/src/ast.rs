@@ -59,10 +59,9 @@ pub(crate) fn head_expressions(head: &RuleHead) -> Vec<&Ref<Expr>> {
             std::iter::once(refr).chain(assign.as_ref().map(|assign| &assign.value)).collect()
         }
         RuleHead::Set { refr, key, .. } => std::iter::once(refr).chain(key).collect(),
-        RuleHead::Func { refr, args, assign, .. } => std::iter::once(refr)
-            .chain(args)
-            .chain(assign.as_ref().map(|assign| &assign.value))
-            .collect(),
+        RuleHead::Func { refr, args, assign, .. } => {
+            std::iter::once(refr).chain(args).chain(assign.as_ref().map(|assign| &assign.value)).collect()
+        }
     }
 }
 
@@ -208,7 +207,8 @@ pub(crate) fn bytes(span: &Span) -> std::ops::Range<usize> {
 pub(crate) fn extent(statement: &LiteralStmt) -> std::ops::Range<usize> {
     let range = bytes(&statement.span);
     let text = statement.span.source.get_contents().as_bytes();
-    let quote = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(|byte| matches!(byte, b'"' | b'`'));
+    let quote =
+        |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(|byte| matches!(byte, b'"' | b'`'));
     let start = range.start - usize::from(quote(range.start.checked_sub(1)));
     let end = range.end + usize::from(quote(Some(range.end)));
     start..end

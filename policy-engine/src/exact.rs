@@ -9,14 +9,20 @@
 //!   that collects and traps, rules of requests become sets whose size is looked at;
 //! - arithmetic and set operations on other kinds of values: only where the kinds are known from the text.
 //!
-//! And one thing is compiled wrongly: below `every x in …`, an index `a[x]` iterates over `a` instead of selecting from
-//! it. There the index gets a name of its own, which is assigned, and selects.
+//! And some things are compiled wrongly. Below `every x in …`, an index `a[x]` iterates over `a` instead of selecting from
+//! it: there the index gets a name of its own, which is assigned, and selects. And `x := …` holds when there is no value:
+//! behind each stands a condition that fails then. Two more are left to the interpreter: a loop in a body that has an
+//! `else`, which is then not taken, and a comprehension that does not begin with its loop, which never ends.
 //!
 //! A trap makes the machine give up, and then the interpreter decides.
 
-use crate::ast::{Node, bytes, dotted, extent, rule_name, rule_root, variable, walk_expression, walk_query, walk_rule};
+use crate::ast::{
+    Node, bytes, dotted, extent, rule_name, rule_root, variable, walk_expression, walk_query, walk_rule,
+};
 use crate::reach::Reach;
-use regorus::unstable::{ArithOp, AssignOp, Expr, Literal, LiteralStmt, Module, Query, Ref, Rule, RuleBody, RuleHead};
+use regorus::unstable::{
+    ArithOp, AssignOp, Expr, Literal, LiteralStmt, Module, Query, Ref, Rule, RuleBody, RuleHead,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the added names begin with; a text that uses it itself is interpreted.
@@ -24,15 +30,17 @@ const OWN: &str = "innerkeep_";
 
 /// Rules that are added. No machine compiles the pattern: it is beyond the limit of the library.
 const HELPERS: &str = r#"
-innerkeep_iterable(x) := true if { is_array(x) } else := true if { is_object(x) } else := true if { is_set(x) } else := true if { innerkeep_trap }
+innerkeep_broken(x) if { not is_array(x); not is_object(x); not is_set(x); innerkeep_trap }
 innerkeep_single(x) := true if { count(x) < 2 } else := true if { innerkeep_trap }
 innerkeep_trap if { regex.match(`(?:(?:(?:x{1000}){1000}){1000}){1000}`, "") }
 "#;
 
 /// Builtins whose value is a collection whenever there is one.
-const COLLECTIONS: &[&str] = &["array.concat", "array.slice", "object.keys", "regex.find_all_string_submatch_n", "split"];
+const COLLECTIONS: &[&str] =
+    &["array.concat", "array.slice", "object.keys", "regex.find_all_string_submatch_n", "split"];
 /// Builtins whose value is a number whenever there is one.
-const NUMBERS: &[&str] = &["bits.and", "bits.lsh", "bits.negate", "bits.or", "bits.rsh", "bits.xor", "count", "to_number"];
+const NUMBERS: &[&str] =
+    &["bits.and", "bits.lsh", "bits.negate", "bits.or", "bits.rsh", "bits.xor", "count", "to_number"];
 
 /// A text whose bytecode gives the interpreter's answers or gives up.
 #[derive(Debug)]
@@ -55,7 +63,13 @@ pub(crate) fn exact(text: &str, module: &Module, reach: &Reach) -> Option<Exact>
     if text.contains(OWN) {
         return None;
     }
-    let mut rewrite = Rewrite { text, edits: Vec::new(), appended: HELPERS.to_owned(), unfit: BTreeMap::new(), collected: BTreeSet::new() };
+    let mut rewrite = Rewrite {
+        text,
+        edits: Vec::new(),
+        appended: HELPERS.to_owned(),
+        unfit: BTreeMap::new(),
+        collected: BTreeSet::new(),
+    };
     let mut by_name: BTreeMap<&str, Vec<&Rule>> = BTreeMap::new();
     for rule in &module.policy {
         by_name.entry(rule_root(rule)?).or_default().push(rule);
@@ -96,11 +110,13 @@ impl Rewrite<'_> {
             }
             return;
         }
-        let specs: Vec<&Rule> = rules.iter().copied().filter(|rule| matches!(rule, Rule::Spec { .. })).collect();
+        let specs: Vec<&Rule> =
+            rules.iter().copied().filter(|rule| matches!(rule, Rule::Spec { .. })).collect();
         if same_literal(&specs) {
             return;
         }
-        let function = specs.iter().any(|rule| matches!(rule, Rule::Spec { head: RuleHead::Func { .. }, .. }));
+        let function =
+            specs.iter().any(|rule| matches!(rule, Rule::Spec { head: RuleHead::Func { .. }, .. }));
         let loops = specs.iter().any(|rule| iterates(rule));
         match (function, specs.len() == 1, loops) {
             (_, true, false) => {}
@@ -127,10 +143,14 @@ impl Rewrite<'_> {
             let range = bytes(refr.span());
             let own = format!("{OWN}def_{name}_{position}");
             let parameters: Vec<String> = (0..args.len()).map(|argument| format!("p{argument}")).collect();
-            sets.push(format!("{{r | r := {own}({})}}", parameters.join(", ")));
+            sets.push(format!(
+                "{{r | some o in [0]; r := {own}({}); is_null(r) != o}}",
+                parameters.join(", ")
+            ));
             self.edits.push((range.start, range.len(), own));
         }
-        let parameters: Vec<String> = (0..arity.unwrap_or(0)).map(|argument| format!("p{argument}")).collect();
+        let parameters: Vec<String> =
+            (0..arity.unwrap_or(0)).map(|argument| format!("p{argument}")).collect();
         self.appended.push_str(&format!(
             "{name}({}) := value if {{ values := {}; innerkeep_single(values); some value in values }}\n",
             parameters.join(", "),
@@ -146,7 +166,8 @@ impl Rewrite<'_> {
                 return self.unfit(name, "it may have two values");
             };
             let range = bytes(refr.span());
-            let Some(operator) = assign.as_ref().map_or(Some(0), |_| operator_after(self.text, range.end)) else {
+            let Some(operator) = assign.as_ref().map_or(Some(0), |_| operator_after(self.text, range.end))
+            else {
                 return self.unfit(name, "it may have two values");
             };
             let (start, replaced) = (range.start, range.len() + operator);
@@ -162,7 +183,10 @@ impl Rewrite<'_> {
         let name = rule_root(rule)?;
         let mut loops: Vec<(BTreeSet<&str>, &Query)> = Vec::new();
         walk_rule(rule, &mut |node| {
-            if let Node::Statement(LiteralStmt { literal: Literal::Every { key, value, query, .. }, .. }) = node {
+            if let Node::Statement(LiteralStmt {
+                literal: Literal::Every { key, value, query, .. }, ..
+            }) = node
+            {
                 loops.push((key.iter().chain([value]).map(|name| name.text()).collect(), query));
             }
             true
@@ -173,7 +197,13 @@ impl Rewrite<'_> {
             let mut plain = true;
             walk_query(query, &mut |node| {
                 match node {
-                    Node::Statement(statement) => plain &= binds(statement).is_disjoint(&variables),
+                    Node::Statement(statement) => {
+                        plain &= binds(statement).is_disjoint(&variables);
+                        // Below `not` the interpreter, too, has its own idea of such an index.
+                        if let Literal::NotExpr { expr, .. } = &statement.literal {
+                            plain &= !indexed_by(expr, &variables);
+                        }
+                    }
                     Node::Expression(Expr::RefBrack { index, .. }) => {
                         if let Expr::Var { span, .. } = index.as_ref() {
                             if variables.contains(span.text()) {
@@ -258,29 +288,44 @@ impl Rewrite<'_> {
 
     fn body(&mut self, body: &RuleBody) -> Option<()> {
         let start = bytes(&body.query.span).start;
-        let enclosed = self.text.as_bytes().get(start) == Some(&b'{') && body.query.stmts.first().is_some_and(|first| extent(first).start > start);
+        let enclosed = self.text.as_bytes().get(start) == Some(&b'{')
+            && body.query.stmts.first().is_some_and(|first| extent(first).start > start);
         for statement in &body.query.stmts {
             self.statement(statement, (!enclosed).then(|| extent(statement).end))?;
         }
         Some(())
     }
 
-    /// A guard in front of `some … in`; braces around both where the body has none.
+    /// A guard in front of `some … in`, one behind an assignment; braces around where the body has none.
     fn statement(&mut self, statement: &LiteralStmt, brace_at: Option<usize>) -> Option<()> {
-        let Literal::SomeIn { collection, .. } = &statement.literal else { return Some(()) };
-        if is_collection(collection) {
+        let range = extent(statement);
+        let (mut before, mut behind) = (String::new(), String::new());
+        match &statement.literal {
+            Literal::SomeIn { collection, .. } if !is_collection(collection) => {
+                let asked = self.renamed(first_byte(collection)..range.end)?;
+                before = format!("not {OWN}broken({asked}); ");
+            }
+            Literal::Expr { expr, .. } => {
+                if let Expr::AssignExpr { lhs, rhs, .. } = expr.as_ref() {
+                    for name in [lhs, rhs].into_iter().filter_map(|side| variable(side)) {
+                        behind.push_str(&format!("; is_null({name}) != 0"));
+                    }
+                }
+            }
+            _ => {}
+        }
+        if before.is_empty() && behind.is_empty() {
             return Some(());
         }
         if !statement.with_mods.is_empty() {
             return None;
         }
-        let range = extent(statement);
-        let asked = self.renamed(first_byte(collection)..range.end)?;
-        let open = if brace_at.is_some() { "{ " } else { "" };
-        self.edits.push((range.start, 0, format!("{open}{OWN}iterable({asked}); ")));
-        if let Some(end) = brace_at {
-            self.edits.push((end, 0, " }".to_owned()));
+        if brace_at.is_some() {
+            before.insert_str(0, "{ ");
+            behind.push_str(" }");
         }
+        self.edits.push((range.start, 0, before));
+        self.edits.push((range.end, 0, behind));
         Some(())
     }
 
@@ -311,12 +356,26 @@ fn index_name(variable: &str) -> String {
     format!("{OWN}index_{variable}")
 }
 
+/// Whether one of the variables is an index in an expression.
+fn indexed_by(expression: &Expr, variables: &BTreeSet<&str>) -> bool {
+    let mut found = false;
+    walk_expression(expression, &mut |node| {
+        if let Node::Expression(Expr::RefBrack { index, .. }) = node {
+            found |= variable(index).is_some_and(|name| variables.contains(name));
+        }
+        true
+    });
+    found
+}
+
 /// The names that a statement binds.
 fn binds(statement: &LiteralStmt) -> BTreeSet<&str> {
     let mut found = BTreeSet::new();
     match &statement.literal {
         Literal::SomeVars { vars, .. } => found.extend(vars.iter().map(|name| name.text())),
-        Literal::SomeIn { key, value, .. } => key.iter().chain([value]).for_each(|pattern| names(pattern, &mut found)),
+        Literal::SomeIn { key, value, .. } => {
+            key.iter().chain([value]).for_each(|pattern| names(pattern, &mut found))
+        }
         Literal::Expr { expr, .. } => {
             if let Expr::AssignExpr { lhs, .. } = expr.as_ref() {
                 names(lhs, &mut found);
@@ -353,7 +412,9 @@ fn is_quoted(expression: &Expr) -> bool {
     match expression {
         Expr::String { span, .. } | Expr::RawString { span, .. } => {
             let before = bytes(span).start.checked_sub(1);
-            before.and_then(|byte| span.source.get_contents().as_bytes().get(byte)).is_some_and(|byte| matches!(byte, b'"' | b'`'))
+            before
+                .and_then(|byte| span.source.get_contents().as_bytes().get(byte))
+                .is_some_and(|byte| matches!(byte, b'"' | b'`'))
         }
         _ => false,
     }
@@ -391,7 +452,9 @@ fn literal(value: Option<&Expr>) -> Option<String> {
     match value {
         None => Some("true".to_owned()),
         Some(Expr::String { span, .. } | Expr::RawString { span, .. }) => Some(format!("{:?}", span.text())),
-        Some(Expr::Number { span, .. } | Expr::Bool { span, .. } | Expr::Null { span, .. }) => Some(span.text().to_owned()),
+        Some(Expr::Number { span, .. } | Expr::Bool { span, .. } | Expr::Null { span, .. }) => {
+            Some(span.text().to_owned())
+        }
         Some(_) => None,
     }
 }
@@ -420,7 +483,10 @@ fn iterates(rule: &Rule) -> bool {
         walk_query(&body.query, &mut |node| {
             match node {
                 Node::Expression(Expr::RefBrack { index, .. }) => {
-                    found |= variable(index).is_some_and(|name| !bound.contains(name) && name.starts_with(|first: char| first.is_lowercase() || first == '_'));
+                    found |= variable(index).is_some_and(|name| {
+                        !bound.contains(name)
+                            && name.starts_with(|first: char| first.is_lowercase() || first == '_')
+                    });
                 }
                 Node::Expression(Expr::Call { fcn, .. }) => found |= variable(fcn) == Some("walk"),
                 _ => {}
@@ -428,6 +494,25 @@ fn iterates(rule: &Rule) -> bool {
             true
         });
         found
+    })
+}
+
+/// Whether the first statement of a comprehension is its loop.
+fn begins_with_loop(query: &Query) -> bool {
+    let first = query.stmts.iter().find(|statement| statement.span.text() != "true");
+    first.is_some_and(|first| match &first.literal {
+        Literal::SomeIn { .. } => true,
+        Literal::Expr { expr, .. } => {
+            let mut wild = false;
+            walk_expression(expr, &mut |node| {
+                if let Node::Expression(Expr::RefBrack { index, .. }) = node {
+                    wild |= variable(index) == Some("_");
+                }
+                true
+            });
+            wild
+        }
+        Literal::SomeVars { .. } | Literal::NotExpr { .. } | Literal::Every { .. } => false,
     })
 }
 
@@ -460,7 +545,12 @@ fn unknown_kinds(rule: &Rule) -> Option<&'static str> {
     let mut numbers: BTreeSet<&str> = BTreeSet::new();
     let mut sets: BTreeSet<&str> = BTreeSet::new();
     let mut others: BTreeSet<&str> = BTreeSet::new();
-    let mut reason = None;
+    let mut reason = match rule {
+        Rule::Spec { bodies, .. } if bodies.len() > 1 && iterates(rule) => {
+            Some("a body that iterates has an `else` or another block")
+        }
+        _ => None,
+    };
     // Twice, so that names which are assigned below their use are known.
     for _ in 0..2 {
         walk_rule(rule, &mut |node| {
@@ -489,6 +579,16 @@ fn unknown_kinds(rule: &Rule) -> Option<&'static str> {
             }
             Expr::BinExpr { lhs, rhs, .. } => is_set(lhs, &sets, &others) && is_set(rhs, &sets, &others),
             Expr::UnaryExpr { expr, .. } => matches!(expr.as_ref(), Expr::Number { .. }),
+            Expr::AssignExpr { lhs, rhs, .. } => {
+                if variable(lhs).is_none() && variable(rhs).is_none() {
+                    reason = Some("an assignment to a pattern may hold without a value");
+                }
+                true
+            }
+            Expr::ArrayCompr { query, .. } | Expr::SetCompr { query, .. } if !begins_with_loop(query) => {
+                reason = Some("a comprehension does not begin with a loop");
+                true
+            }
             Expr::ObjectCompr { .. } => {
                 reason = Some("an object comprehension may have two values for a key");
                 true
@@ -508,7 +608,9 @@ fn is_number(expression: &Expr, numbers: &BTreeSet<&str>, others: &BTreeSet<&str
         Expr::Number { .. } => true,
         Expr::Var { span, .. } => numbers.contains(span.text()) && !others.contains(span.text()),
         Expr::Call { fcn, .. } => dotted(fcn).is_some_and(|name| NUMBERS.contains(&name.as_str())),
-        Expr::ArithExpr { lhs, rhs, .. } => is_number(lhs, numbers, others) && is_number(rhs, numbers, others),
+        Expr::ArithExpr { lhs, rhs, .. } => {
+            is_number(lhs, numbers, others) && is_number(rhs, numbers, others)
+        }
         Expr::UnaryExpr { expr, .. } => is_number(expr, numbers, others),
         _ => false,
     }
@@ -520,7 +622,9 @@ fn is_set(expression: &Expr, sets: &BTreeSet<&str>, others: &BTreeSet<&str>) -> 
         Expr::Var { span, .. } => sets.contains(span.text()) && !others.contains(span.text()),
         Expr::Call { fcn, params, .. } => variable(fcn) == Some("set") && params.is_empty(),
         Expr::BinExpr { lhs, rhs, .. } => is_set(lhs, sets, others) && is_set(rhs, sets, others),
-        Expr::ArithExpr { op: ArithOp::Sub, lhs, rhs, .. } => is_set(lhs, sets, others) && is_set(rhs, sets, others),
+        Expr::ArithExpr { op: ArithOp::Sub, lhs, rhs, .. } => {
+            is_set(lhs, sets, others) && is_set(rhs, sets, others)
+        }
         _ => false,
     }
 }

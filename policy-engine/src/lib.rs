@@ -41,6 +41,8 @@ mod reach;
 mod request;
 mod scope;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use decision::{Decision, Denial, LimitKind, Verdict};
 pub use engine::{FailingRequests, PolicyEngine, WITHOUT_POLICY};

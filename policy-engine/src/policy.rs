@@ -9,14 +9,15 @@ use crate::limits::{Limits, SHAPE};
 use crate::prints::{Blanked, blank};
 use crate::program::Program;
 use crate::reach::{Reach, StateUse};
-use crate::request::RequestName;
+use crate::request::{Input, RequestName};
+use crate::state::State;
 use regorus::unstable::{Expr, Module, Ref, Rule, RuleHead};
 // Named for its features: see Cargo.toml and `generated_patterns_compile`.
 use regex as _;
 use regorus::{Engine, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// The only package that requests are looked up in.
 const PACKAGE: &str = "data.agent_policy";
@@ -29,8 +30,25 @@ const MAX_MESSAGE: usize = 1024;
 /// First parts of builtins that the evaluator may have been built with and policies of an agent do not have: what
 /// they answer is chosen by the host, or upstream's agent lacks them.
 const FOREIGN_BUILTINS: &[&str] = &[
-    "crypto", "glob", "graph", "graphql", "hex", "http", "io", "json", "net", "opa", "providers", "rand", "rego",
-    "semver", "time", "units", "urlquery", "uuid", "yaml",
+    "crypto",
+    "glob",
+    "graph",
+    "graphql",
+    "hex",
+    "http",
+    "io",
+    "json",
+    "net",
+    "opa",
+    "providers",
+    "rand",
+    "rego",
+    "semver",
+    "time",
+    "units",
+    "urlquery",
+    "uuid",
+    "yaml",
 ];
 
 /// How the rule of a request is evaluated.
@@ -52,9 +70,11 @@ pub enum Path {
 pub struct Policy {
     text: String,
     limits: Limits,
-    interpreter: Mutex<Engine>,
+    /// The evaluator of the text as it is, and one that never evaluated: an error leaves the first in a state in which
+    /// it cannot be asked again.
+    interpreter: Mutex<(Engine, Engine)>,
     /// What explanations are traced with, made when the first is asked for.
-    tracer: Mutex<Option<Tracer>>,
+    tracer: OnceLock<Option<Tracer>>,
     traced: (String, Ref<Module>),
     program: Option<Program>,
     paths: BTreeMap<String, Path>,
@@ -90,9 +110,9 @@ impl Policy {
         refuse_foreign_builtins(&module)?;
         // What upstream asks first: it also makes the evaluator check the whole module.
         engine.set_input(Value::new_object());
-        let asked = engine
-            .eval_query(format!("{PACKAGE}.{ALLOW_FAILING}"), false)
-            .map_err(|error| PolicyError::Analysis { message: shortened(&format!("{error:#}"), MAX_MESSAGE) })?;
+        let asked = engine.eval_query(format!("{PACKAGE}.{ALLOW_FAILING}"), false).map_err(|error| {
+            PolicyError::Analysis { message: shortened(&format!("{error:#}"), MAX_MESSAGE) }
+        })?;
         let asks_to_allow_failing = single(&asked) == Some(&Value::Bool(true));
         let requests = requests(&module);
         let reach = Reach::of(&module);
@@ -106,7 +126,11 @@ impl Policy {
                         let (program, paths) = compile(&exact, &requests, &reach, limits);
                         (program, paths, removed)
                     }
-                    None => (None, all_interpreted(&requests, "its text cannot be made safe for bytecode"), removed),
+                    None => (
+                        None,
+                        all_interpreted(&requests, "its text cannot be made safe for bytecode"),
+                        removed,
+                    ),
                 }
             }
             Blanked::Kept { line } => {
@@ -117,8 +141,8 @@ impl Policy {
         Ok(Self {
             text: text.to_owned(),
             limits: *limits,
-            interpreter: Mutex::new(engine),
-            tracer: Mutex::new(None),
+            interpreter: Mutex::new((engine.clone(), engine)),
+            tracer: OnceLock::new(),
             traced,
             program,
             paths,
@@ -160,7 +184,12 @@ impl Policy {
     }
 
     /// The value of a request's rule; `None` is undefined.
-    pub(crate) fn evaluate(&self, request: &RequestName, input: &Value, data: &Value) -> Result<Option<Value>, Fault> {
+    pub(crate) fn evaluate(
+        &self,
+        request: &RequestName,
+        input: &Value,
+        data: &Value,
+    ) -> Result<Option<Value>, Fault> {
         match (self.paths.get(request.as_str()), &self.program) {
             (None, _) => Ok(None),
             (Some(Path::Compiled), Some(program)) => {
@@ -174,22 +203,52 @@ impl Policy {
         }
     }
 
-    /// Why the request is denied.
-    pub(crate) fn explain(&self, request: &RequestName, denial: &Denial, input: &Value, data: &Value) -> Explanation {
-        let mut tracer = self.tracer.lock().unwrap_or_else(PoisonError::into_inner);
-        if tracer.is_none() {
-            let (text, module) = &self.traced;
-            *tracer = Tracer::new(text, module, &self.limits);
+    /// Evaluates a rule by bytecode and by the interpreter, over the state that every policy begins with, and says
+    /// where they differ. For fuzzing and for whoever doubts: nothing is decided by it.
+    ///
+    /// # Errors
+    /// What both said, unless they agree, or the interpreter ended with an error (then a second body of a rule may have
+    /// tripped over what the first has allowed), or either ran into a limit.
+    pub fn compare(&self, request: &RequestName, input: &Input) -> Result<(), String> {
+        let state = State::new().data();
+        let interpreted = self.interpret(request, &input.0, &state);
+        let evaluated = self.evaluate(request, &input.0, &state);
+        let excused = interpreted.is_err() || matches!(evaluated, Err(Fault::Limit(_)));
+        // After an error that it swallowed the interpreter may lose a default, and with it any value.
+        let has_default = self.traced.1.policy.iter().any(|rule| {
+            matches!(rule.as_ref(), Rule::Default { .. }) && rule_root(rule) == Some(request.as_str())
+        });
+        let lost = has_default && interpreted == Ok(None);
+        if evaluated == interpreted || excused || lost {
+            return Ok(());
         }
-        match tracer.as_mut() {
+        Err(format!("bytecode {evaluated:?}, interpreter {interpreted:?}"))
+    }
+
+    /// Why the request is denied.
+    pub(crate) fn explain(
+        &self,
+        request: &RequestName,
+        denial: &Denial,
+        input: &Value,
+        data: &Value,
+    ) -> Explanation {
+        let (text, module) = &self.traced;
+        match self.tracer.get_or_init(|| Tracer::new(text, module, &self.limits)) {
             Some(tracer) => explain(tracer, request, denial, input, data),
             None => Explanation::of_denial(request, denial),
         }
     }
 
     /// The same, by the tree interpreter as upstream configures it.
-    pub(crate) fn interpret(&self, request: &RequestName, input: &Value, data: &Value) -> Result<Option<Value>, Fault> {
-        let mut engine = self.interpreter.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn interpret(
+        &self,
+        request: &RequestName,
+        input: &Value,
+        data: &Value,
+    ) -> Result<Option<Value>, Fault> {
+        let mut pair = self.interpreter.lock().unwrap_or_else(PoisonError::into_inner);
+        let (engine, fresh) = &mut *pair;
         engine.clear_data();
         let answer = engine.add_data(data.clone()).and_then(|()| {
             engine.set_input(input.clone());
@@ -198,6 +257,9 @@ impl Policy {
         engine.set_input(Value::Null);
         // Prints quote the policy and the request; nobody reads them here.
         let _ = engine.take_prints();
+        if answer.is_err() {
+            *engine = fresh.clone();
+        }
         Ok(single(&answer.map_err(|error| Fault::of(error.as_ref()))?).cloned())
     }
 }

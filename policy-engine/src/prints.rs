@@ -12,6 +12,9 @@ use crate::scope::{Names, Scope, harmless};
 use regorus::unstable::{Expr, Literal, LiteralStmt, Module, Parser, Query, Rule, RuleHead, Span};
 use std::collections::BTreeSet;
 
+#[cfg(test)]
+mod tests;
+
 /// The name.
 const PRINT: &str = "print";
 /// More arguments than this are an error of the evaluator.
@@ -49,13 +52,17 @@ pub(crate) fn blank(text: &str, module: &Module) -> Blanked {
     let mut characters: Vec<char> = text.chars().collect();
     let index = CharacterIndex::new(text);
     for statement in &plan.statements {
-        let Some(range) = index.range(&statement.bytes) else { return Blanked::Kept { line: statement.line } };
+        let Some(range) = index.range(&statement.bytes) else {
+            return Blanked::Kept { line: statement.line };
+        };
         let Some(cells) = characters.get_mut(range) else { return Blanked::Kept { line: statement.line } };
         overwrite(cells, statement.leaves_true);
     }
     let blanked: String = characters.into_iter().collect();
     match same_tree(module, &plan, &blanked) {
-        Some(module) => Blanked::Text { text: blanked, module: Box::new(module), removed: plan.statements.len() },
+        Some(module) => {
+            Blanked::Text { text: blanked, module: Box::new(module), removed: plan.statements.len() }
+        }
         None => Blanked::Kept { line: plan.statements.first().map_or(1, |statement| statement.line) },
     }
 }
@@ -145,7 +152,7 @@ impl Plan {
                 self.below(domain, scope);
                 let mut inside = scope.clone();
                 for name in key.iter().chain([value]) {
-                    inside.bind(name.text());
+                    inside.bind_round(name.text());
                 }
                 self.query(query, &inside);
             }
@@ -158,9 +165,9 @@ impl Plan {
     /// Comprehensions below an expression.
     fn below(&mut self, expression: &Expr, scope: &Scope<'_>) {
         let comprehension = match expression {
-            Expr::ArrayCompr { query, .. } | Expr::SetCompr { query, .. } | Expr::ObjectCompr { query, .. } => {
-                Some(query)
-            }
+            Expr::ArrayCompr { query, .. }
+            | Expr::SetCompr { query, .. }
+            | Expr::ObjectCompr { query, .. } => Some(query),
             _ => None,
         };
         if let Some(query) = comprehension {
@@ -204,7 +211,8 @@ fn crowded(
     let clear = |gap: Option<&str>, neighbour: bool| {
         gap.is_some_and(|gap| !gap.contains(';') && (!neighbour || gap.contains('\n')))
     };
-    !(clear(text.get(left..here.start), before.is_some()) && clear(text.get(here.end..right), after.is_some()))
+    !(clear(text.get(left..here.start), before.is_some())
+        && clear(text.get(here.end..right), after.is_some()))
 }
 
 /// The line of the first mention of the name `print` that is not a removed statement: as a rule, an import, a
@@ -216,7 +224,9 @@ fn first_that_stays(module: &Module, removed: &BTreeSet<usize>) -> Option<u32> {
         }
         let last = match import.refr.as_ref() {
             Expr::RefDot { field: (field, _), .. } => field.text() == PRINT,
-            Expr::RefBrack { index, .. } => matches!(index.as_ref(), Expr::String { span, .. } if span.text() == PRINT),
+            Expr::RefBrack { index, .. } => {
+                matches!(index.as_ref(), Expr::String { span, .. } if span.text() == PRINT)
+            }
             other => variable(other) == Some(PRINT),
         };
         if last {
@@ -266,8 +276,12 @@ fn same_tree(module: &Module, plan: &Plan, blanked: &str) -> Option<Module> {
 
 /// Lines and columns of the statements that become `true`.
 fn places(module: &Module, plan: &Plan) -> BTreeSet<(u32, u32)> {
-    let starts: BTreeSet<usize> =
-        plan.statements.iter().filter(|statement| statement.leaves_true).map(|statement| statement.bytes.start).collect();
+    let starts: BTreeSet<usize> = plan
+        .statements
+        .iter()
+        .filter(|statement| statement.leaves_true)
+        .map(|statement| statement.bytes.start)
+        .collect();
     let mut found = BTreeSet::new();
     walk_module(module, &mut |node| {
         if let Node::Statement(statement) = node

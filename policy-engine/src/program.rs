@@ -28,7 +28,10 @@ pub(crate) struct Program {
 
 impl fmt::Debug for Program {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Program").field("instructions", &self.code.instructions.len()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Program")
+            .field("instructions", &self.code.instructions.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,7 +73,13 @@ impl Program {
     }
 
     /// The value of the rule `name`; `None` is undefined.
-    pub(crate) fn value(&self, name: &str, input: &Value, data: &Value, limits: &Limits) -> Result<Option<Value>, Fault> {
+    pub(crate) fn value(
+        &self,
+        name: &str,
+        input: &Value,
+        data: &Value,
+        limits: &Limits,
+    ) -> Result<Option<Value>, Fault> {
         let Some(has_default) = self.collected.get(name) else {
             return self.run(&path(name), input, data, limits);
         };
@@ -115,8 +124,9 @@ fn fault(error: &VmError) -> Fault {
     match error {
         VmError::InstructionLimitExceeded { .. } => Fault::Limit(LimitKind::Instructions),
         VmError::TimeLimitExceeded { .. } => Fault::Limit(LimitKind::Time),
-        VmError::MemoryLimitExceeded { .. }
-        | VmError::MemoryBudgetExceeded { .. } => Fault::Limit(LimitKind::Memory),
+        VmError::MemoryLimitExceeded { .. } | VmError::MemoryBudgetExceeded { .. } => {
+            Fault::Limit(LimitKind::Memory)
+        }
         // Too large a pattern is also how a rewritten text gives up.
         other => Fault::Evaluation { message: shortened(&other.to_string(), 256) },
     }

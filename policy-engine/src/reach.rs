@@ -60,7 +60,9 @@ impl Reach {
                 if Some(std::ptr::from_ref(expression).addr()) == own_head {
                     return true;
                 }
-                if let Some(own) = dotted(expression).as_deref().and_then(|path| path.strip_prefix("data.agent_policy.")) {
+                if let Some(own) =
+                    dotted(expression).as_deref().and_then(|path| path.strip_prefix("data.agent_policy."))
+                {
                     mentioned.insert(own.split('.').next().unwrap_or_default().to_owned());
                     return false;
                 }

@@ -6,8 +6,26 @@ use std::collections::BTreeSet;
 
 /// Builtins without effect whose failure is just "undefined".
 const PURE: &[&str] = &[
-    "concat", "contains", "count", "endswith", "is_array", "is_boolean", "is_null", "is_number", "is_object", "is_string",
-    "lower", "replace", "split", "startswith", "substring", "to_number", "trim", "trim_prefix", "trim_suffix", "upper",
+    "concat",
+    "contains",
+    "count",
+    "endswith",
+    "is_array",
+    "is_boolean",
+    "is_null",
+    "is_number",
+    "is_object",
+    "is_string",
+    "lower",
+    "replace",
+    "split",
+    "startswith",
+    "substring",
+    "to_number",
+    "trim",
+    "trim_prefix",
+    "trim_suffix",
+    "upper",
 ];
 
 /// Names that are bound where an expression stands.
@@ -17,18 +35,28 @@ pub(crate) struct Scope<'a> {
     bound: BTreeSet<String>,
     /// Of those, the ones whose value is a count.
     counts: BTreeSet<String>,
+    /// Of those, the variables of `every`: as an index the evaluator iterates with them, and where nothing is found
+    /// the statement fails.
+    rounds: BTreeSet<String>,
 }
 
 impl<'a> Scope<'a> {
     pub(crate) fn new(names: &'a Names) -> Self {
-        Self { names, bound: BTreeSet::new(), counts: BTreeSet::new() }
+        Self { names, bound: BTreeSet::new(), counts: BTreeSet::new(), rounds: BTreeSet::new() }
     }
 
     pub(crate) fn bind(&mut self, name: &str) {
         if name != "_" {
             self.bound.insert(name.to_owned());
             self.counts.remove(name);
+            self.rounds.remove(name);
         }
+    }
+
+    /// Binds a variable of `every`.
+    pub(crate) fn bind_round(&mut self, name: &str) {
+        self.bind(name);
+        self.rounds.insert(name.to_owned());
     }
 
     /// Binds the variables of a pattern: a parameter, the left side of `:=`, the variables of `some … in`.
@@ -88,7 +116,8 @@ pub(crate) fn harmless(expression: &Expr, scope: &Scope<'_>) -> bool {
         Expr::RefDot { refr, .. } => reference(refr, scope),
         Expr::RefBrack { refr, index, .. } => reference(refr, scope) && is_index(index, scope),
         Expr::Call { fcn, params, .. } => {
-            dotted(fcn).is_some_and(|name| PURE.contains(&name.as_str()) && !scope.names.defined.contains(&name))
+            dotted(fcn)
+                .is_some_and(|name| PURE.contains(&name.as_str()) && !scope.names.defined.contains(&name))
                 && params.iter().all(|argument| harmless(argument, scope))
         }
         _ => false,
@@ -115,9 +144,10 @@ fn known(name: &str, scope: &Scope<'_>) -> bool {
 fn is_index(index: &Expr, scope: &Scope<'_>) -> bool {
     match index {
         Expr::String { .. } | Expr::RawString { .. } | Expr::Number { .. } => true,
-        Expr::Var { span, .. } => known(span.text(), scope),
+        Expr::Var { span, .. } => known(span.text(), scope) && !scope.rounds.contains(span.text()),
         Expr::ArithExpr { op: ArithOp::Add | ArithOp::Sub, lhs, rhs, .. } => {
-            variable(lhs).is_some_and(|name| scope.counts.contains(name)) && matches!(rhs.as_ref(), Expr::Number { .. })
+            variable(lhs).is_some_and(|name| scope.counts.contains(name))
+                && matches!(rhs.as_ref(), Expr::Number { .. })
         }
         _ => false,
     }

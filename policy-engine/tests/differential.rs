@@ -3,10 +3,10 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
-#[path = "support/mod.rs"]
-mod support;
 #[path = "support/reference.rs"]
 mod reference;
+#[path = "support/mod.rs"]
+mod support;
 
 use policy_engine::{Denial, FailingRequests, Input, Limits, Path, Policy, PolicyEngine, RequestName};
 use reference::{Outcome, Reference};
@@ -29,9 +29,10 @@ impl Pair {
     fn compare(&mut self, request: &Request) {
         let json = request.input.to_string();
         let theirs = self.reference.decide(request.name, &json);
-        let decision = self
-            .engine
-            .decide(&RequestName::new(request.name).unwrap(), &Input::from_json(&json, self.engine.limits()).unwrap());
+        let decision = self.engine.decide(
+            &RequestName::new(request.name).unwrap(),
+            &Input::from_json(&json, self.engine.limits()).unwrap(),
+        );
         let ours = match decision.denial() {
             None => Outcome::Allowed,
             Some(Denial::Rule) => Outcome::Denied,

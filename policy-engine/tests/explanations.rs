@@ -50,15 +50,23 @@ fn the_altered_field_of_a_container_is_named() {
         ("/OCI/Process/Cwd", json!("/etc"), "OCI.Process.Cwd"),
         ("/OCI/Process/Terminal", json!(true), "OCI.Process.Terminal"),
         ("/OCI/Process/User/UID", json!(0), "OCI.Process.User.UID"),
-        ("/OCI/Process/Capabilities/Effective", json!(["CAP_SYS_ADMIN"]), "OCI.Process.Capabilities[*]"),
+        (
+            "/OCI/Process/Capabilities/Effective",
+            json!(["CAP_SYS_ADMIN"]),
+            "OCI.Process.Capabilities.Effective",
+        ),
         ("/OCI/Root/Path", json!("/run/kata-containers/other/rootfs"), "OCI.Root.Path"),
         ("/OCI/Root/Readonly", json!(false), "OCI.Root.Readonly"),
         ("/OCI/Mounts/7/source", json!("/run/evil"), "OCI.Mounts[7].source"),
         ("/OCI/Version", json!("9"), "OCI.Version"),
-        ("/OCI/Annotations/io.kubernetes.cri.container-name", json!("other"), "OCI.Annotations[\"io.kubernetes.cri.container-name\"]"),
+        (
+            "/OCI/Annotations/io.kubernetes.cri.container-name",
+            json!("other"),
+            "OCI.Annotations[\"io.kubernetes.cri.container-name\"]",
+        ),
         ("/OCI/Linux/Seccomp", json!({}), "OCI.Linux.Seccomp"),
         ("/sandbox_pidns", json!(true), "sandbox_pidns"),
-        ("/devices", json!([{ "container_path": "/dev/mem", "type_": "char" }]), "devices"),
+        ("/devices", json!([{ "container_path": "/dev/mem", "type_": "char" }]), "devices[0].container_path"),
         ("/storages/0/options", json!(["rw"]), "storages[0].options"),
     ] {
         names(&engine, &request, pointer, value, field);

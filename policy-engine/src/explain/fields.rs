@@ -72,21 +72,38 @@ impl std::fmt::Display for FieldPath {
 }
 
 fn is_plain(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// What the names of one evaluation of a body were made from.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Origins(BTreeMap<String, BTreeSet<FieldPath>>);
+#[derive(Debug, Clone)]
+pub(crate) struct Origins {
+    paths: BTreeMap<String, BTreeSet<FieldPath>>,
+    /// Names whose value is a string of the policy: keys.
+    texts: BTreeMap<String, String>,
+}
 
 impl Origins {
+    /// Nothing but the constants of the policy.
+    pub(crate) fn new(constants: &BTreeMap<String, String>) -> Self {
+        Self { paths: BTreeMap::new(), texts: constants.clone() }
+    }
+
     /// The parameters of a function, from the call that is in `statement` of the caller.
-    pub(crate) fn of_call(body: &Body, caller: &Self, statement: &LiteralStmt) -> Self {
-        let mut origins = Self::default();
+    pub(crate) fn of_call(
+        body: &Body,
+        caller: &Self,
+        statement: &LiteralStmt,
+        constants: &BTreeMap<String, String>,
+    ) -> Self {
+        let mut origins = Self::new(constants);
         for expression in expressions(statement) {
             if let Some(arguments) = call_of(expression, &body.rule) {
                 for (parameter, argument) in body.parameters.iter().zip(arguments) {
                     origins.bind(parameter, &caller.paths(argument));
+                    origins.name_text(parameter, caller.text(argument));
                 }
                 break;
             }
@@ -105,9 +122,12 @@ impl Origins {
                     }
                 }
                 Literal::Expr { expr, .. } => {
-                    if let Expr::AssignExpr { op: AssignOp::ColEq | AssignOp::Eq, lhs, rhs, .. } = expr.as_ref() {
-                        let paths = self.paths(rhs);
+                    if let Expr::AssignExpr { op: AssignOp::ColEq | AssignOp::Eq, lhs, rhs, .. } =
+                        expr.as_ref()
+                    {
+                        let (paths, text) = (self.paths(rhs), self.text(rhs));
                         self.bind(lhs, &paths);
+                        self.name_text(lhs, text);
                     }
                 }
                 Literal::SomeVars { .. } | Literal::NotExpr { .. } | Literal::Every { .. } => {}
@@ -120,7 +140,13 @@ impl Origins {
         if let Literal::Every { key, value, domain, .. } = &statement.literal {
             let elements = self.elements(domain, Some(ordinal), input);
             for name in key.iter().chain([value]) {
-                self.0.insert(name.text().to_owned(), elements.clone());
+                self.paths.insert(name.text().to_owned(), elements.clone());
+                self.texts.remove(name.text());
+            }
+            if let Expr::Array { items, .. } = domain.as_ref()
+                && let Some(text) = items.get(ordinal).and_then(|item| self.text(item))
+            {
+                self.texts.insert(value.text().to_owned(), text);
             }
         }
     }
@@ -138,10 +164,30 @@ impl Origins {
             .collect()
     }
 
+    /// The string that an expression is, if the policy says so.
+    fn text(&self, expression: &Expr) -> Option<String> {
+        match expression {
+            Expr::String { value, .. } | Expr::RawString { value, .. } => {
+                value.as_string().ok().map(|text| text.to_string())
+            }
+            Expr::Var { span, .. } => self.texts.get(span.text()).cloned(),
+            _ => None,
+        }
+    }
+
+    fn name_text(&mut self, name: &Expr, text: Option<String>) {
+        if let Some(name) = variable(name) {
+            match text {
+                Some(text) => self.texts.insert(name.to_owned(), text),
+                None => self.texts.remove(name),
+            };
+        }
+    }
+
     fn bind(&mut self, pattern: &Expr, paths: &BTreeSet<FieldPath>) {
         match pattern {
             Expr::Var { span, .. } => {
-                self.0.insert(span.text().to_owned(), paths.clone());
+                self.paths.insert(span.text().to_owned(), paths.clone());
             }
             Expr::Array { items, .. } => items.iter().for_each(|item| self.bind(item, paths)),
             Expr::Object { fields, .. } => fields.iter().for_each(|(_, _, value)| self.bind(value, paths)),
@@ -153,17 +199,14 @@ impl Origins {
     fn paths(&self, expression: &Expr) -> BTreeSet<FieldPath> {
         let found: BTreeSet<FieldPath> = match expression {
             Expr::Var { span, .. } if span.text() == "input" => BTreeSet::from([FieldPath(Vec::new())]),
-            Expr::Var { span, .. } => self.0.get(span.text()).cloned().unwrap_or_default(),
+            Expr::Var { span, .. } => self.paths.get(span.text()).cloned().unwrap_or_default(),
             Expr::RefDot { refr, field: (field, _), .. } => {
                 self.paths(refr).iter().map(|path| path.below(Step::Field(field.text().to_owned()))).collect()
             }
             Expr::RefBrack { refr, index, .. } => {
                 let step = match index.as_ref() {
-                    Expr::String { value, .. } | Expr::RawString { value, .. } => {
-                        value.as_string().map_or(Step::Any, |key| Step::Field(key.to_string()))
-                    }
                     Expr::Number { span, .. } => span.text().parse().map_or(Step::Any, Step::Index),
-                    _ => Step::Any,
+                    other => self.text(other).map_or(Step::Any, Step::Field),
                 };
                 let base = self.paths(refr);
                 if base.is_empty() {
@@ -173,12 +216,11 @@ impl Origins {
                 }
             }
             Expr::Call { params, .. } => params.iter().flat_map(|argument| self.paths(argument)).collect(),
-            Expr::ArrayCompr { query, .. } | Expr::SetCompr { query, .. } | Expr::ObjectCompr { query, .. } => query
-                .stmts
-                .iter()
-                .flat_map(expressions)
-                .flat_map(|inner| self.paths(inner))
-                .collect(),
+            Expr::ArrayCompr { query, .. }
+            | Expr::SetCompr { query, .. }
+            | Expr::ObjectCompr { query, .. } => {
+                query.stmts.iter().flat_map(expressions).flat_map(|inner| self.paths(inner)).collect()
+            }
             other => parts(other)
                 .into_iter()
                 .flat_map(|part| match part {

@@ -36,8 +36,11 @@ impl Body {
 
 /// An evaluator that traces, and the table of what the numbers mean.
 pub(crate) struct Tracer {
-    engine: Engine,
+    /// Never evaluates; an evaluator that ended with an error cannot be asked again.
+    fresh: Engine,
     pub(crate) bodies: Vec<Body>,
+    /// Rules that are a string.
+    pub(crate) constants: BTreeMap<String, String>,
     /// Marker, body, statement (or their number, behind the last).
     places: Vec<(usize, usize)>,
 }
@@ -54,7 +57,8 @@ impl Tracer {
         if text.contains(MARK) {
             return None;
         }
-        let names: BTreeSet<String> = module.policy.iter().filter_map(|rule| rule_root(rule).map(str::to_owned)).collect();
+        let names: BTreeSet<String> =
+            module.policy.iter().filter_map(|rule| rule_root(rule).map(str::to_owned)).collect();
         let mut table = Table { names: &names, bodies: Vec::new(), tops: BTreeMap::new() };
         for rule in &module.policy {
             table.rule(rule);
@@ -68,7 +72,11 @@ impl Tracer {
                 && !(text.as_bytes().get(start) == Some(&b'{') && first > start);
             for (position, statement) in known.statements().iter().enumerate() {
                 let brace = if open && position == 0 { "{ " } else { "" };
-                edits.push((extent(statement).start, 1, format!("{brace}print(\"{MARK}{}\"); ", places.len())));
+                edits.push((
+                    extent(statement).start,
+                    1,
+                    format!("{brace}print(\"{MARK}{}\"); ", places.len()),
+                ));
                 places.push((body, position));
             }
             let end = known.statements().last().map(|last| extent(last).end)?;
@@ -86,26 +94,42 @@ impl Tracer {
         }
         marked.push_str(text.get(at..)?);
         let engine = parsed(&marked, limits).ok()?;
-        Some(Self { engine, bodies: table.bodies, places })
+        Some(Self { fresh: engine, bodies: table.bodies, constants: constants(module), places })
     }
 
     /// Evaluates a rule and returns the places it went through, body and statement.
-    pub(crate) fn trace(&mut self, rule: String, input: &Value, data: &Value) -> Vec<(usize, usize)> {
-        self.engine.clear_data();
-        if self.engine.add_data(data.clone()).is_err() {
+    pub(crate) fn trace(&self, rule: String, input: &Value, data: &Value) -> Vec<(usize, usize)> {
+        let mut engine = self.fresh.clone();
+        engine.clear_data();
+        if engine.add_data(data.clone()).is_err() {
             return Vec::new();
         }
-        self.engine.set_input(input.clone());
+        engine.set_input(input.clone());
         // An error ends the trace where it happened, which is what is asked.
-        let _ = self.engine.eval_query(rule, false);
-        self.engine.set_input(Value::Null);
-        let printed = self.engine.take_prints().unwrap_or_default();
+        let _ = engine.eval_query(rule, false);
+        let printed = engine.take_prints().unwrap_or_default();
         printed
             .iter()
             .filter_map(|line| line.rsplit_once(MARK)?.1.parse::<usize>().ok())
             .filter_map(|marker| self.places.get(marker).copied())
             .collect()
     }
+}
+
+/// Rules that are nothing but a string.
+fn constants(module: &Module) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for rule in &module.policy {
+        if let Rule::Spec { head: RuleHead::Compr { refr, assign: Some(assign), .. }, bodies, .. } =
+            rule.as_ref()
+            && bodies.is_empty()
+            && let (Some(name), Expr::String { value, .. }) = (variable(refr), assign.value.as_ref())
+            && let Ok(text) = value.as_string()
+        {
+            found.insert(name.to_owned(), text.to_string());
+        }
+    }
+    found
 }
 
 /// The table while it is made.
@@ -129,7 +153,13 @@ impl Table<'_> {
         }
     }
 
-    fn body(&mut self, query: &Ref<Query>, rule: &str, parameters: &[Ref<Expr>], inside: Option<(usize, usize)>) {
+    fn body(
+        &mut self,
+        query: &Ref<Query>,
+        rule: &str,
+        parameters: &[Ref<Expr>],
+        inside: Option<(usize, usize)>,
+    ) {
         let own = self.bodies.len();
         let mentions = query.stmts.iter().map(|statement| self.mentions(statement)).collect();
         self.bodies.push(Body {

@@ -58,7 +58,8 @@ impl Explanation {
 
     /// Denied before any rule was asked, or by more than a rule.
     pub(crate) fn of_denial(request: &RequestName, denial: &Denial) -> Self {
-        let reason = Reason { rule: request.to_string(), line: 0, statement: String::new(), fields: Vec::new() };
+        let reason =
+            Reason { rule: request.to_string(), line: 0, statement: String::new(), fields: Vec::new() };
         Self { request: request.clone(), code: Some(denial.code()), reasons: vec![reason] }
     }
 
@@ -78,7 +79,8 @@ impl Explanation {
     /// request and no text of the policy. Tests of upstream look for `<RequestName> is blocked by policy`.
     #[must_use]
     pub fn for_host(&self, trace: &str) -> String {
-        let trace: String = trace.chars().filter(|letter| letter.is_ascii_graphic()).take(MAX_TRACE).collect();
+        let trace: String =
+            trace.chars().filter(|letter| letter.is_ascii_graphic()).take(MAX_TRACE).collect();
         let tail = format!(" [{}, trace {trace}]", self.code.unwrap_or("-"));
         let mut text = format!("{} is blocked by policy", self.request);
         for (position, reason) in self.reasons.iter().enumerate() {
@@ -89,7 +91,8 @@ impl Explanation {
             if !reason.fields.is_empty() {
                 part.push_str(&format!(": {}", reason.fields.join(", ")));
             }
-            let part: String = part.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect();
+            let part: String =
+                part.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect();
             let room = MAX_HOST_BYTES - tail.len();
             // GUARD: policy-host-text-cap -> evil_runtime_long_names_in_the_denial
             if text.len() + part.len() > room {
@@ -105,7 +108,7 @@ impl Explanation {
 
 /// Explains a denial by the rule of the request.
 pub(crate) fn explain(
-    tracer: &mut Tracer,
+    tracer: &Tracer,
     request: &RequestName,
     denial: &Denial,
     input: &Value,
@@ -138,7 +141,7 @@ pub(crate) fn explain(
 /// Follows the way that came furthest to the statement at which it ended.
 fn follow(forest: &Forest, tracer: &Tracer, root: usize, input: &Value) -> Option<Reason> {
     let mut frame = root;
-    let mut origins = Origins::default();
+    let mut origins = Origins::new(&tracer.constants);
     let mut reason: Option<Reason> = None;
     for _ in 0..MAX_DEPTH {
         let known = forest.frames.get(frame)?;
@@ -154,8 +157,13 @@ fn follow(forest: &Forest, tracer: &Tracer, root: usize, input: &Value) -> Optio
         origins.enter(body, &rounds, input);
         let Some(statement) = body.statements().get(visit.statement) else { break };
         let fields: BTreeSet<FieldPath> = origins.of_statement(statement);
-        let fields: Vec<String> = fields.iter().map(ToString::to_string).filter(|field| !field.is_empty()).collect();
-        let fields = if fields.is_empty() { reason.take().map_or_else(Vec::new, |reason| reason.fields) } else { fields };
+        let fields: Vec<String> =
+            fields.iter().map(ToString::to_string).filter(|field| !field.is_empty()).collect();
+        let fields = if fields.is_empty() {
+            reason.take().map_or_else(Vec::new, |reason| reason.fields)
+        } else {
+            fields
+        };
         reason = Some(Reason {
             rule: body.rule.clone(),
             line: statement.span.line,
@@ -173,7 +181,7 @@ fn follow(forest: &Forest, tracer: &Tracer, root: usize, input: &Value) -> Optio
         if entered.inside.is_some() {
             origins.enter_every(statement, inner.ordinal, input);
         } else {
-            origins = Origins::of_call(entered, &origins, statement);
+            origins = Origins::of_call(entered, &origins, statement, &tracer.constants);
         }
         frame = next;
     }

@@ -65,7 +65,9 @@ fn a_request_without_a_rule_is_explained_too() {
 
 #[test]
 fn evil_runtime_long_names_in_the_denial() {
-    let engine = engine("package agent_policy\n\nCopyFileRequest if { every key, value in input.options { value == true } }\n");
+    let engine = engine(
+        "package agent_policy\n\nCopyFileRequest if { every key, value in input.options { value == true } }\n",
+    );
     let name = "n\n\u{1b}[31m".repeat(4000);
     let json = serde_json::json!({ "options": { name.as_str(): false } }).to_string();
     let text = explained(&engine, "CopyFileRequest", &json).for_host(&"t".repeat(5000));
@@ -76,7 +78,12 @@ fn evil_runtime_long_names_in_the_denial() {
         request: RequestName::new("CopyFileRequest").unwrap(),
         code: Some("POLICY_DENIED"),
         reasons: vec![
-            Reason { rule: "r".repeat(700), line: 1, statement: String::new(), fields: vec!["f".repeat(900)] };
+            Reason {
+                rule: "r".repeat(700),
+                line: 1,
+                statement: String::new(),
+                fields: vec!["f".repeat(900)]
+            };
             3
         ],
     };
@@ -88,7 +95,11 @@ fn evil_runtime_long_names_in_the_denial() {
 fn evil_runtime_reads_its_request_back_from_the_denial() {
     let engine = engine(POLICY);
     let secret = "hunter2-in-an-argument";
-    let json = serde_json::json!({ "process": { "Terminal": false, "Args": [secret], "User": secret } }).to_string();
+    let json =
+        serde_json::json!({ "process": { "Terminal": false, "Args": [secret], "User": secret } }).to_string();
     let text = explained(&engine, "ExecProcessRequest", &json).for_host("1");
-    assert!(text.contains("process.Args[0]") && !text.contains(secret) && !text.contains("/bin/probe"), "{text}");
+    assert!(
+        text.contains("process.Args[0]") && !text.contains(secret) && !text.contains("/bin/probe"),
+        "{text}"
+    );
 }

@@ -38,7 +38,7 @@ impl Forest {
         for (body, statement) in trace.iter().copied() {
             if statement == 0 {
                 forest.enter(body, tracer, &mut open);
-            } else {
+            } else if open.iter().any(|frame| forest.body(*frame) == Some(body)) {
                 while open.last().is_some_and(|top| forest.body(*top) != Some(body)) {
                     open.pop();
                 }
@@ -60,7 +60,7 @@ impl Forest {
         while let Some(top) = open.last() {
             let started = self.frames.get(*top).is_some_and(|frame| {
                 let statement = frame.visits.last().map_or(0, |visit| visit.statement);
-                starts(tracer.bodies.get(frame.body), frame.body, statement, entered)
+                starts(tracer, frame.body, statement, entered)
             });
             if started {
                 break;
@@ -75,7 +75,9 @@ impl Forest {
             }
             None => self.roots.push(own),
         }
-        if let Some(visit) = open.last().and_then(|top| self.frames.get_mut(*top)).and_then(|frame| frame.visits.last_mut()) {
+        if let Some(visit) =
+            open.last().and_then(|top| self.frames.get_mut(*top)).and_then(|frame| frame.visits.last_mut())
+        {
             visit.frames.push(own);
         }
         self.frames.push(Frame { body, visits: vec![Visit { statement: 0, frames: Vec::new() }], ordinal });
@@ -130,12 +132,19 @@ impl Forest {
     }
 }
 
-/// Whether a statement of a body may evaluate another body.
-fn starts(body: Option<&Body>, index: usize, statement: usize, entered: &Body) -> bool {
-    match entered.inside {
-        Some(place) => place == (index, statement),
-        None => body
-            .and_then(|body| body.mentions.get(statement))
-            .is_some_and(|mentions| mentions.contains(&entered.rule)),
+/// Whether a statement of a body may evaluate another body. Behind the last statement of a comprehension its term is
+/// evaluated, which belongs to the statement around it.
+fn starts(tracer: &Tracer, index: usize, statement: usize, entered: &Body) -> bool {
+    let Some(body) = tracer.bodies.get(index) else { return false };
+    if entered.inside == Some((index, statement)) {
+        return true;
     }
+    let mentions = match (body.mentions.get(statement), body.inside) {
+        (Some(mentions), _) => Some(mentions),
+        (None, Some((around, statement))) => {
+            tracer.bodies.get(around).and_then(|body| body.mentions.get(statement))
+        }
+        (None, None) => None,
+    };
+    entered.inside.is_none() && mentions.is_some_and(|mentions| mentions.contains(&entered.rule))
 }

@@ -1,8 +1,6 @@
 //! A policy of the generated kind and size, requests that it allows, and requests that differ from those a little.
 //! Everything follows from a seed.
 
-
-
 use serde_json::{Value, json};
 
 /// Rules; the generator's part is [`data`].
@@ -50,12 +48,31 @@ pub fn policy(containers: usize) -> String {
 }
 
 const CAPABILITIES: [&str; 14] = [
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID",
-    "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
 ];
 const MASKED: [&str; 9] = [
-    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/sys/firmware",
 ];
 const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 const SANDBOX: &str = "6f1c0e0d9ab34c5d8e7f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5";
@@ -181,7 +198,8 @@ fn arguments(index: usize, name: &str) -> Vec<String> {
     if index == 0 {
         return vec!["/pause".to_owned()];
     }
-    let mut arguments = vec!["/usr/local/bin/serve".to_owned(), format!("--worker={index}"), format!("--pod={name}")];
+    let mut arguments =
+        vec!["/usr/local/bin/serve".to_owned(), format!("--worker={index}"), format!("--pod={name}")];
     arguments.extend((0..5).map(|flag| format!("--flag-{flag}=value-of-worker-{index}-flag-{flag}")));
     arguments
 }
@@ -196,7 +214,10 @@ fn policy_environment(index: usize) -> Vec<String> {
         "NODE_NAME=$(node-name)".to_owned(),
     ];
     environment.extend((0..10).map(|number| {
-        format!("MODEL_SETTING_{number}=/srv/model/worker-{index}/{}/setting-{number}", "part/".repeat(60 + number * 10))
+        format!(
+            "MODEL_SETTING_{number}=/srv/model/worker-{index}/{}/setting-{number}",
+            "part/".repeat(60 + number * 10)
+        )
     }));
     environment
 }
@@ -211,9 +232,15 @@ fn policy_storage(index: usize) -> Value {
 
 fn policy_mount(index: usize, mount: usize) -> Value {
     match mount {
-        0 => json!({ "destination": "/proc", "options": ["nosuid", "noexec", "nodev"], "source": "proc", "type_": "proc" }),
-        1 => json!({ "destination": "/dev", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"], "source": "tmpfs", "type_": "tmpfs" }),
-        2 => json!({ "destination": "/etc/hosts", "options": ["rbind", "rprivate", "rw"], "source": "$(sfprefix)hosts$", "type_": "bind" }),
+        0 => {
+            json!({ "destination": "/proc", "options": ["nosuid", "noexec", "nodev"], "source": "proc", "type_": "proc" })
+        }
+        1 => {
+            json!({ "destination": "/dev", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"], "source": "tmpfs", "type_": "tmpfs" })
+        }
+        2 => {
+            json!({ "destination": "/etc/hosts", "options": ["rbind", "rprivate", "rw"], "source": "$(sfprefix)hosts$", "type_": "bind" })
+        }
         3 => json!({
             "destination": "/dev/shm", "options": ["rbind"], "source": "^/run/kata-containers/sandbox/shm$", "type_": "bind",
         }),
@@ -400,7 +427,7 @@ pub fn copy_file(id: &str, random: &mut Random) -> Request {
             "file_type": if link { "Symlink" } else { "Regular" },
             "gid": 0,
             "offset": 0,
-            "path": format!("/run/kata-containers/shared/containers/{SANDBOX}-{:08x}-serviceaccount/..data/token", random.next() & 0xffff_ffff),
+            "path": format!("/run/kata-containers/shared/containers/{SANDBOX}-{:08x}-serviceaccount/data/token", random.next() & 0xffff_ffff),
             "symlink_target": if link { json!("..data/token") } else { Value::Null },
             "uid": 0,
             "id": id,
@@ -444,7 +471,10 @@ pub fn small(id: &str, random: &mut Random) -> Request {
         ),
         7 => ("WriteStreamRequest", json!({ "container_id": id, "data": [1, 2, 255], "exec_id": "" })),
         8 => ("CloseStdinRequest", json!({ "container_id": id, "exec_id": "" })),
-        9 => ("SetPolicyRequest", json!({ "policy": "package agent_policy\ndefault ExecProcessRequest := true\n" })),
+        9 => (
+            "SetPolicyRequest",
+            json!({ "policy": "package agent_policy\ndefault ExecProcessRequest := true\n" }),
+        ),
         10 => ("UpdateEphemeralMountsRequest", json!({ "storages": [] })),
         11 => ("GuestDetailsRequest", json!({ "mem_block_size": true, "mem_hotplug_probe": false })),
         12 => ("AddSwapPathRequest", json!({ "path": "/dev/vdb" })),
@@ -488,14 +518,31 @@ pub fn mutate(value: &mut Value, random: &mut Random) {
         Value::Bool(flag) => *value = if random.one_in(4) { json!("true") } else { json!(!*flag) },
         Value::Number(_) => {
             *value = [
-                json!(0), json!(1), json!(-1), json!(65535), json!(65535.0), json!(1.5), json!(9_007_199_254_740_993_i64),
-                json!(u64::MAX), json!(i64::MIN), json!("65535"), Value::Null, json!(2048 + 420),
+                json!(0),
+                json!(1),
+                json!(-1),
+                json!(65535),
+                json!(65535.0),
+                json!(1.5),
+                json!(9_007_199_254_740_993_i64),
+                json!(u64::MAX),
+                json!(i64::MIN),
+                json!("65535"),
+                Value::Null,
+                json!(2048 + 420),
             ][random.below(12)]
             .clone();
         }
         _ => {
             *value = [
-                Value::Null, json!([]), json!({}), json!(""), json!(false), json!(7), json!(["a"]), json!({ "a": null }),
+                Value::Null,
+                json!([]),
+                json!({}),
+                json!(""),
+                json!(false),
+                json!(7),
+                json!(["a"]),
+                json!({ "a": null }),
             ][random.below(8)]
             .clone();
         }
@@ -503,7 +550,10 @@ pub fn mutate(value: &mut Value, random: &mut Random) {
 }
 
 fn other_text(text: &str, random: &mut Random) -> Value {
-    let at = (0..=text.len()).filter(|at| text.is_char_boundary(*at)).nth(random.below(text.len() + 1)).unwrap_or(0);
+    let at = (0..=text.len())
+        .filter(|at| text.is_char_boundary(*at))
+        .nth(random.below(text.len() + 1))
+        .unwrap_or(0);
     match random.below(14) {
         0 => json!(""),
         1 => json!(format!("{text} ")),

@@ -13,6 +13,7 @@ pub enum Outcome {
 
 pub struct Reference {
     engine: regorus091::Engine,
+    fresh: regorus091::Engine,
     pub state: Json,
 }
 
@@ -24,7 +25,7 @@ impl Reference {
         engine.add_policy("agent_policy".to_owned(), text.to_owned()).unwrap();
         let state = json!({ "pstate": {} });
         engine.add_data(regorus091::Value::from_json_str(&state.to_string()).unwrap()).unwrap();
-        Self { engine, state }
+        Self { fresh: engine.clone(), engine, state }
     }
 
     /// The value of the rule.
@@ -32,8 +33,23 @@ impl Reference {
         self.engine.set_input_json(input).map_err(|error| error.to_string())?;
         let results = self.engine.eval_query(format!("data.agent_policy.{name}"), false);
         let _ = self.engine.take_prints();
-        let results = results.map_err(|error| error.to_string())?;
-        Ok(results.result.first().and_then(|result| result.expressions.first()).map(|found| found.value.clone()))
+        let results = match results {
+            Ok(results) => results,
+            Err(error) => {
+                // An error leaves contexts of the failed evaluation behind.
+                self.engine = self.fresh.clone();
+                self.engine.clear_data();
+                self.engine
+                    .add_data(regorus091::Value::from_json_str(&self.state.to_string()).unwrap())
+                    .unwrap();
+                return Err(error.to_string());
+            }
+        };
+        Ok(results
+            .result
+            .first()
+            .and_then(|result| result.expressions.first())
+            .map(|found| found.value.clone()))
     }
 
     pub fn decide(&mut self, name: &str, input: &str) -> Outcome {
