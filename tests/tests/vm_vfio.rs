@@ -158,7 +158,10 @@ fn driver_suite_over_kernel_vfio() {
     assert!(said.stderr.contains("driver_override"), "{said:?}");
     assert_refused(&stage.unseal(&guest, "pci:0000:ff:00.0", "key-release"), UNFIT, "CHIP_VFIO_NO_DEVICE");
 
-    let chip = only_chip(&guest);
+    let chip = format!("pci:{bare}");
+    let bound = exec(&guest, &["innerkeep", "--json", "chip", "bind", "--chip", &chip]);
+    assert_eq!((bound.status, &*bound.stderr), (0, ""), "{bound:?}");
+    assert_eq!(only_chip(&guest), chip);
     let suite = [
         "chip-suite",
         "--chip",
