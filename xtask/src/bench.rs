@@ -5,6 +5,7 @@ use anyhow::bail;
 use cargo_metadata::MetadataCommand;
 use clap::{Args, ValueEnum};
 use std::ffi::OsString;
+use xtask::vm;
 
 /// Measure, in a release build: results go to `target/bench/`.
 #[derive(Debug, Args)]
@@ -24,6 +25,8 @@ enum Suite {
     Landing,
     /// Segments, grants, policy digest.
     Micro,
+    /// Boot of a guest under QEMU, requests over vsock, landing inside.
+    Vm,
 }
 
 impl Suite {
@@ -33,6 +36,7 @@ impl Suite {
             Self::Attest => "bench-attest",
             Self::Landing => "bench-landing",
             Self::Micro => "bench-micro",
+            Self::Vm => "bench-vm",
         }
     }
 }
@@ -58,6 +62,9 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
         build.args(["-p", "key-broker-emulator", "-p", "tests"]);
         shell::run(&mut build)
     })?;
+    if matches!(arguments.suite, Suite::Vm) {
+        shell::stage("guest programs (static)", || vm::build(workspace, &[]))?;
+    }
     let mut measure = workspace.command(workspace.target_dir().join("release").join(program));
     measure.arg("--out").arg(&out).args(&arguments.rest);
     shell::run(&mut measure)
