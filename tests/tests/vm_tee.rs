@@ -463,7 +463,10 @@ fn evil_host_launches_another_guest_for_a_grant_of_this_one() {
     machine.assert_refused(artifact, &snp, (UNFIT, "ATTEST_NO_TEE"));
     let tee = machine.launch("");
     machine.assert_lands(artifact, &snp, payload);
-    tee.end();
+    // A TEE that is gone from one moment to the next: its files answer with errors, its node is no more.
+    tee.running.signal(9).unwrap();
+    assert_eq!(tee.running.wait(Duration::from_secs(60)).unwrap().status, 128 + 9);
+    machine.assert_refused(artifact, &snp, (UNFIT, "ATTEST_NO_TEE"));
 }
 
 #[test]
