@@ -2,19 +2,18 @@
 
 use super::backend::{self, Backend};
 use super::control::{Control, Running, Said};
+use super::monitor::{Watch, kill, monitor, pidfd};
 use super::qmp::Qmp;
 use super::spec::Spec;
 use super::wire::{Exec, Ready};
 use anyhow::{Context, anyhow, bail};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use serde_json::Value;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -35,15 +34,6 @@ pub enum End {
     TimedOut,
     /// QEMU ended otherwise.
     Qemu(String),
-}
-
-/// What the monitor knows.
-#[derive(Debug, Default)]
-struct Watch {
-    /// Why the monitor killed QEMU.
-    killed: Option<End>,
-    /// QEMU's status.
-    ended: Option<String>,
 }
 
 /// A machine that runs; dropped, it is killed.
@@ -341,48 +331,6 @@ impl Drop for Guest {
     }
 }
 
-/// Ends QEMU when its time is over, or when somebody who serves its devices is gone: the guest would only hang.
-fn monitor(
-    mut qemu: Child,
-    watch: &Mutex<Watch>,
-    backends: &Mutex<Vec<Backend>>,
-    watched: &[(String, OwnedFd)],
-    deadline: Instant,
-) {
-    loop {
-        if let Ok(Some(status)) = qemu.try_wait() {
-            watch.lock().unwrap_or_else(PoisonError::into_inner).ended = Some(status.to_string());
-            return;
-        }
-        let cause = dead(backends, watched).map(End::BackendDied);
-        let cause = cause.or_else(|| (Instant::now() > deadline).then_some(End::TimedOut));
-        if let Some(cause) = cause {
-            // A machine that ends by itself takes its back ends along: that is no cause.
-            std::thread::sleep(Duration::from_millis(200));
-            if matches!(qemu.try_wait(), Ok(None)) {
-                watch.lock().unwrap_or_else(PoisonError::into_inner).killed = Some(cause);
-                let _ = qemu.kill();
-            }
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn dead(backends: &Mutex<Vec<Backend>>, watched: &[(String, OwnedFd)]) -> Option<String> {
-    let mut backends = backends.lock().unwrap_or_else(PoisonError::into_inner);
-    let own = backends.iter_mut().find_map(|backend| {
-        let status = backend.process.try_wait().ok().flatten()?;
-        Some(format!("{} ({status}): {}", backend.name, backend.said().trim()))
-    });
-    own.or_else(|| {
-        watched.iter().find_map(|(name, process)| {
-            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            let mut fds = [PollFd::new(process, PollFlags::IN)];
-            matches!(poll(&mut fds, Some(&now)), Ok(ready) if ready > 0).then(|| name.clone())
-        })
-    })
-}
-
 fn accept(
     listener: &UnixListener,
     started: Instant,
@@ -406,21 +354,6 @@ fn accept(
             bail!("QEMU did not connect within {} s", spec.boot_timeout.as_secs());
         }
         std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn pidfd(process: u32) -> anyhow::Result<OwnedFd> {
-    let process = i32::try_from(process).ok().and_then(Pid::from_raw).context("a process number")?;
-    pidfd_open(process, PidfdFlags::empty()).context("watch the process behind a device")
-}
-
-/// Kills QEMU unless it ended: then its number may be somebody else's.
-fn kill(qemu: u32, watch: &Mutex<Watch>) {
-    let watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
-    if watch.ended.is_none()
-        && let Some(process) = i32::try_from(qemu).ok().and_then(Pid::from_raw)
-    {
-        let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
     }
 }
 

@@ -16,6 +16,7 @@ mod control;
 mod guest;
 mod initramfs;
 mod modules;
+mod monitor;
 mod packages;
 mod programs;
 mod qmp;
