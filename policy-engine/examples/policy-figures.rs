@@ -7,7 +7,7 @@
 //! The reference is regorus 0.9.1 as upstream's agent configures it. Both get the request as JSON text; the state after a
 //! permission is applied by neither. Times are medians of rounds, in microseconds, with the smallest and largest.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a program for developers")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, dead_code, reason = "a program for developers")]
 
 #[path = "../tests/support/reference.rs"]
 mod reference;

@@ -1,7 +1,7 @@
 //! Explanations on a policy of the generated kind: one field of an allowed request is altered, the explanation names
 //! that field, and with the field mended the reason is gone.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, dead_code, reason = "tests, and what they share")]
 
 #[path = "support/mod.rs"]
 mod support;

@@ -1,7 +1,7 @@
 //! Policies that nobody would write, held against the reference: what the engine says about them by bytecode or
 //! otherwise is what the reference says, and no `print` makes a difference.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, dead_code, reason = "tests, and what they share")]
 
 #[path = "support/random_policy.rs"]
 mod random_policy;

@@ -249,7 +249,7 @@ fn policy_mount(index: usize, mount: usize) -> Value {
         }),
         _ => json!({
             "destination": format!("/srv/model/worker-{index}/data-{mount}"),
-            "options": ["rbind", "rprivate", if mount % 2 == 0 { "ro" } else { "rw" }],
+            "options": ["rbind", "rprivate", if mount.is_multiple_of(2) { "ro" } else { "rw" }],
             "source": format!("$(sfprefix)data-{mount}-of-the-worker-{index}$"), "type_": "bind",
         }),
     }
