@@ -1,6 +1,6 @@
 //! `innerkeep initdata` from files to a launched guest: what is packed is what the guest's register and evidence vouch for.
 
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use serde_json::{Value, json};
 use std::ffi::OsString;
