@@ -35,6 +35,9 @@ innerkeep_single(x) := true if { count(x) < 2 } else := true if { innerkeep_trap
 innerkeep_trap if { regex.match(`(?:(?:(?:x{1000}){1000}){1000}){1000}`, "") }
 "#;
 
+/// A value that no request can hold (JSON has no sets) and no policy spells (it would have to use our names).
+const NOTHING: &str = "{\"innerkeep_\"}";
+
 /// Builtins whose value is a collection whenever there is one.
 const COLLECTIONS: &[&str] =
     &["array.concat", "array.slice", "object.keys", "regex.find_all_string_submatch_n", "split"];
@@ -308,7 +311,7 @@ impl Rewrite<'_> {
             Literal::Expr { expr, .. } => {
                 if let Expr::AssignExpr { lhs, rhs, .. } = expr.as_ref() {
                     for name in [lhs, rhs].into_iter().filter_map(|side| variable(side)) {
-                        behind.push_str(&format!("; is_null({name}) != 0"));
+                        behind.push_str(&format!("; {name} != {NOTHING}"));
                     }
                 }
             }
@@ -535,6 +538,7 @@ fn is_collection(expression: &Expr) -> bool {
         | Expr::ArrayCompr { .. }
         | Expr::SetCompr { .. }
         | Expr::ObjectCompr { .. } => true,
+        Expr::Call { fcn, params, .. } if params.is_empty() => variable(fcn) == Some("set"),
         Expr::Call { fcn, .. } => dotted(fcn).is_some_and(|name| COLLECTIONS.contains(&name.as_str())),
         _ => false,
     }
@@ -570,6 +574,15 @@ fn unknown_kinds(rule: &Rule) -> Option<&'static str> {
         sets.retain(|name| !others.contains(name));
     }
     walk_rule(rule, &mut |node| {
+        if let Node::Statement(LiteralStmt { literal: Literal::Every { domain, .. }, .. }) = node
+            && is_collection(domain)
+            && match domain.as_ref() {
+                Expr::Call { params, .. } => params.is_empty(),
+                other => crate::ast::parts(other).is_empty(),
+            }
+        {
+            reason = Some("an `every` goes over a collection that is empty by its text");
+        }
         let Node::Expression(expression) = node else { return true };
         let fit = match expression {
             Expr::ArithExpr { op, lhs, rhs, .. } => {

@@ -87,6 +87,47 @@ fn what_the_policy_allows_is_allowed_by_both() {
     assert_eq!(pair.seen("ExecProcessRequest", "denied"), support::CONTAINERS);
 }
 
+/// Pointers to all leaves of a request.
+fn leaves(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
+    let escaped = |key: &str| key.replace('~', "~0").replace('/', "~1");
+    match value {
+        serde_json::Value::Object(fields) if !fields.is_empty() => {
+            fields.iter().for_each(|(key, value)| leaves(value, &format!("{at}/{}", escaped(key)), found));
+        }
+        serde_json::Value::Array(items) if !items.is_empty() => {
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(index, value)| leaves(value, &format!("{at}/{index}"), found));
+        }
+        _ => found.push(at.to_owned()),
+    }
+}
+
+/// Alters one leaf after the other of requests that are allowed.
+#[test]
+fn evil_runtime_alters_one_field() {
+    let mut pair = Pair::new(&support::policy(support::CONTAINERS));
+    let mut random = support::Random::new(9);
+    let id = format!("{:064x}", 1);
+    let create = support::create(1, &id, &mut random);
+    pair.compare(&create);
+    for (request, stride) in
+        [(create, 5), (support::exec(1, &id), 1), (support::copy_file(&id, &mut random), 1)]
+    {
+        let mut pointers = Vec::new();
+        leaves(&request.input, "", &mut pointers);
+        for pointer in pointers.iter().skip(stride / 2).step_by(stride) {
+            let mut altered = request.clone();
+            support::mutate(altered.input.pointer_mut(pointer).unwrap(), &mut random);
+            pair.compare(&altered);
+        }
+    }
+    assert!(
+        pair.seen("ExecProcessRequest", "denied") > 10 && pair.seen("CreateContainerRequest", "denied") > 20
+    );
+}
+
 /// The sequence of a seed, with every kind of answer in it.
 fn sequence(seed: u64, number: usize, creates_in: usize) {
     let number = if std::env::var_os("INNERKEEP_TEST_LONG").is_some() { number * 10 } else { number };

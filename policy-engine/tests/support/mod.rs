@@ -81,7 +81,7 @@ const NETWORK: &str = "/var/run/netns/cni-0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9";
 /// The generator's data: `containers[0]` is the pause container.
 pub fn data(containers: usize) -> Value {
     json!({
-        "cluster_config": { "pause_container_image": "registry.example/pause:3.10", "default_namespace": "default" },
+        "cluster_config": { "pause_container_image": "registry.example/pause:3.10", "default_namespace": "default", "image_digests": digests() },
         "common": {
             "cpath": "/run/kata-containers/shared/containers(/passthrough)?",
             "default_caps": CAPABILITIES,
@@ -182,6 +182,13 @@ fn container(index: usize) -> Value {
     })
 }
 
+/// What brings the text to the size of a generated one, whose rules are longer than ours.
+fn digests() -> Vec<String> {
+    (0..215_u32)
+        .map(|image| format!("registry.example/serving/image@sha256:{:064x}", image + 0xd000))
+        .collect()
+}
+
 fn namespaces() -> Vec<Value> {
     ["ipc", "uts", "mount", "pid"].into_iter().map(|kind| json!({ "Type": kind, "Path": "" })).collect()
 }
@@ -216,7 +223,7 @@ fn policy_environment(index: usize) -> Vec<String> {
     environment.extend((0..10).map(|number| {
         format!(
             "MODEL_SETTING_{number}=/srv/model/worker-{index}/{}/setting-{number}",
-            "part/".repeat(60 + number * 10)
+            "part/".repeat(2 + number)
         )
     }));
     environment
