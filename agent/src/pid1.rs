@@ -199,6 +199,7 @@ fn bind_initdata(
             let fields = [
                 (Key::Digest, Value::shown(&initdata.digest().to_string())),
                 (Key::Register, Value::shown(&binding(initdata))),
+                (Key::Count, news.heard().into()),
             ];
             log.info(SUBSYSTEM, "initdata bound", &fields);
         }

@@ -21,6 +21,8 @@ const KERNEL_GROUP: u32 = 1;
 pub const MAXIMUM_BYTES: usize = 8192;
 /// Most variables of an event. The kernel's own limit is 64.
 pub const MAXIMUM_VARIABLES: usize = 64;
+/// Events that are read at a time when nobody waits for one.
+const MAXIMUM_DRAINED: usize = 1024;
 /// Bytes of events that may wait to be read.
 const QUEUE_BYTES: usize = 1 << 20;
 
@@ -185,6 +187,7 @@ fn read(bytes: &[u8], length: usize, sender: Option<SocketAddrAny>) -> News {
 pub struct DiskNews {
     socket: UeventSocket,
     since: Instant,
+    heard: u64,
 }
 
 impl DiskNews {
@@ -193,8 +196,25 @@ impl DiskNews {
     /// # Errors
     /// `AGENT_SYSTEM`.
     pub fn listen() -> Result<Self, AgentError> {
-        Ok(Self { socket: UeventSocket::open()?, since: Instant::now() })
+        Ok(Self { socket: UeventSocket::open()?, since: Instant::now(), heard: 0 })
     }
+
+    /// How often the kernel told of a disk until now.
+    pub fn heard(&mut self) -> u64 {
+        // What came since somebody waited; whoever sends without end is not listened to without end.
+        for _ in 0..MAXIMUM_DRAINED {
+            match self.socket.receive() {
+                Ok(News::Event(event)) if is_new_disk(&event) => self.heard += 1,
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        self.heard
+    }
+}
+
+fn is_new_disk(event: &Uevent) -> bool {
+    event.subsystem == "block" && event.action != Action::Remove
 }
 
 impl initdata::Waiter for DiskNews {
@@ -207,7 +227,8 @@ impl initdata::Waiter for DiskNews {
         loop {
             match self.socket.receive() {
                 Ok(News::Lost) => return Ok(()),
-                Ok(News::Event(event)) if event.subsystem == "block" && event.action != Action::Remove => {
+                Ok(News::Event(event)) if is_new_disk(&event) => {
+                    self.heard += 1;
                     return Ok(());
                 }
                 Ok(News::Event(_) | News::Nothing) => {}

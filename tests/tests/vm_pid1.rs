@@ -398,6 +398,9 @@ fn initdata_on_a_late_disk_is_bound_and_read_once() {
     let digest = Kind::Tdx.initdata_digest(packed.text().as_bytes());
     let spec = confidential(&programs, &work, Kind::Tdx, &digest);
     let mut guest = boot(spec.qemu(&["-device", "pcie-root-port,id=late,chassis=9,slot=9"]));
+    // The agent has looked, and waits.
+    guest.wait_serial("innerkeep-agent starts", Duration::from_secs(30)).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
     add_disk(&mut guest, "first", &image);
     let serial = guest.wait_serial("\"msg\":\"serving\"", Duration::from_secs(60)).unwrap();
     let first = lines(&serial).remove(0);
@@ -405,6 +408,7 @@ fn initdata_on_a_late_disk_is_bound_and_read_once() {
     let bound = line(&serial, "initdata bound");
     assert!(bound["digest"].as_str().unwrap().contains(&digest), "{bound}");
     assert_eq!(bound["register"], "MRCONFIGID");
+    assert!(bound["count"].as_u64().unwrap() > 0, "the kernel told of the disk: {bound}");
     assert_healthy(&guest);
 
     guest.qmp("device_del", &json!({ "id": "first" })).unwrap();

@@ -56,6 +56,7 @@ fn evil_process_forges_an_event() {
     assert_eq!(news.socket.receive().unwrap(), News::Nothing);
     sendto(&forger, DISK, SendFlags::empty(), &address).unwrap();
     news.wait(Duration::from_millis(1)).unwrap();
+    assert_eq!(news.heard(), 0);
 }
 
 #[test]
