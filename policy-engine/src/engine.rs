@@ -131,8 +131,11 @@ impl Force {
         limits: &Limits,
     ) -> Result<Option<Staged>, Denial> {
         let mut staged = if uses.writes { Some(self.state.begin()?) } else { None };
+        let value = self.policy.evaluate(request, &input.0, data)?.unwrap_or(Value::Undefined);
         // GUARD: policy-undefined-is-a-denial -> evil_policy_without_the_rule
-        let value = self.policy.evaluate(request, &input.0, data)?.ok_or(Denial::Undefined)?;
+        if value == Value::Undefined {
+            return Err(Denial::Undefined);
+        }
         let answer = match &value {
             Value::Bool(allowed) => Answer { allowed: *allowed, ops: None },
             Value::Object(_) => value

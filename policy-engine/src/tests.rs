@@ -193,6 +193,12 @@ fn evil_policy_that_never_ends() {
     let decision = engine.decide(&name("ExecProcessRequest"), &input("{}"));
     assert_eq!(decision.denial(), Some(&Denial::Limit(LimitKind::Instructions)));
     assert!(!decision.explain(&input("{}")).is_empty());
+    // A limit that is high enough is no hindrance.
+    let text = ENDLESS.replace("    some e in digits\n    some f in digits\n    some g in digits\n", "");
+    let text =
+        text.replace("[a, b, c, d, e, f, g] == [10, 10, 10, 10, 10, 10, 10]", "[a, b, c, d] == [9, 9, 9, 9]");
+    let engine = engine_with(&text, Limits { instructions: 5_000_000, ..Limits::default() });
+    assert!(engine.decide(&name("ExecProcessRequest"), &input("{}")).is_allowed());
 }
 
 #[test]
