@@ -1,7 +1,7 @@
 //! All ttrpc services: `.proto`, generated code, and the frames that carry them.
 //!
 //! ```text
-//!  proto/*.proto ──build.rs, no protoc──▶ messages, clients, server traits ──▶ attestation_agent::…, health::…
+//!  proto/*.proto ──build.rs, no protoc──▶ messages, clients, server traits ──▶ agent::…, health::…, …
 //!         └──────── tests: descriptor = table of the wire, both ways
 //!  bytes of a connection ──▶ frame::Frames ──▶ where frames begin and end, what they announce
 //! ```
@@ -32,6 +32,28 @@ pub use protobuf::{Error as MessageError, Message};
 )]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/generated.rs"));
+}
+
+/// `grpc.AgentService`: messages, client, server trait.
+pub mod agent {
+    pub use crate::generated::agent::*;
+    pub use crate::generated::agent_ttrpc::{AgentService, AgentServiceClient, create_agent_service};
+    pub use protobuf::well_known_types::empty::Empty;
+}
+
+/// The specification of a container on the wire.
+pub mod oci {
+    pub use crate::generated::oci::*;
+}
+
+/// Network and storage types that several messages use.
+pub mod types {
+    pub use crate::generated::types::*;
+}
+
+/// Answers about volumes.
+pub mod csi {
+    pub use crate::generated::csi::*;
 }
 
 /// `attestation_agent.AttestationAgentService`: messages, client, server trait.
