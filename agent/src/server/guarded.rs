@@ -18,6 +18,8 @@ use tokio::time::{Sleep, sleep};
 const UNIT_BYTES: u32 = 4096;
 /// Units that all connections have together: 32 MiB.
 const BUDGET_UNITS: usize = 8192;
+/// Units that one connection has of them: a peer that takes no answers holds up itself. The largest frame needs half of it.
+const CONNECTION_UNITS: usize = 2048;
 /// How long a frame may take from its first byte to its last.
 const FRAME: Duration = Duration::from_secs(30);
 /// How soon the budget is looked at again.
@@ -28,11 +30,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub struct Limits {
     frame: Duration,
     budget: Arc<Semaphore>,
+    connection_units: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { frame: FRAME, budget: Arc::new(Semaphore::new(BUDGET_UNITS)) }
+        Self {
+            frame: FRAME,
+            budget: Arc::new(Semaphore::new(BUDGET_UNITS)),
+            connection_units: CONNECTION_UNITS,
+        }
     }
 }
 
@@ -56,21 +63,36 @@ impl Deadline {
     }
 }
 
+/// What a frame holds of both budgets, until it is dropped.
+struct Share {
+    of_all: OwnedSemaphorePermit,
+    of_connection: OwnedSemaphorePermit,
+}
+
+impl Share {
+    fn merge(&mut self, more: Self) {
+        self.of_all.merge(more.of_all);
+        self.of_connection.merge(more.of_connection);
+    }
+}
+
 /// A stream of frames.
 pub struct Guarded<S> {
     stream: S,
     limits: Limits,
+    /// This connection's part of the budget.
+    budget: Arc<Semaphore>,
     inbound: Frames,
     outbound: Frames,
     reading: Deadline,
     writing: Deadline,
     /// The share of the frame that is read: a unit before its first byte.
-    share: Option<OwnedSemaphorePermit>,
+    share: Option<Share>,
     /// Units that the frame needs beside it, before its payload is read.
     wanted: u32,
     retry: Deadline,
     /// Shares of requests without an answer, by the call.
-    unanswered: HashMap<u32, Vec<OwnedSemaphorePermit>>,
+    unanswered: HashMap<u32, Vec<Share>>,
 }
 
 impl<S> std::fmt::Debug for Guarded<S> {
@@ -85,6 +107,7 @@ impl<S> Guarded<S> {
     pub fn new(stream: S, limits: Limits) -> Self {
         Self {
             stream,
+            budget: Arc::new(Semaphore::new(limits.connection_units)),
             limits,
             inbound: Frames::new(),
             outbound: Frames::new(),
@@ -97,10 +120,17 @@ impl<S> Guarded<S> {
         }
     }
 
+    /// A share of both budgets, or of neither.
+    fn try_share(&self) -> Option<Share> {
+        let of_connection = Arc::clone(&self.budget).try_acquire_many_owned(self.wanted).ok()?;
+        let of_all = Arc::clone(&self.limits.budget).try_acquire_many_owned(self.wanted).ok()?;
+        Some(Share { of_all, of_connection })
+    }
+
     /// Ready when the frame has its share of the budget. What it is waited for stays with the peer.
     fn poll_share(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.wanted > 0 {
-            if let Ok(more) = Arc::clone(&self.limits.budget).try_acquire_many_owned(self.wanted) {
+            if let Some(more) = self.try_share() {
                 self.wanted = 0;
                 match &mut self.share {
                     Some(share) => share.merge(more),

@@ -10,7 +10,7 @@ fn frame(kind: u8, call: u32, payload: &[u8]) -> Vec<u8> {
 fn guarded(units: usize) -> (Guarded<DuplexStream>, DuplexStream, Arc<Semaphore>) {
     let (ours, theirs) = duplex(1 << 20);
     let budget = Arc::new(Semaphore::new(units));
-    let limits = Limits { frame: FRAME, budget: Arc::clone(&budget) };
+    let limits = Limits { frame: FRAME, budget: Arc::clone(&budget), connection_units: units };
     (Guarded::new(ours, limits), theirs, budget)
 }
 
@@ -117,7 +117,7 @@ async fn between_frames_there_is_time() {
 #[tokio::test(start_paused = true)]
 async fn evil_host_takes_no_answer() {
     let (ours, _theirs) = duplex(64);
-    let limits = Limits { frame: FRAME, budget: Arc::new(Semaphore::new(4)) };
+    let limits = Limits { frame: FRAME, budget: Arc::new(Semaphore::new(4)), connection_units: 4 };
     let mut ours = Guarded::new(ours, limits);
     let error = ours.write_all(&frame(2, 1, &[0; 1000])).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -132,4 +132,27 @@ async fn a_payload_that_is_thrown_away_costs_one_unit() {
     let mut bytes = [0; 110];
     ours.read_exact(&mut bytes).await.unwrap();
     assert_eq!(budget.available_permits(), 3);
+}
+
+/// Found by `cargo xtask bench vm`: a peer that sent and never read had the budget of all, and its neighbours waited for its deadline.
+#[tokio::test(start_paused = true)]
+async fn evil_peer_takes_no_answers_and_holds_up_only_itself() {
+    let limits = Limits { frame: FRAME, budget: Arc::new(Semaphore::new(8)), connection_units: 4 };
+    let (slow, mut floods) = duplex(1 << 20);
+    let (quick, mut asks) = duplex(1 << 20);
+    let (mut slow, mut quick) = (Guarded::new(slow, limits.clone()), Guarded::new(quick, limits.clone()));
+    for call in 0..6 {
+        floods.write_all(&frame(1, 2 * call + 1, b"x")).await.unwrap();
+    }
+    for _ in 0..4 {
+        read_frame(&mut slow).await.unwrap();
+    }
+    assert!(tokio::time::timeout(FRAME / 2, read_frame(&mut slow)).await.is_err(), "its part is used up");
+    asks.write_all(&frame(1, 1, &[0; 4 * 4096])).await.unwrap();
+    assert_eq!(read_frame(&mut quick).await.unwrap().len(), 4 * 4096, "the neighbour has its own");
+    // One answer that is taken makes room for one request.
+    slow.write_all(&frame(2, 1, b"ok")).await.unwrap();
+    assert_eq!(read_frame(&mut slow).await.unwrap(), b"x");
+    drop((slow, quick));
+    assert_eq!(limits.budget.available_permits(), 8);
 }
