@@ -70,7 +70,15 @@ pub mod health {
     pub use crate::generated::health_ttrpc::{Health, HealthClient, create_health};
 }
 
+pub mod endpoint;
 pub mod frame;
+pub mod ids;
+pub mod limits;
+mod serve;
+pub mod status;
+
+pub use endpoint::Endpoint;
+pub use serve::admitted;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! Descriptors of our `.proto` files against tables of the wire: names, numbers, types, presence, packing, both ways.
 
+mod vectors;
+
 use std::collections::BTreeSet;
 
 use protobuf::descriptor::field_descriptor_proto::{Label, Type};

@@ -14,6 +14,13 @@ pub fn write() {
         b"agent.log=loud agent.policy_file=/x kata.extension.a=b LD_PRELOAD=/y innerkeep.z",
     );
     words("agent_cmdline", &["agent.log=", "agent.", "kata.", "innerkeep.", " -- ", "debug", "critical"]);
+    for (name, payload) in [
+        ("create", &b"\x00\x0a\x02ab\x32\x0d\x12\x04\x22\x02sh\x2a\x05\x0a\x03/in"[..]),
+        ("swap", b"\x25\x0a\x03\x02\xff\x01"),
+        ("copy", b"\x23\x0a\x29/run/kata-containers/shared/containers/ab\x42\x02hi"),
+    ] {
+        put("agent_frames", name, payload);
+    }
     put(
         "agent_uevent",
         "disk",

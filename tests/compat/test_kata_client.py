@@ -1,0 +1,126 @@
+"""The client of the guest agent against itself, a small server, and `innerkeep-agent`: messages, vectors, every method, both kinds of socket.
+
+Runs the program of `INNERKEEP_BIN_DIR`, else of `target/ci`. Exit status 0 only if everything passed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import kata_client as kata
+
+PROGRAMS = Path(os.environ.get("INNERKEEP_BIN_DIR", "target/ci")).absolute()
+WIRE = kata.Wire.read()
+INVALID_ARGUMENT, UNIMPLEMENTED = 3, 12
+SERVING = 1
+
+
+def messages_are_read_as_they_were_written() -> None:
+    assert (len(WIRE.methods), len(WIRE.messages), len(WIRE.enums)) == (44, 114, 4)
+    lines = kata.VECTORS.read_text().splitlines()
+    assert "\n".join([*lines, ""]) == kata.vectors(WIRE), "kata_client.py --write-vectors"
+    for line in lines:
+        name, *encodings = line.split(" ")
+        for encoding in encodings:
+            assert kata.decode(WIRE, name, bytes.fromhex(encoding)) == kata.full(WIRE, name), name
+        assert kata.encode(WIRE, name, {}) == b"", name
+
+
+def serve(listener: socket.socket, bridge: bool, seen: list[str]) -> None:
+    """Answers each call with all fields of its answer; Check with an error; two calls in the wrong order on purpose."""
+    link, _ = listener.accept()
+    with link:
+        if bridge:
+            line = b""
+            while not line.endswith(b"\n"):
+                line += link.recv(1)
+            assert line == b"CONNECT 1024\n", line
+            link.sendall(b"OK 1073741824\n")
+        held: list[tuple[int, bytes]] = []
+        with contextlib.suppress(ConnectionError):
+            while True:
+                stream, kind, payload = kata.receive_frame(link)
+                assert kind == kata.REQUEST and stream % 2 == 1
+                request = kata.decode(kata.ENVELOPE, "Request", payload)
+                method = WIRE.methods[request["method"]]
+                assert request["service"] == method.service
+                assert kata.decode(WIRE, method.request, request.get("payload", b"")) == kata.full(WIRE, method.request)
+                seen.append(method.name)
+                status = {"code": INVALID_ARGUMENT, "message": '"é"'} if method.name == "Check" else {}
+                values = {"status": status, "payload": kata.encode(WIRE, method.response, kata.full(WIRE, method.response))}
+                held.append((stream, kata.encode(kata.ENVELOPE, "Response", values)))
+                if method.name != "WaitProcess":
+                    for answered, answer in reversed(held):
+                        kata.send_frame(link, answered, kata.RESPONSE, answer)
+                    held.clear()
+
+
+def every_method_is_called(bridge: bool) -> None:
+    with tempfile.TemporaryDirectory() as place, socket.socket(socket.AF_UNIX) as listener:
+        path = f"{place}/s"
+        listener.bind(path)
+        listener.listen()
+        seen: list[str] = []
+        server = threading.Thread(target=serve, args=(listener, bridge, seen), daemon=True)
+        server.start()
+        address = f"vsock-uds://{path}:1024" if bridge else f"unix://{path}"
+        with kata.Client(address, wire=WIRE) as client:
+            for name, method in WIRE.methods.items():
+                values = kata.full(WIRE, method.request)
+                if name == "Check":
+                    try:
+                        client.call(name, values)
+                        raise AssertionError("no error")
+                    except kata.RpcError as error:
+                        assert (error.code, error.text) == (INVALID_ARGUMENT, '"é"')
+                elif name == "WaitProcess":
+                    waiting = client.begin(name, values)
+                    between = client.call("ListRoutes")
+                    assert between == kata.full(WIRE, "grpc.Routes")
+                    assert client.end(name, waiting) == kata.full(WIRE, method.response)
+                else:
+                    assert client.call(name, values) == kata.full(WIRE, method.response), name
+        server.join(20)
+        assert not server.is_alive()
+        assert set(seen) == set(WIRE.methods)
+
+
+def the_agent_answers() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        path = f"{place}/agent.sock"
+        log = Path(place) / "log"
+        with log.open("w") as out:
+            agent = subprocess.Popen([PROGRAMS / "innerkeep-agent", "--server-addr", f"unix://{path}"], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        try:
+            end = time.monotonic() + 60
+            while not os.path.exists(path):
+                assert agent.poll() is None and time.monotonic() < end, log.read_text()
+                time.sleep(0.02)
+            with kata.Client(f"unix://{path}", wire=WIRE) as client:
+                assert client.call("Check", {"service": "agent"}) == {"status": SERVING}
+                version = client.call("Version")
+                assert version["grpc_version"] == "0.0.1" and version["agent_version"], version
+                try:
+                    client.end_raw(client.begin_raw("grpc.Health", "Watch", b""))
+                    raise AssertionError("no error")
+                except kata.RpcError as error:
+                    assert error.code == UNIMPLEMENTED, error
+        finally:
+            agent.send_signal(signal.SIGTERM)
+            agent.wait(30)
+
+
+if __name__ == "__main__":
+    messages_are_read_as_they_were_written()
+    every_method_is_called(bridge=False)
+    every_method_is_called(bridge=True)
+    the_agent_answers()
+    print("kata client: every message, every method, both sockets, the agent")
