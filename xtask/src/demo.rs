@@ -121,16 +121,7 @@ fn play(
     }
     let root = ca.join("root.pem");
     let chain = work.join("chip-a.pem");
-    innerkeep.run(&[
-        "chip".as_ref(),
-        "info".as_ref(),
-        "--chip".as_ref(),
-        chip.socket.as_os_str(),
-        "--chip-root".as_ref(),
-        root.as_os_str(),
-        "--chain-out".as_ref(),
-        chain.as_os_str(),
-    ])?;
+    write_chain(innerkeep, &chip, &root, &chain)?;
     say(
         "chips      two emulated chips, provisioned for \"development\" under one root; they demand evidence",
     );
@@ -234,6 +225,21 @@ fn provision(innerkeep: &Innerkeep, chip: &Chip, ca: &Path) -> anyhow::Result<Va
         "--min-snp-crl".as_ref(),
         "3".as_ref(),
     ])
+}
+
+/// Has the chip's verified certificate chain written: what grants are made to.
+fn write_chain(innerkeep: &Innerkeep, chip: &Chip, root: &Path, chain: &Path) -> anyhow::Result<()> {
+    innerkeep.run(&[
+        "chip".as_ref(),
+        "info".as_ref(),
+        "--chip".as_ref(),
+        chip.socket.as_os_str(),
+        "--chip-root".as_ref(),
+        root.as_os_str(),
+        "--chain-out".as_ref(),
+        chain.as_os_str(),
+    ])?;
+    Ok(())
 }
 
 /// Writes the guest's configuration, which names the core, and returns the digest of its bytes, hex.

@@ -8,7 +8,7 @@ use super::actors::{Chip, Innerkeep, PreparedModel, Said, WorkDirectory};
 use super::guest::{Launch, Platform, Tee};
 use super::refusals::{Expected, Judge, REFUSED};
 use super::scene::{Policy, Scene};
-use super::{DataPath, PACKAGES, float, model, provision, tamper};
+use super::{DataPath, PACKAGES, float, model, provision, tamper, write_chain};
 use crate::shell::{self, Workspace};
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -122,16 +122,7 @@ impl Stage<'_> {
         provision(self.innerkeep, &chip, &ca)?;
         let (root, chain) = (share.join("root.pem"), self.work.join("chip-a.pem"));
         std::fs::copy(ca.join("root.pem"), &root).context("copy the chip's root certificate")?;
-        self.innerkeep.run(&[
-            "chip".as_ref(),
-            "info".as_ref(),
-            "--chip".as_ref(),
-            chip.socket.as_os_str(),
-            "--chip-root".as_ref(),
-            root.as_os_str(),
-            "--chain-out".as_ref(),
-            chain.as_os_str(),
-        ])?;
+        write_chain(self.innerkeep, &chip, &root, &chain)?;
         say("chip       one emulated chip, provisioned for \"development\"; it demands evidence");
 
         let sealer = share.join("sealer.pem");

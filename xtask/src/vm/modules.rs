@@ -45,6 +45,11 @@ impl Modules {
         Ok(Self { files, cache })
     }
 
+    /// Their names.
+    pub fn names(&self) -> Vec<String> {
+        self.files.keys().cloned().collect()
+    }
+
     /// Their number.
     pub fn count(&self) -> usize {
         self.files.len()

@@ -46,6 +46,9 @@ pub struct Manifest {
     pub kernel: String,
     /// Packages.
     pub packages: BTreeMap<String, Package>,
+    /// Names of the kernel's modules.
+    #[serde(default)]
+    pub modules: Vec<String>,
 }
 
 /// One package.
@@ -177,7 +180,7 @@ impl Apt {
             let (name, package) = describe(&archive)?;
             packages.insert(name, package);
         }
-        let manifest = Manifest { suite: self.suite.clone(), kernel, packages };
+        let manifest = Manifest { suite: self.suite.clone(), kernel, packages, modules: Vec::new() };
         let bytes = manifest.bytes();
         ensure!(bytes <= MAXIMUM_BYTES, "{bytes} bytes of packages, expected at most {MAXIMUM_BYTES}");
         Ok(manifest)

@@ -150,8 +150,10 @@ fn fetch(cache: &Path, packages: &Path, say: &dyn Fn(&str)) -> anyhow::Result<()
     let scratch =
         tempfile::Builder::new().prefix("apt-").tempdir_in(cache).context("make a scratch directory")?;
     let root = new.path().join("root");
-    let manifest = packages::fetch(scratch.path(), &root)?;
-    let compressed = root.join("usr/lib/modules").join(&manifest.kernel).join("vmlinuz");
+    let mut manifest = packages::fetch(scratch.path(), &root)?;
+    let modules = root.join("usr/lib/modules").join(&manifest.kernel);
+    let compressed = modules.join("vmlinuz");
+    manifest.modules = Modules::find(&modules, new.path().join("modules"))?.names();
     uncompress(&compressed, &new.path().join("vmlinux"))?;
     // Last: a cache without it is not one.
     write_whole(&new.path().join(MANIFEST), serde_json::to_string_pretty(&manifest)?.as_bytes())?;
