@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use address::ServerAddress;
 use attestation_agent::service::{Peer, Placement, bind_socket, serve_connection};
 pub use guarded::{Guarded, Limits};
-use protocol::health::create_health;
+use protocol::{admitted, health::create_health};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -126,7 +126,7 @@ fn services() -> HashMap<String, Service> {
     let mut services = create_health(Arc::new(Health));
     let none = Service { methods: HashMap::new(), streams: HashMap::new() };
     services.insert(AGENT_SERVICE.to_owned(), none);
-    services
+    admitted(services)
 }
 
 /// Not somebody to be served.

@@ -99,11 +99,25 @@ impl Frames {
     }
 
     /// Follows bytes that passed, in any pieces; `seen` is told of each header and each end, in order.
-    pub fn follow(&mut self, mut bytes: &[u8], mut seen: impl FnMut(FrameEvent)) {
+    pub fn follow(&mut self, bytes: &[u8], seen: impl FnMut(FrameEvent)) {
+        self.follow_payloads(bytes, seen, |_, _, _| ());
+    }
+
+    /// As [`Self::follow`]; `payload` is handed the pieces of each payload, each with its offset.
+    pub fn follow_payloads(
+        &mut self,
+        mut bytes: &[u8],
+        mut seen: impl FnMut(FrameEvent),
+        mut payload: impl FnMut(FrameHeader, u32, &[u8]),
+    ) {
         while !bytes.is_empty() {
             if let Some((header, missing)) = self.payload {
                 let passed = u32::try_from(bytes.len()).unwrap_or(u32::MAX).min(missing);
-                bytes = bytes.get(usize::try_from(passed).unwrap_or(usize::MAX)..).unwrap_or_default();
+                let (piece, rest) = bytes
+                    .split_at_checked(usize::try_from(passed).unwrap_or(usize::MAX))
+                    .unwrap_or((bytes, b""));
+                payload(header, header.payload_bytes - missing, piece);
+                bytes = rest;
                 self.pass(header, missing - passed, &mut seen);
                 continue;
             }

@@ -71,6 +71,7 @@ pub mod health {
 }
 
 pub mod endpoint;
+pub mod envelope;
 pub mod frame;
 pub mod ids;
 pub mod limits;

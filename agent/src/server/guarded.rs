@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use protocol::envelope::Envelope;
 use protocol::frame::{FrameEvent, FrameHeader, FrameKind, Frames};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -83,6 +84,8 @@ pub struct Guarded<S> {
     /// This connection's part of the budget.
     budget: Arc<Semaphore>,
     inbound: Frames,
+    /// The envelope of the request that is read.
+    envelope: Envelope,
     outbound: Frames,
     reading: Deadline,
     writing: Deadline,
@@ -110,6 +113,7 @@ impl<S> Guarded<S> {
             budget: Arc::new(Semaphore::new(limits.connection_units)),
             limits,
             inbound: Frames::new(),
+            envelope: Envelope::default(),
             outbound: Frames::new(),
             reading: Deadline::default(),
             writing: Deadline::default(),
@@ -150,9 +154,10 @@ impl<S> Guarded<S> {
     }
 
     /// Follows what was read.
-    fn read(&mut self, bytes: &[u8]) {
-        let Self { inbound, share, wanted, unanswered, reading, .. } = self;
-        inbound.follow(bytes, |event| match event {
+    fn has_read(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Self { inbound, share, wanted, unanswered, reading, envelope, .. } = self;
+        let mut verdict = Ok(());
+        let events = |event| match event {
             FrameEvent::Begins(header) => *wanted = units(header).saturating_sub(1),
             FrameEvent::Ends(header) => {
                 reading.over();
@@ -162,14 +167,26 @@ impl<S> Guarded<S> {
                 // The next frame's.
                 *wanted = 1;
             }
+        };
+        inbound.follow_payloads(bytes, events, |header, offset, piece| {
+            // What is too long is thrown away unread.
+            if header.kind == FrameKind::Request && !header.is_oversize() && verdict.is_ok() {
+                if offset == 0 {
+                    *envelope = Envelope::default();
+                }
+                verdict = envelope.follow(piece);
+            }
         });
         if self.inbound.is_within() {
             self.reading.begin(self.limits.frame);
         }
+        // GUARD: envelope-before-decoding -> evil_host_request_of_many_pairs
+        verdict.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok(())
     }
 
     /// Follows what was written.
-    fn wrote(&mut self, bytes: &[u8]) {
+    fn has_written(&mut self, bytes: &[u8]) {
         let Self { outbound, unanswered, writing, .. } = self;
         outbound.follow(bytes, |event| {
             if let FrameEvent::Ends(header) = event {
@@ -210,8 +227,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         let before = buffer.filled().len();
         match Pin::new(&mut this.stream).poll_read(context, buffer) {
             Poll::Ready(Ok(())) => {
-                this.read(buffer.filled().get(before..).unwrap_or_default());
-                Poll::Ready(Ok(()))
+                let read = this.has_read(buffer.filled().get(before..).unwrap_or_default());
+                if read.is_err() {
+                    // Nobody decodes what was refused.
+                    buffer.set_filled(before);
+                }
+                Poll::Ready(read)
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => this.reading.poll(context).map(Err),
@@ -224,7 +245,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
         let this = self.get_mut();
         match Pin::new(&mut this.stream).poll_write(context, bytes) {
             Poll::Ready(Ok(count)) => {
-                this.wrote(bytes.get(..count).unwrap_or_default());
+                this.has_written(bytes.get(..count).unwrap_or_default());
                 Poll::Ready(Ok(count))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

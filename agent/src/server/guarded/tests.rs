@@ -7,6 +7,13 @@ fn frame(kind: u8, call: u32, payload: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes()[..], &call.to_be_bytes(), &[kind, 0], payload].concat()
 }
 
+/// The beginning of an envelope that has one long member.
+fn payload(length: usize) -> Vec<u8> {
+    let mut payload = vec![0x1a, 0xff, 0xff, 0xff, 0x7f];
+    payload.resize(length, 0);
+    payload
+}
+
 fn guarded(units: usize) -> (Guarded<DuplexStream>, DuplexStream, Arc<Semaphore>) {
     let (ours, theirs) = duplex(1 << 20);
     let budget = Arc::new(Semaphore::new(units));
@@ -27,9 +34,9 @@ async fn read_frame(from: &mut Guarded<DuplexStream>) -> io::Result<Vec<u8>> {
 #[tokio::test]
 async fn a_request_holds_its_share_until_it_is_answered() {
     let (mut ours, mut theirs, budget) = guarded(8);
-    theirs.write_all(&frame(1, 1, &[7; 5000])).await.unwrap();
+    theirs.write_all(&frame(1, 1, &payload(5000))).await.unwrap();
     theirs.write_all(&frame(1, 3, b"")).await.unwrap();
-    assert_eq!(read_frame(&mut ours).await.unwrap(), vec![7; 5000]);
+    assert_eq!(read_frame(&mut ours).await.unwrap(), payload(5000));
     assert_eq!(read_frame(&mut ours).await.unwrap(), b"");
     assert_eq!(budget.available_permits(), 8 - 2 - 1);
     // The answers come in another order.
@@ -60,11 +67,11 @@ async fn frames_that_nobody_answers_hold_nothing() {
 #[tokio::test(start_paused = true)]
 async fn evil_host_announces_more_than_fits() {
     let (mut ours, mut theirs, budget) = guarded(4);
-    theirs.write_all(&frame(1, 1, &[0; 3 * 4096])).await.unwrap();
+    theirs.write_all(&frame(1, 1, &payload(3 * 4096))).await.unwrap();
     read_frame(&mut ours).await.unwrap();
     assert_eq!(budget.available_permits(), 1);
     // The next one does not fit: its header is read, and not one byte of its payload.
-    theirs.write_all(&frame(1, 3, &[0; 2 * 4096])).await.unwrap();
+    theirs.write_all(&frame(1, 3, &payload(2 * 4096))).await.unwrap();
     let mut header = [0; 10];
     ours.read_exact(&mut header).await.unwrap();
     let mut byte = [0; 1];
@@ -73,8 +80,8 @@ async fn evil_host_announces_more_than_fits() {
 
     // With the first one answered in time it does.
     let (mut ours, mut theirs, budget) = guarded(4);
-    theirs.write_all(&frame(1, 1, &[0; 3 * 4096])).await.unwrap();
-    theirs.write_all(&frame(1, 3, &[0; 2 * 4096])).await.unwrap();
+    theirs.write_all(&frame(1, 1, &payload(3 * 4096))).await.unwrap();
+    theirs.write_all(&frame(1, 3, &payload(2 * 4096))).await.unwrap();
     read_frame(&mut ours).await.unwrap();
     ours.write_all(&frame(2, 1, b"ok")).await.unwrap();
     read_frame(&mut ours).await.unwrap();
@@ -148,11 +155,33 @@ async fn evil_peer_takes_no_answers_and_holds_up_only_itself() {
         read_frame(&mut slow).await.unwrap();
     }
     assert!(tokio::time::timeout(FRAME / 2, read_frame(&mut slow)).await.is_err(), "its part is used up");
-    asks.write_all(&frame(1, 1, &[0; 4 * 4096])).await.unwrap();
+    asks.write_all(&frame(1, 1, &payload(4 * 4096))).await.unwrap();
     assert_eq!(read_frame(&mut quick).await.unwrap().len(), 4 * 4096, "the neighbour has its own");
     // One answer that is taken makes room for one request.
     slow.write_all(&frame(2, 1, b"ok")).await.unwrap();
     assert_eq!(read_frame(&mut slow).await.unwrap(), b"x");
     drop((slow, quick));
     assert_eq!(limits.budget.available_permits(), 8);
+}
+
+/// ttrpc would decode them into seventy bytes a pair, before any handler and any policy.
+#[tokio::test]
+async fn evil_host_request_of_many_pairs() {
+    let (mut ours, mut theirs, _) = guarded(BUDGET_UNITS);
+    let pairs = frame(1, 1, &[0x2a, 0].repeat(200_000));
+    let writing = tokio::spawn(async move {
+        // The connection ends under it.
+        let _ = theirs.write_all(&pairs).await;
+    });
+    let mut header = [0; 10];
+    ours.read_exact(&mut header).await.unwrap();
+    let error = ours.read(&mut vec![0; 400_000]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData, "the first piece says it, and is not handed on");
+    drop(ours);
+    writing.await.unwrap();
+
+    // A call with metadata of its own is read.
+    let (mut ours, mut theirs, _) = guarded(8);
+    theirs.write_all(&frame(1, 1, &[0x2a, 0].repeat(100))).await.unwrap();
+    assert_eq!(read_frame(&mut ours).await.unwrap().len(), 200);
 }
