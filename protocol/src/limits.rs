@@ -1,7 +1,7 @@
 //! What a request may hold, checked on its bytes before anything is decoded.
 //!
 //! An empty element of a list is two bytes on the wire and some hundred in memory: a payload of 4 MiB would become
-//! gigabytes. [`Shape::check`] walks the bytes without allocating, counts what they would become, and knows each list.
+//! gigabytes. `Shape::check` walks the bytes without allocating, counts what they would become, and knows each list.
 
 pub(crate) mod shapes;
 #[cfg(test)]

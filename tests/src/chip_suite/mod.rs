@@ -1,6 +1,6 @@
 //! One suite for the driver, whatever the way to the device: a vfio-user socket, or a PCI function through the kernel's VFIO.
 //!
-//! Each case opens the device anew. What happens between driver and device is seen, and spoilt, by a [`watched::Watched`] backing in
+//! Each case opens the device anew. What happens between driver and device is seen, and spoilt, by a `watched::Watched` backing in
 //! between; the chip itself is obedient.
 
 mod cases;

@@ -215,7 +215,7 @@ impl Spec {
         self
     }
 
-    /// A vsock device. The guest is [`backend::GUEST_CID`].
+    /// A vsock device. The guest is CID 3.
     #[must_use]
     pub fn vsock(mut self) -> Self {
         self.vsock = true;
