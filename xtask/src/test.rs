@@ -115,7 +115,7 @@ fn workspace_tests(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resu
         cargo
     } else {
         let mut cargo = workspace.cargo("test");
-        cargo.args(["--profile", "ci", "--workspace", "--lib", "--bins", "--tests", "--locked"]);
+        cargo.args(["--profile", "ci", "--workspace", "--tests", "--locked"]);
         cargo.args(["--no-fail-fast"]);
         cargo
     };

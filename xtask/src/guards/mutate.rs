@@ -178,8 +178,8 @@ impl Copy {
     }
 }
 
-/// `cargo test` of everything but documentation.
-const TEST: &[&str] = &["test", "--profile", "ci", "--lib", "--bins", "--tests", "--quiet"];
+/// `cargo test` of everything but documentation. (`--bins` would also start programs that say they have no tests.)
+const TEST: &[&str] = &["test", "--profile", "ci", "--tests", "--quiet"];
 
 /// The tests by name, for nextest.
 fn filterset(tests: &[String]) -> String {
