@@ -64,6 +64,9 @@ pub enum InputError {
         /// What the parser said; never the text.
         message: String,
     },
+    /// A link to copy whose target is no text. (What upstream says.)
+    #[error("parsing CopyFileRequest for policy: invalid symlink content, expected UTF-8")]
+    Link,
     /// Not a name of a request: letters and digits, a letter first, at most 64 bytes.
     #[error("expected the name of a request message, found {found:?}")]
     Name {
@@ -86,6 +89,7 @@ impl InputError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Json { .. } => "POLICY_INPUT_JSON",
+            Self::Link => "POLICY_INPUT_LINK",
             Self::Name { .. } => "POLICY_INPUT_NAME",
             Self::TooLarge { .. } => "POLICY_INPUT_TOO_LARGE",
         }

@@ -34,6 +34,7 @@ mod error;
 mod exact;
 mod explain;
 mod limits;
+mod message;
 mod policy;
 mod prints;
 mod program;
