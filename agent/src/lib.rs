@@ -32,6 +32,8 @@ pub mod error;
 mod health;
 pub mod insecure;
 pub mod log;
+pub mod namespaces;
+pub mod network;
 mod pid1;
 pub mod reaper;
 pub mod server;

@@ -1,4 +1,5 @@
-//! The only unsafe code of this crate: handlers of signals, which `rustix` does not have.
+//! The only unsafe code of this crate: handlers of signals, which `rustix` does not have, and what it marks unsafe as a whole.
 
 pub(crate) mod crash;
+pub(crate) mod namespaces;
 pub(crate) mod pipes;

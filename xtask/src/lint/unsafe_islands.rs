@@ -10,7 +10,7 @@ const ISLANDS: &[(&str, &str)] = &[
     ("chip-client/src/vfio/", "kernel VFIO"),
     ("chip-client/src/vfio_user/", "shared mappings and descriptors of the vfio-user socket"),
     ("fuzz/src/heap.rs", "an allocator that counts, to see allocations above a cap"),
-    ("agent/src/sys/", "handlers of signals that end the machine, the disposition of SIGPIPE"),
+    ("agent/src/sys/", "handlers of signals that end the machine, the disposition of SIGPIPE, namespaces of a thread"),
     ("attestation-agent/src/ioctl.rs", "ioctls of the TDX and SEV-SNP guest drivers"),
     ("emulators/chip/src/sys/", "the emulated device's mappings of guest memory"),
     ("fuzz/src/heap.rs", "an allocator that counts, for caps on what parsers allocate"),
