@@ -28,6 +28,8 @@
 
 pub mod args;
 pub mod cmdline;
+#[expect(dead_code, reason = "called by the handlers of requests")]
+mod containers;
 pub mod error;
 mod health;
 pub mod insecure;
