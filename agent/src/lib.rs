@@ -39,6 +39,7 @@ pub mod network;
 mod pid1;
 pub mod reaper;
 pub mod server;
+pub mod spec;
 mod standalone;
 mod sys;
 mod tee;
