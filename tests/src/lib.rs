@@ -24,6 +24,7 @@
     reason = "a harness has one answer to what it does not expect: to fail the test"
 )]
 
+pub mod agent_client;
 pub mod attested;
 pub mod broker;
 pub mod chip_suite;
