@@ -30,6 +30,8 @@ pub mod args;
 pub mod cmdline;
 #[expect(dead_code, reason = "called by the handlers of requests")]
 mod containers;
+#[doc(hidden)]
+pub mod engine;
 pub mod error;
 mod health;
 pub mod insecure;
