@@ -176,8 +176,9 @@ pub(super) fn rules(
         rules.push(parsed);
     }
     rules.extend(ALWAYS.into_iter().map(|numbers| character(true, numbers, Access::ALL)));
+    let never = forbidden.numbers().map(|numbers| character(false, numbers, Access::ALL));
     // GUARD: forbidden-device-rules -> evil_host_device_rule_for_memory
-    rules.extend(forbidden.numbers().map(|numbers| character(false, numbers, Access::ALL)));
+    rules = rules.into_iter().chain(never).collect();
     Ok(rules)
 }
 

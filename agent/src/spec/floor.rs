@@ -1,0 +1,148 @@
+//! What no container sees, whatever specification and policy say: our own directories, other containers, interfaces of the
+//! kernel that speak for the whole guest.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::forbidden::is_forbidden_name;
+use super::{Facts, Limits, SpecError, plain};
+
+/// Trees of the guest that no container has a part of. `/run` and what else leads to one of them is refused, too.
+const PROTECTED: [&str; 7] = [
+    "/run/innerkeep",
+    "/run/kata-containers",
+    "/run/confidential-containers",
+    "/run/sandbox-ns",
+    "/proc",
+    "/sys",
+    "/dev/vfio",
+];
+/// What runtimes mount into containers from our directory: what the host shares, and what storages of the sandbox made.
+const SHARED_TREES: [&str; 3] = [
+    "/run/kata-containers/shared/containers",
+    "/run/kata-containers/sandbox/ephemeral",
+    "/run/kata-containers/sandbox/storage",
+];
+/// As [`SHARED_TREES`], these alone.
+const SHARED_PLACES: [&str; 2] =
+    ["/run/kata-containers/sandbox/resolv.conf", "/run/kata-containers/sandbox/shm"];
+/// Where the kernel's directories are by another name.
+const ALIASES: [(&str, &str); 1] = [("/var/run", "/run")];
+
+/// Always hidden from containers, whatever their specification hides: memory, firmware and its tables, what configures devices or
+/// evidence, and the registers of measurements.
+pub(super) const ALWAYS_MASKED: [&str; 6] = [
+    "/proc/kcore",
+    "/sys/firmware",
+    "/sys/kernel/config",
+    "/sys/kernel/security",
+    "/sys/kernel/debug",
+    "/sys/devices/virtual/misc/tdx_guest",
+];
+/// Hidden as well in a confidential guest.
+pub(super) const TEE_MASKED: [&str; 9] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/devices/virtual/powercap",
+];
+/// Never written by containers of a confidential guest: parameters here are the whole guest's.
+pub(super) const TEE_READONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// A path without `.` and `//`; `None` where it is not absolute, has `..` or NUL, or is longer than the kernel takes.
+#[must_use]
+pub(super) fn lexical(path: &str) -> Option<PathBuf> {
+    if !path.starts_with('/') || !plain(path) || path.len() > Limits::PATH_BYTES {
+        return None;
+    }
+    let mut clean = PathBuf::from("/");
+    for component in Path::new(path).components() {
+        match component {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(clean)
+}
+
+/// A place in a container: as [`lexical`], and not its root.
+#[must_use]
+pub(super) fn destination(path: &str) -> Option<PathBuf> {
+    lexical(path).filter(|path| path != Path::new("/"))
+}
+
+/// A place in the guest, with the directories that have two names under one.
+fn of_guest(path: &str) -> Option<PathBuf> {
+    let clean = lexical(path)?;
+    let alias =
+        ALIASES.iter().find_map(|(from, to)| Some(Path::new(to).join(clean.strip_prefix(from).ok()?)));
+    Some(alias.unwrap_or(clean))
+}
+
+/// Where a source leads to, if a container may have it: `at` names it in the error.
+///
+/// # Errors
+/// `SPEC_MOUNT`, `SPEC_MOUNT_SOURCE`, `SPEC_FLOOR`.
+pub fn source(at: &str, path: &str, facts: &Facts) -> Result<PathBuf, SpecError> {
+    let Some(written) = of_guest(path) else {
+        return Err(SpecError::Mount { at: at.to_owned(), expected: "an absolute path without '..'" });
+    };
+    // GUARD: floor-source-written -> evil_host_mounts_our_directories
+    check(at, &written, facts)?;
+    let real = (facts.resolve)(&written).map_err(|_| SpecError::MountSource { at: at.to_owned() })?;
+    // GUARD: floor-source-real -> evil_host_mounts_a_link_to_our_directories
+    check(at, &real, facts)?;
+    Ok(real)
+}
+
+/// Where the root of a container's files comes from, if it may be one: its own bundle, or what a source of a mount may be.
+///
+/// # Errors
+/// As [`source`]; `SPEC_MISSING` without a root.
+pub fn root_source(spec: &protocol::oci::Spec, facts: &Facts) -> Result<PathBuf, SpecError> {
+    const AT: &str = "root.path";
+    let path = spec.Root.as_ref().map(|root| root.Path.as_str()).unwrap_or_default();
+    // GUARD: root-path -> evil_host_root_of_the_guest_as_root
+    if path.is_empty() {
+        return Err(SpecError::Missing { at: AT.to_owned(), expected: "the root of the container's files" });
+    }
+    let own = facts.bundle.join("rootfs");
+    if lexical(path).is_some_and(|path| path == own) {
+        return Ok(own);
+    }
+    source(AT, path, facts)
+}
+
+/// Whether a tree is, leads to, or lies in another.
+fn touches(path: &Path, tree: &Path) -> bool {
+    path.starts_with(tree) || tree.starts_with(path)
+}
+
+fn check(at: &str, path: &Path, facts: &Facts) -> Result<(), SpecError> {
+    let refused = |what| SpecError::Floor { at: at.to_owned(), what };
+    if let Some(name) = path.to_str()
+        && name.starts_with("/dev/")
+        && is_forbidden_name(name)
+    {
+        return Err(refused("have a device of the guest itself"));
+    }
+    if path == Path::new("/dev") {
+        return Err(refused("have all devices of the guest"));
+    }
+    if facts.protected.iter().any(|tree| touches(path, tree)) {
+        return Err(refused("see what the guest keeps to itself"));
+    }
+    let shared = SHARED_TREES.iter().any(|tree| path.starts_with(tree) && path != Path::new(tree))
+        || SHARED_PLACES.iter().any(|place| path == Path::new(place))
+        || facts.storages.iter().any(|storage| path.starts_with(storage));
+    if !shared && PROTECTED.iter().any(|tree| touches(path, Path::new(tree))) {
+        return Err(refused("see what the guest keeps to itself"));
+    }
+    Ok(())
+}
