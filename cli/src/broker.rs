@@ -6,60 +6,42 @@ use std::time::Duration;
 use attestation_agent::Attester;
 use attestation_agent::binding::bound_initdata;
 use attestation_agent::kbs::{
-    BrokerTrust, ConfigFault, Hop, KbsClient, KbsError, KbsOptions, KbsUrl, PlainHttp, ResourceUri, Secret,
-    SpkiSha256, TeeKeyKind,
+    BrokerTrust, ConfigFault, Hop, KbsClient, KbsError, KbsOptions, KbsUrl, PlainHttp, SpkiSha256, TeeKeyKind,
 };
 use attestation_agent::service::AttestationSource;
-use tokio::time::Instant;
+use cdh::Error;
+use cdh::artifact::{Broker, BrokerAccess};
 
 use crate::args::attest::{BrokerArgs, TeeKeyArg};
-use crate::error::Failure;
 use crate::files;
 
 /// Longest CA file in bytes.
 const MAXIMUM_FILE: u64 = 256 * 1024;
 
-/// A broker and the guest that asks it.
-pub(crate) struct Broker {
-    client: KbsClient,
-    runtime: tokio::runtime::Runtime,
-    timeout: Duration,
+/// The broker of the arguments. Nothing is sent yet.
+pub(crate) fn open(arguments: &BrokerArgs, attester: Arc<Attester>) -> Result<Broker, Error> {
+    let url = arguments.url.as_deref().ok_or(Error::Usage {
+        argument: "--kbs",
+        expected: "the URL of a key broker",
+        found: String::new(),
+    })?;
+    let options = KbsOptions {
+        key: key(arguments.key),
+        plain_http: if arguments.insecure_plain_http { PlainHttp::Insecure } else { PlainHttp::LoopbackOnly },
+        ..KbsOptions::new(KbsUrl::parse(url).map_err(setup)?, trust(arguments)?)
+    };
+    let initdata = arguments.initdata.as_deref().map(|path| bound_initdata(&attester, path)).transpose()?;
+    let source = AttestationSource::new(attester, initdata);
+    let client = KbsClient::background_check(&options, Arc::new(source))?;
+    Broker::new(client, Duration::from_secs(arguments.timeout))
 }
 
-impl Broker {
-    /// The broker of the arguments. Nothing is sent yet.
-    pub(crate) fn new(arguments: &BrokerArgs, attester: Attester) -> Result<Self, Failure> {
-        let url = arguments.url.as_deref().ok_or(Failure::Usage {
-            argument: "--kbs",
-            expected: "the URL of a key broker",
-            found: String::new(),
-        })?;
-        let options = KbsOptions {
-            key: key(arguments.key),
-            plain_http: if arguments.insecure_plain_http {
-                PlainHttp::Insecure
-            } else {
-                PlainHttp::LoopbackOnly
-            },
-            ..KbsOptions::new(KbsUrl::parse(url).map_err(setup)?, trust(arguments)?)
-        };
-        let initdata =
-            arguments.initdata.as_deref().map(|path| bound_initdata(&attester, path)).transpose()?;
-        let source = AttestationSource::new(Arc::new(attester), initdata);
-        let client = KbsClient::background_check(&options, Arc::new(source))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .map_err(Failure::file("start", "the network runtime"))?;
-        Ok(Self { client, runtime, timeout: Duration::from_secs(arguments.timeout) })
-    }
+/// The broker of the arguments, for when it is needed.
+pub(crate) struct Named(pub(crate) BrokerArgs);
 
-    /// A resource. The first one attests.
-    pub(crate) fn get(&self, uri: &str) -> Result<Secret, Failure> {
-        let uri = ResourceUri::parse(uri).map_err(setup)?;
-        let deadline = Instant::now() + self.timeout;
-        Ok(self.runtime.block_on(self.client.get(&uri, deadline))?)
+impl BrokerAccess for Named {
+    fn connect(&self, attester: Arc<Attester>) -> Result<Broker, Error> {
+        open(&self.0, attester)
     }
 }
 
@@ -72,7 +54,7 @@ fn key(argument: TeeKeyArg) -> TeeKeyKind {
     }
 }
 
-fn trust(arguments: &BrokerArgs) -> Result<Option<BrokerTrust>, Failure> {
+fn trust(arguments: &BrokerArgs) -> Result<Option<BrokerTrust>, Error> {
     let ca = arguments
         .ca
         .as_deref()
@@ -85,14 +67,14 @@ fn trust(arguments: &BrokerArgs) -> Result<Option<BrokerTrust>, Failure> {
     Ok(Some(BrokerTrust::new(ca.as_deref(), &pins).map_err(setup)?))
 }
 
-fn pin(text: &str) -> Result<SpkiSha256, Failure> {
-    hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| Failure::Usage {
+fn pin(text: &str) -> Result<SpkiSha256, Error> {
+    hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| Error::Usage {
         argument: "--kbs-spki",
         expected: "64 hex digits",
         found: text.to_owned(),
     })
 }
 
-fn setup(fault: ConfigFault) -> Failure {
-    Failure::Kbs(KbsError::new(Hop::Setup, fault))
+fn setup(fault: ConfigFault) -> Error {
+    KbsError::new(Hop::Setup, fault).into()
 }

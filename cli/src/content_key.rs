@@ -23,7 +23,7 @@ const EXPECTED: &str = "a content key file that `innerkeep seal` wrote";
 pub(crate) fn write(path: &Path, core: CoreDigest, key: &ContentKey) -> Result<(), Failure> {
     let hex = Zeroizing::new(hex::encode(key.expose_bytes()));
     let text = Zeroizing::new(format!("{TITLE}\ncore {core}\nkey {}\n", hex.as_str()));
-    files::create("write the content key", path, 0o600, text.as_bytes())
+    Ok(files::create("write the content key", path, 0o600, text.as_bytes())?)
 }
 
 /// Reads the key of a core.

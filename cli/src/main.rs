@@ -1,7 +1,7 @@
 //! `innerkeep`: the command line of build pipelines, operators and guests.
 //!
-//! One file per command under `cmd`; `store` knows the carriers (OCI image layout, `.sealed` file); `land` brings plaintext into protected
-//! memory. A result goes to standard output, failures and the report of `unseal` to standard error.
+//! One file per command under `cmd`. Carriers (OCI image layout, `.sealed` file) and the way of plaintext into protected memory are the
+//! library `cdh`'s. A result goes to standard output, failures and the report of `unseal` to standard error.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -10,17 +10,16 @@ mod certificates;
 mod cmd;
 mod content_key;
 mod error;
-mod files;
 mod insecure;
-mod land;
 mod output;
 mod own_keys;
 mod pins;
 mod platform;
-mod store;
 
 use std::process::ExitCode;
 
+use cdh::artifact::store;
+use cdh::files;
 use clap::Parser;
 
 use crate::args::{Cli, Command};

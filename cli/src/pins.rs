@@ -29,17 +29,6 @@ pub(crate) fn verify(store: &Store, pins: &[Pin]) -> Result<Origin, Failure> {
     Ok(verify_origin(&store.core, store.signature.as_ref(), pins, &Floors::new())?)
 }
 
-/// The origin in a word for people and programs.
-pub(crate) fn describe(origin: &Origin) -> String {
-    match origin {
-        Origin::PinnedCore => "pinned core digest".to_owned(),
-        Origin::PinnedSealer { key, family, counter } => {
-            format!("signed by {key}, family {family}, counter {}", counter.value())
-        }
-        _ => "accepted".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

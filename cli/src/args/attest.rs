@@ -127,7 +127,7 @@ pub(crate) enum TeeKeyArg {
 }
 
 /// Which broker, and how it is known.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct BrokerArgs {
     /// Base URL of the key broker.
     #[arg(long = "kbs", value_name = "URL")]

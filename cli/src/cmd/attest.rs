@@ -76,7 +76,7 @@ fn make(arguments: &MakeArgs, output: Output) -> Result<Report, Failure> {
 
 fn runtime_data(arguments: &MakeArgs) -> Result<Vec<u8>, Failure> {
     if let Some(path) = &arguments.runtime_data {
-        return files::read("read the runtime data", path, MAXIMUM_RUNTIME_DATA);
+        return Ok(files::read("read the runtime data", path, MAXIMUM_RUNTIME_DATA)?);
     }
     let nonce = arguments.nonce.clone().unwrap_or_default();
     match hex::decode(&nonce) {

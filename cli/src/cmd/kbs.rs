@@ -1,12 +1,13 @@
 //! `innerkeep kbs`: resources of a key broker.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use initdata::InsecureMode;
 use serde_json::json;
 
 use crate::args::attest::{KbsCommand, KbsGetArgs};
-use crate::broker::Broker;
+use crate::broker;
 use crate::error::Failure;
 use crate::files;
 use crate::insecure::permitted;
@@ -28,7 +29,7 @@ fn get(arguments: &KbsGetArgs, output: Output) -> Result<Option<Report>, Failure
         insecure.push("plain-http");
     }
     output.insecure(&insecure);
-    let secret = Broker::new(&arguments.broker, attester)?.get(&arguments.resource)?;
+    let secret = broker::open(&arguments.broker, Arc::new(attester))?.get(&arguments.resource)?;
     let bytes = secret.expose();
     let Some(path) = &arguments.output else {
         if output.json {

@@ -1,5 +1,6 @@
 //! `innerkeep verify`: origin, tag tables and blobs, without any key.
 
+use cdh::artifact::describe_origin;
 use sealed_artifact::tags::TagTable;
 use serde_json::json;
 
@@ -14,7 +15,7 @@ pub(crate) fn run(arguments: &VerifyArgs, output: Output) -> Result<Report, Fail
     let pins = pins::read(&arguments.pin)?;
     let reference = Reference::parse(&arguments.reference)?;
     let store = Store::open(&reference)?;
-    let origin = pins::describe(&pins::verify(&store, &pins)?);
+    let origin = describe_origin(&pins::verify(&store, &pins)?);
     let payloads = store.core.parameters().payloads();
     let total = payloads.iter().map(|payload| payload.layout.size()).sum();
     let progress = output.progress("verifying", total);

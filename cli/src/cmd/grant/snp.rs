@@ -5,11 +5,11 @@ use serde_json::json;
 use super::Request;
 use crate::error::Failure;
 use crate::output::{Output, Report};
-use crate::own_keys::SnpKeys;
+use crate::own_keys;
 use sealed_artifact::grant::Grant;
 
 pub(super) fn add(request: Request<'_>, output: Output) -> Result<Report, Failure> {
-    let keys = SnpKeys::of(&request.arguments.platform, output)?;
+    let keys = own_keys::snp(&request.arguments.platform, output)?;
     let selection = keys.selection()?;
     let derived = keys.derive(&selection)?;
     let core = &request.store.core;

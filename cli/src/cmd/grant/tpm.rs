@@ -6,10 +6,10 @@ use serde_json::json;
 use super::Request;
 use crate::error::Failure;
 use crate::output::{Output, Report};
-use crate::own_keys::TpmKeys;
+use crate::own_keys;
 
 pub(super) fn add(request: Request<'_>, output: Output) -> Result<Report, Failure> {
-    let keys = TpmKeys::of(&request.arguments.platform, output)?;
+    let keys = own_keys::tpm(&request.arguments.platform, output)?;
     let pinned = request.arguments.tpm_storage_key.as_deref().map(digest).transpose()?;
     let (object, secret) = keys.seal(&request.arguments.pcrs, pinned.as_ref())?;
     let core = &request.store.core;

@@ -119,7 +119,7 @@ fn name_of(path: &Path) -> Result<&str, Failure> {
 }
 
 fn text(path: &Path) -> Result<String, Failure> {
-    files::read_text("read", path, u64::try_from(MAXIMUM_TEXT_BYTES).unwrap_or(u64::MAX))
+    Ok(files::read_text("read", path, u64::try_from(MAXIMUM_TEXT_BYTES).unwrap_or(u64::MAX))?)
 }
 
 const fn algorithm(argument: AlgorithmArg) -> Algorithm {

@@ -2,16 +2,13 @@
 
 use std::path::Path;
 
-use chip_client::session::UnwrapRequest;
+use cdh::artifact::{Facts, Order, openers, write_to};
 use serde_json::json;
 
-use super::guest::{Facts, Guest};
-use super::session::Chip;
-use super::{Prepared, data_path, own};
+use super::{data_path, guest, prepare};
 use crate::args::{PathArg, UnsealArgs};
 use crate::cmd::seal::{Shown, threads};
 use crate::error::Failure;
-use crate::land;
 use crate::output::{Output, Report};
 
 /// `--insecure-to-disk`: the first payload, as a plain file that did not exist.
@@ -31,13 +28,14 @@ pub(super) fn to_disk(arguments: &UnsealArgs, output: Output, path: &Path) -> Re
             found: data_path(arguments.path).name().to_owned(),
         });
     }
-    let prepared = Prepared::new(arguments)?;
-    let guest = Guest::find(arguments)?;
-    let facts = Facts::new(arguments, &guest, None);
+    let (prepared, source) = prepare(arguments)?;
+    let guest = guest::find(arguments)?;
+    let choices = guest::choices(arguments, &guest);
+    let facts = Facts::new(&choices, &source, &guest, None);
     let mut names = facts.names();
     names.push("to-disk");
     output.insecure(&names);
-    let payloads = prepared.store.core.payloads().len();
+    let payloads = prepared.store().core.payloads().len();
     if payloads != 1 {
         return Err(Failure::Usage {
             argument: "--insecure-to-disk",
@@ -45,18 +43,8 @@ pub(super) fn to_disk(arguments: &UnsealArgs, output: Output, path: &Path) -> Re
             found: payloads.to_string(),
         });
     }
-    let key = match Chip::open(arguments, &prepared, facts.guest)? {
-        Some(mut chip) => {
-            let grant = prepared.grant_for(&chip.identity)?;
-            let request = UnwrapRequest::new(&prepared.store.core, grant, prepared.proof());
-            let mut session = chip.session(arguments, &guest, grant)?;
-            let key = session.release_key(&request)?;
-            session.close()?;
-            key
-        }
-        None => own::content_key(arguments, &prepared, guest)?,
-    };
-    let openers = land::openers(&prepared.store, &key)?;
+    let key = Order::new(&prepared, &source, &guest, choices).release_key(&facts)?.key;
+    let openers = openers(prepared.store(), &key)?;
     let file = std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -65,8 +53,8 @@ pub(super) fn to_disk(arguments: &UnsealArgs, output: Output, path: &Path) -> Re
         .map_err(Failure::file("write plaintext to", path))?;
     let progress = output.progress("writing", prepared.total());
     for (index, opener) in openers.iter().enumerate() {
-        let written = land::write_to(
-            &prepared.store,
+        let written = write_to(
+            prepared.store(),
             opener,
             index,
             (&file, path),
@@ -76,7 +64,7 @@ pub(super) fn to_disk(arguments: &UnsealArgs, output: Output, path: &Path) -> Re
         if let Err(failure) = written {
             // Nothing partial stays visible.
             let _ = std::fs::remove_file(path);
-            return Err(failure);
+            return Err(failure.into());
         }
     }
     let timing = progress.finish();
@@ -88,7 +76,7 @@ pub(super) fn to_disk(arguments: &UnsealArgs, output: Output, path: &Path) -> Re
             timing.seconds
         ),
         json: json!({ "bytes": timing.bytes, "seconds": timing.seconds, "gb_per_s": timing.gb_per_s(), "file": path, "insecure": names, "path": "key-release",
-            "key_from": prepared.source.kind().as_str(),
+            "key_from": source.kind().as_str(),
         }),
     };
     output.aside(&report).map_err(Failure::file("write to", "standard error"))?;

@@ -1,62 +1,42 @@
 //! Where the content key comes from: exactly one place, named on the command line.
 
-use chip_client::address::DeviceAddress;
-use chip_client::chain::TrustRoot;
-use sealed_artifact::grant::GrantKind;
+use cdh::artifact::KeySource;
 use sealed_artifact::kbs::KbsRecipient;
 
 use crate::args::{PathArg, UnsealArgs};
+use crate::broker::Named;
 use crate::certificates;
 use crate::cmd::grant;
 use crate::error::Failure;
 
 use super::data_path;
 
-/// Where the content key comes from.
-pub(super) enum Source {
-    /// A chip, whose certificates end at this root.
-    Chip { address: DeviceAddress, root: TrustRoot },
-    /// A key broker, by the name and TLS key that this guest was configured with.
-    Broker(KbsRecipient),
-    /// A key that the SEV-SNP processor derives for this guest.
-    Snp,
-    /// A secret that the TPM unseals.
-    Tpm,
-}
-
-impl Source {
-    /// The source that the arguments name. Nothing is asked of it yet.
-    pub(super) fn of(arguments: &UnsealArgs) -> Result<Self, Failure> {
-        if let (Some(address), Some(root)) = (&arguments.chip, &arguments.chip_root) {
-            return Ok(Self::Chip { address: address.clone(), root: certificates::read_root(root)? });
-        }
-        if arguments.path != PathArg::KeyRelease {
-            return Err(Failure::Usage {
-                argument: "--path",
-                expected: "key-release: without a chip this CPU decrypts",
-                found: data_path(arguments.path).name().to_owned(),
-            });
-        }
-        match (&arguments.broker.url, arguments.snp, arguments.tpm) {
-            (Some(url), _, _) => broker(arguments, url).map(Self::Broker),
-            (None, true, _) => Ok(Self::Snp),
-            (None, false, true) => Ok(Self::Tpm),
-            (None, false, false) => Err(Failure::Usage {
-                argument: "--chip, --kbs, --snp, --tpm",
-                expected: "one of them",
-                found: String::new(),
-            }),
-        }
+/// The source that the arguments name. Nothing is asked of it yet.
+pub(super) fn of(arguments: &UnsealArgs) -> Result<KeySource, Failure> {
+    if let (Some(address), Some(root)) = (&arguments.chip, &arguments.chip_root) {
+        return Ok(KeySource::Chip { address: address.clone(), root: certificates::read_root(root)? });
     }
-
-    /// The kind of grant that it opens.
-    pub(super) const fn kind(&self) -> GrantKind {
-        match self {
-            Self::Chip { .. } => GrantKind::Chip,
-            Self::Broker(_) => GrantKind::Kbs,
-            Self::Snp => GrantKind::Snp,
-            Self::Tpm => GrantKind::Tpm,
+    if arguments.path != PathArg::KeyRelease {
+        return Err(Failure::Usage {
+            argument: "--path",
+            expected: "key-release: without a chip this CPU decrypts",
+            found: data_path(arguments.path).name().to_owned(),
+        });
+    }
+    match (&arguments.broker.url, arguments.snp, arguments.tpm) {
+        (Some(url), _, _) => {
+            let access = Box::new(Named(arguments.broker.clone()));
+            Ok(KeySource::Broker { recipient: broker(arguments, url)?, access })
         }
+        (None, true, _) => Ok(KeySource::Snp),
+        (None, false, true) => {
+            Ok(KeySource::Tpm { insecure_below: arguments.platform.insecure_tee_root.clone() })
+        }
+        (None, false, false) => Err(Failure::Usage {
+            argument: "--chip, --kbs, --snp, --tpm",
+            expected: "one of them",
+            found: String::new(),
+        }),
     }
 }
 

@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 
 use super::blob::{Blob, open_below};
 use super::{Carrier, Finished, Opened, require_length};
-use crate::error::Failure;
+use crate::error::Error;
 use crate::files;
 
 const INDEX: &str = "index.json";
@@ -32,8 +32,13 @@ pub(super) struct Layout {
 }
 
 /// Opens the artifact with a tag, or the only one.
-pub(super) fn open(root: &Path, tag: Option<&str>) -> Result<Opened, Failure> {
-    let directory = File::open(root).map_err(Failure::file("open the image layout", root))?;
+pub(super) fn open(root: &Path, tag: Option<&str>) -> Result<Opened, Error> {
+    let directory = File::open(root).map_err(Error::file("open the image layout", root))?;
+    open_directory(directory, root, tag)
+}
+
+/// As [`open`], for a directory that is open.
+pub(super) fn open_directory(directory: File, root: &Path, tag: Option<&str>) -> Result<Opened, Error> {
     let index = read_index(&directory, root)?;
     let artifact = index.artifact(tag)?.clone();
     let read = |descriptor: &Descriptor, cap| read_blob(&directory, root, descriptor, cap);
@@ -56,32 +61,32 @@ pub(super) fn open(root: &Path, tag: Option<&str>) -> Result<Opened, Failure> {
 }
 
 impl Layout {
-    fn blobs(&self, index: usize) -> Result<&PayloadBlobs, Failure> {
-        self.payloads.get(index).ok_or(Failure::Usage {
+    fn blobs(&self, index: usize) -> Result<&PayloadBlobs, Error> {
+        self.payloads.get(index).ok_or(Error::Usage {
             argument: "payload",
             expected: "a payload of the core",
             found: index.to_string(),
         })
     }
 
-    pub(super) fn payload(&self, index: usize) -> Result<Blob, Failure> {
+    pub(super) fn payload(&self, index: usize) -> Result<Blob, Error> {
         let stated = self.blobs(index)?.ciphertext.digest;
         let path = stated.layout_path();
         let file = open_below(&self.directory, &self.root, &path, false)?;
         let path = self.root.join(path);
-        let length = file.metadata().map_err(Failure::file("look at the ciphertext", &path))?.len();
+        let length = file.metadata().map_err(Error::file("look at the ciphertext", &path))?.len();
         Ok(Blob { file, path, offset: 0, length, stated: Some(stated) })
     }
 
-    pub(super) fn tag_table(&self, index: usize, length: u64) -> Result<Vec<u8>, Failure> {
+    pub(super) fn tag_table(&self, index: usize, length: u64) -> Result<Vec<u8>, Error> {
         let path = self.blobs(index)?.tags.digest.layout_path();
         let file = open_below(&self.directory, &self.root, &path, false)?;
-        let found = file.metadata().map_err(Failure::file("look at", self.root.join(&path)))?.len();
+        let found = file.metadata().map_err(Error::file("look at", self.root.join(&path)))?.len();
         require_length("tag table", index, length, found)?;
         read_below(&self.directory, &self.root, &path, length)
     }
 
-    pub(super) fn add_grant(&mut self, grant: &[u8]) -> Result<(), Failure> {
+    pub(super) fn add_grant(&mut self, grant: &[u8]) -> Result<(), Error> {
         let manifest = Referrer::build(ReferrerKind::Grant, &self.artifact, grant);
         write_blob(&self.root, grant)?;
         write_blob(&self.root, EMPTY_BLOB)?;
@@ -92,7 +97,7 @@ impl Layout {
         write_index(&self.root, &index)
     }
 
-    pub(super) fn remove_grant(&self, digest: &str) -> Result<bool, Failure> {
+    pub(super) fn remove_grant(&self, digest: &str) -> Result<bool, Error> {
         let Some((object, manifest)) =
             self.grants.iter().find(|(object, _)| object.to_string() == digest).copied()
         else {
@@ -103,17 +108,17 @@ impl Layout {
         write_index(&self.root, &index)?;
         for blob in [manifest, object] {
             let path = self.root.join(blob.layout_path());
-            std::fs::remove_file(&path).map_err(Failure::file("remove", &path))?;
+            std::fs::remove_file(&path).map_err(Error::file("remove", &path))?;
         }
         Ok(removed)
     }
 }
 
-fn read_below(directory: &File, root: &Path, path: &str, cap: u64) -> Result<Vec<u8>, Failure> {
+fn read_below(directory: &File, root: &Path, path: &str, cap: u64) -> Result<Vec<u8>, Error> {
     let shown = root.join(path);
     let file = open_below(directory, root, path, false)?;
     let mut bytes = Vec::new();
-    file.take(cap.saturating_add(1)).read_to_end(&mut bytes).map_err(Failure::file("read", &shown))?;
+    file.take(cap.saturating_add(1)).read_to_end(&mut bytes).map_err(Error::file("read", &shown))?;
     let found = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     // GUARD: store-read-cap -> evil_oversized_index_is_refused
     if found > cap {
@@ -123,24 +128,24 @@ fn read_below(directory: &File, root: &Path, path: &str, cap: u64) -> Result<Vec
             maximum: cap,
             found,
         };
-        return Err(Failure::Artifact(error));
+        return Err(Error::Artifact(error));
     }
     Ok(bytes)
 }
 
-fn read_index(directory: &File, root: &Path) -> Result<ImageIndex, Failure> {
+fn read_index(directory: &File, root: &Path) -> Result<ImageIndex, Error> {
     Ok(ImageIndex::parse(&read_below(directory, root, INDEX, MAXIMUM_MANIFEST)?)?)
 }
 
 /// Reads a small blob and compares its digest.
-fn read_blob(directory: &File, root: &Path, descriptor: &Descriptor, cap: u64) -> Result<Vec<u8>, Failure> {
+fn read_blob(directory: &File, root: &Path, descriptor: &Descriptor, cap: u64) -> Result<Vec<u8>, Error> {
     descriptor.capped_size(cap)?;
     let bytes = read_below(directory, root, &descriptor.digest.layout_path(), cap)?;
     descriptor.verify(&bytes)?;
     Ok(bytes)
 }
 
-fn write_blob(root: &Path, bytes: &[u8]) -> Result<BlobDigest, Failure> {
+fn write_blob(root: &Path, bytes: &[u8]) -> Result<BlobDigest, Error> {
     let digest = BlobDigest::of(bytes);
     let path = root.join(digest.layout_path());
     // A blob that is there whole is left as it is: others may refer to it.
@@ -151,13 +156,13 @@ fn write_blob(root: &Path, bytes: &[u8]) -> Result<BlobDigest, Failure> {
     Ok(digest)
 }
 
-fn write_index(root: &Path, index: &ImageIndex) -> Result<(), Failure> {
+fn write_index(root: &Path, index: &ImageIndex) -> Result<(), Error> {
     files::replace("write the index", &root.join(INDEX), &index.encode())
 }
 
 /// A layout that gets an artifact.
 #[derive(Debug)]
-pub(crate) struct LayoutWriter {
+pub struct LayoutWriter {
     root: PathBuf,
     tag: String,
     partial: Vec<NamedTempFile>,
@@ -165,25 +170,25 @@ pub(crate) struct LayoutWriter {
 }
 
 impl LayoutWriter {
-    pub(super) fn create(root: &Path, tag: &str, payloads: usize) -> Result<Self, Failure> {
+    pub(super) fn create(root: &Path, tag: &str, payloads: usize) -> Result<Self, Error> {
         let blobs = root.join(BLOBS);
-        std::fs::create_dir_all(&blobs).map_err(Failure::file("create the image layout", root))?;
+        std::fs::create_dir_all(&blobs).map_err(Error::file("create the image layout", root))?;
         if root.join(INDEX).exists() {
-            read_index(&File::open(root).map_err(Failure::file("open the image layout", root))?, root)?;
+            read_index(&File::open(root).map_err(Error::file("open the image layout", root))?, root)?;
         }
         let partial = (0..payloads)
             .map(|_| {
                 tempfile::Builder::new()
                     .prefix(".partial-")
                     .tempfile_in(&blobs)
-                    .map_err(Failure::file("create a blob in", &blobs))
+                    .map_err(Error::file("create a blob in", &blobs))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { root: root.to_owned(), tag: tag.to_owned(), partial, digests: Vec::new() })
     }
 
-    pub(super) fn sink(&self, index: usize) -> Result<(&File, u64, &Path), Failure> {
-        let partial = self.partial.get(index).ok_or(Failure::Usage {
+    pub(super) fn sink(&self, index: usize) -> Result<(&File, u64, &Path), Error> {
+        let partial = self.partial.get(index).ok_or(Error::Usage {
             argument: "payload",
             expected: "a payload",
             found: index.to_string(),
@@ -191,24 +196,24 @@ impl LayoutWriter {
         Ok((partial.as_file(), 0, partial.path()))
     }
 
-    pub(super) fn payload_done(&mut self, index: usize) -> Result<(), Failure> {
+    pub(super) fn payload_done(&mut self, index: usize) -> Result<(), Error> {
         let (file, _, path) = self.sink(index)?;
-        let file = file.try_clone().map_err(Failure::file("read back", path))?;
-        let length = file.metadata().map_err(Failure::file("read back", path))?.len();
+        let file = file.try_clone().map_err(Error::file("read back", path))?;
+        let length = file.metadata().map_err(Error::file("read back", path))?.len();
         let blob = Blob { file, path: path.to_owned(), offset: 0, length, stated: None };
         self.digests.push(blob.digest(|_| ())?);
         Ok(())
     }
 
-    pub(super) fn finish(self, finished: &Finished<'_>) -> Result<(), Failure> {
+    pub(super) fn finish(self, finished: &Finished<'_>) -> Result<(), Error> {
         let Self { root, tag, partial, digests } = self;
         for (partial, digest) in partial.into_iter().zip(&digests) {
             let path = root.join(digest.layout_path());
-            partial.as_file().sync_all().map_err(Failure::file("write the ciphertext", &path))?;
+            partial.as_file().sync_all().map_err(Error::file("write the ciphertext", &path))?;
             files::set_mode(partial.as_file(), "write the ciphertext", &path)?;
             partial
                 .persist(&path)
-                .map_err(|error| Failure::file("write the ciphertext", &path)(error.error))?;
+                .map_err(|error| Error::file("write the ciphertext", &path)(error.error))?;
         }
         for tags in finished.tag_tables {
             write_blob(&root, tags.bytes())?;
@@ -222,7 +227,7 @@ impl LayoutWriter {
             .transpose()?;
         files::replace("write", &root.join("oci-layout"), OCI_LAYOUT.as_bytes())?;
         let mut index = if root.join(INDEX).exists() {
-            read_index(&File::open(&root).map_err(Failure::file("open the image layout", &root))?, &root)?
+            read_index(&File::open(&root).map_err(Error::file("open the image layout", &root))?, &root)?
         } else {
             ImageIndex::new()
         };
@@ -234,11 +239,7 @@ impl LayoutWriter {
     }
 }
 
-fn write_signature(
-    root: &Path,
-    manifest: &BuiltManifest,
-    signature: &[u8],
-) -> Result<BuiltManifest, Failure> {
+fn write_signature(root: &Path, manifest: &BuiltManifest, signature: &[u8]) -> Result<BuiltManifest, Error> {
     let referrer = Referrer::build(ReferrerKind::Signature, &manifest.descriptor, signature);
     write_blob(root, signature)?;
     write_blob(root, EMPTY_BLOB)?;

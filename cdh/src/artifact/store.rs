@@ -13,16 +13,18 @@ use sealed_artifact::grant::Grant;
 use sealed_artifact::signature::Signature;
 use sealed_artifact::tags::TagTable;
 
-pub(crate) use blob::Blob;
+pub use blob::Blob;
+pub use file::FileWriter;
+pub use oci::LayoutWriter;
 
-use crate::error::Failure;
+use crate::error::Error;
 
 /// Tag that is used when none is given.
 const DEFAULT_TAG: &str = "latest";
 
 /// What a user names an artifact by: `DIR`, `DIR:TAG` or `FILE.sealed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reference {
+pub enum Reference {
     /// A single file.
     File(PathBuf),
     /// An image layout, and a tag if one was given.
@@ -31,8 +33,8 @@ pub(crate) enum Reference {
 
 impl Reference {
     /// Parses a command line argument.
-    pub(crate) fn parse(text: &str) -> Result<Self, Failure> {
-        let usage = || Failure::Usage {
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let usage = || Error::Usage {
             argument: "REFERENCE",
             expected: "DIR, DIR:TAG or FILE.sealed",
             found: text.to_owned(),
@@ -69,22 +71,22 @@ impl fmt::Display for Reference {
 
 /// A grant and how the store names it.
 #[derive(Clone, Debug)]
-pub(crate) struct StoredGrant {
+pub struct StoredGrant {
     /// `sha256:…` of the grant's bytes.
-    pub(crate) digest: String,
+    pub digest: String,
     /// The grant.
-    pub(crate) grant: Grant,
+    pub grant: Grant,
 }
 
 /// An artifact that was opened for reading.
 #[derive(Debug)]
-pub(crate) struct Store {
+pub struct Store {
     /// The core, parsed; its origin is not yet judged.
-    pub(crate) core: Core,
+    pub core: Core,
     /// The signature, parsed and not yet verified.
-    pub(crate) signature: Option<Signature>,
+    pub signature: Option<Signature>,
     /// Grants that could be parsed.
-    pub(crate) grants: Vec<StoredGrant>,
+    pub grants: Vec<StoredGrant>,
     carrier: Carrier,
 }
 
@@ -104,11 +106,38 @@ struct Opened {
 
 impl Store {
     /// Opens an artifact and parses everything but payloads and tag tables.
-    pub(crate) fn open(reference: &Reference) -> Result<Self, Failure> {
+    ///
+    /// # Errors
+    ///
+    /// The carrier cannot be read, or something in it is not of its form.
+    pub fn open(reference: &Reference) -> Result<Self, Error> {
         let opened = match reference {
             Reference::File(path) => file::open(path)?,
             Reference::Layout(path, tag) => oci::open(path, tag.as_deref())?,
         };
+        Self::parse(opened)
+    }
+
+    /// As [`Store::open`], for a relative reference below a directory that somebody else fills: no symbolic link, nothing outside of the
+    /// directory and no other file system is followed. `root` is the directory's path for messages.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`].
+    pub fn open_below(directory: &File, root: &Path, reference: &Reference) -> Result<Self, Error> {
+        Self::parse(match reference {
+            Reference::File(path) => {
+                let file = blob::open_at(directory, root, path)?;
+                file::open_file(file, &root.join(path))?
+            }
+            Reference::Layout(path, tag) => {
+                let layout = blob::directory_at(directory, root, path)?;
+                oci::open_directory(layout, &root.join(path), tag.as_deref())?
+            }
+        })
+    }
+
+    fn parse(opened: Opened) -> Result<Self, Error> {
         // A grant that cannot be parsed hides no other: anyone may put one there.
         let grants = opened.grants.iter().filter_map(|bytes| {
             Some(StoredGrant { digest: digest(bytes), grant: Grant::parse(bytes).ok()? })
@@ -122,7 +151,11 @@ impl Store {
     }
 
     /// A payload's ciphertext; its length is the core's.
-    pub(crate) fn payload(&self, index: usize) -> Result<Blob, Failure> {
+    ///
+    /// # Errors
+    ///
+    /// `LENGTH_MISMATCH`, or the carrier has none.
+    pub fn payload(&self, index: usize) -> Result<Blob, Error> {
         let blob = match &self.carrier {
             Carrier::File(file) => file.payload(index)?,
             Carrier::Layout(layout) => layout.payload(index)?,
@@ -134,7 +167,7 @@ impl Store {
     }
 
     /// A payload's tag table, unverified, at most as long as the core allows.
-    pub(crate) fn tag_table(&self, index: usize) -> Result<Vec<u8>, Failure> {
+    pub fn tag_table(&self, index: usize) -> Result<Vec<u8>, Error> {
         let cap = self
             .core
             .parameters()
@@ -148,7 +181,7 @@ impl Store {
     }
 
     /// Puts a grant beside the artifact and returns its digest.
-    pub(crate) fn add_grant(&mut self, grant: &Grant) -> Result<String, Failure> {
+    pub fn add_grant(&mut self, grant: &Grant) -> Result<String, Error> {
         let bytes = grant.encode();
         match &mut self.carrier {
             Carrier::File(file) => file.add_grant(&bytes)?,
@@ -160,13 +193,13 @@ impl Store {
     }
 
     /// Removes a grant.
-    pub(crate) fn remove_grant(&mut self, digest: &str) -> Result<(), Failure> {
+    pub fn remove_grant(&mut self, digest: &str) -> Result<(), Error> {
         let removed = match &mut self.carrier {
             Carrier::File(file) => file.remove_grant(digest)?,
             Carrier::Layout(layout) => layout.remove_grant(digest)?,
         };
         if !removed {
-            return Err(Failure::Usage {
+            return Err(Error::Usage {
                 argument: "GRANT",
                 expected: "the digest of a grant of this artifact",
                 found: digest.to_owned(),
@@ -178,12 +211,12 @@ impl Store {
 }
 
 /// Refuses a stored blob of another length than the core's payload has, before it is read.
-fn require_length(what: &'static str, index: usize, expected: u64, found: u64) -> Result<(), Failure> {
+fn require_length(what: &'static str, index: usize, expected: u64, found: u64) -> Result<(), Error> {
     // GUARD: stored-length -> evil_stored_blob_of_another_length_is_refused_unread
     if found != expected {
         let payload = u32::try_from(index).unwrap_or(u32::MAX);
         let error = sealed_artifact::ArtifactError::LengthMismatch { payload, what, expected, found };
-        return Err(Failure::Artifact(error));
+        return Err(Error::Artifact(error));
     }
     Ok(())
 }
@@ -194,40 +227,39 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 /// What a seal has produced beside ciphertext.
-pub(crate) struct Finished<'a> {
+#[derive(Debug)]
+pub struct Finished<'a> {
     /// The core.
-    pub(crate) core: &'a Core,
+    pub core: &'a Core,
     /// Tag tables in order.
-    pub(crate) tag_tables: &'a [TagTable],
+    pub tag_tables: &'a [TagTable],
     /// The sealer's signature.
-    pub(crate) signature: Option<&'a Signature>,
+    pub signature: Option<&'a Signature>,
 }
 
 /// An artifact being written. Dropped before [`Writer::finish`], it leaves nothing behind.
 #[derive(Debug)]
-pub(crate) enum Writer {
+pub enum Writer {
     /// Into a single file.
-    File(file::FileWriter),
+    File(FileWriter),
     /// Into an image layout.
-    Layout(oci::LayoutWriter),
+    Layout(LayoutWriter),
 }
 
 impl Writer {
     /// Prepares the places of all payloads.
-    pub(crate) fn create(reference: &Reference, sizes: impl Iterator<Item = u64>) -> Result<Self, Failure> {
+    pub fn create(reference: &Reference, sizes: impl Iterator<Item = u64>) -> Result<Self, Error> {
         let sizes: Vec<u64> = sizes.collect();
         Ok(match reference {
-            Reference::File(path) => Self::File(file::FileWriter::create(path, &sizes)?),
-            Reference::Layout(path, tag) => Self::Layout(oci::LayoutWriter::create(
-                path,
-                tag.as_deref().unwrap_or(DEFAULT_TAG),
-                sizes.len(),
-            )?),
+            Reference::File(path) => Self::File(FileWriter::create(path, &sizes)?),
+            Reference::Layout(path, tag) => {
+                Self::Layout(LayoutWriter::create(path, tag.as_deref().unwrap_or(DEFAULT_TAG), sizes.len())?)
+            }
         })
     }
 
     /// Where a payload's ciphertext goes: file, offset, and path for messages.
-    pub(crate) fn sink(&self, index: usize) -> Result<(&File, u64, &Path), Failure> {
+    pub fn sink(&self, index: usize) -> Result<(&File, u64, &Path), Error> {
         match self {
             Self::File(writer) => writer.sink(index),
             Self::Layout(writer) => writer.sink(index),
@@ -235,7 +267,7 @@ impl Writer {
     }
 
     /// A payload's ciphertext is whole.
-    pub(crate) fn payload_done(&mut self, index: usize) -> Result<(), Failure> {
+    pub fn payload_done(&mut self, index: usize) -> Result<(), Error> {
         match self {
             Self::File(_) => Ok(()),
             Self::Layout(writer) => writer.payload_done(index),
@@ -243,7 +275,7 @@ impl Writer {
     }
 
     /// Writes what is beside the ciphertext and makes the artifact visible.
-    pub(crate) fn finish(self, finished: &Finished<'_>) -> Result<(), Failure> {
+    pub fn finish(self, finished: &Finished<'_>) -> Result<(), Error> {
         match self {
             Self::File(writer) => writer.finish(finished),
             Self::Layout(writer) => writer.finish(finished),

@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use super::blob::{Blob, open_named};
 use super::{Carrier, Finished, Opened, digest, require_length};
-use crate::error::Failure;
+use crate::error::Error;
 use crate::files;
 
 /// An open file and its current directory.
@@ -24,8 +24,12 @@ pub(super) struct SealedFile {
 }
 
 /// Opens a file and finds its directory.
-pub(super) fn open(path: &Path) -> Result<Opened, Failure> {
-    let file = open_named(path, false)?;
+pub(super) fn open(path: &Path) -> Result<Opened, Error> {
+    open_file(open_named(path, false)?, path)
+}
+
+/// As [`open`], for a file that is open.
+pub(super) fn open_file(file: File, path: &Path) -> Result<Opened, Error> {
     let sealed = SealedFile { current: current(&file, path)?, path: path.to_owned(), file };
     let directory = &sealed.current.directory;
     let core = sealed.read(directory.core)?;
@@ -38,11 +42,11 @@ pub(super) fn open(path: &Path) -> Result<Opened, Failure> {
     })
 }
 
-fn current(file: &File, path: &Path) -> Result<Current, Failure> {
-    let length = file.metadata().map_err(Failure::file("look at", path))?.len();
+fn current(file: &File, path: &Path) -> Result<Current, Error> {
+    let length = file.metadata().map_err(Error::file("look at", path))?.len();
     if length < HEADER {
         let found = Found::text(&format!("{length} bytes"));
-        return Err(Failure::Artifact(ArtifactError::CarrierCorrupt {
+        return Err(Error::Artifact(ArtifactError::CarrierCorrupt {
             expected: "a file with two slots",
             found,
         }));
@@ -52,40 +56,40 @@ fn current(file: &File, path: &Path) -> Result<Current, Failure> {
 }
 
 /// Reads a region that has been found to be small and inside the file.
-fn read_at(file: &File, path: &Path, region: Region) -> Result<Vec<u8>, Failure> {
+fn read_at(file: &File, path: &Path, region: Region) -> Result<Vec<u8>, Error> {
     let length = usize::try_from(region.length).unwrap_or(usize::MAX);
     let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, region.offset).map_err(Failure::file("read", path))?;
+    file.read_exact_at(&mut bytes, region.offset).map_err(Error::file("read", path))?;
     Ok(bytes)
 }
 
 impl SealedFile {
-    fn read(&self, region: Region) -> Result<Vec<u8>, Failure> {
+    fn read(&self, region: Region) -> Result<Vec<u8>, Error> {
         read_at(&self.file, &self.path, region)
     }
 
-    pub(super) fn payload(&self, index: usize) -> Result<Blob, Failure> {
+    pub(super) fn payload(&self, index: usize) -> Result<Blob, Error> {
         let region = region(&self.current.directory.payloads, index)?;
-        let file = self.file.try_clone().map_err(Failure::file("open", &self.path))?;
+        let file = self.file.try_clone().map_err(Error::file("open", &self.path))?;
         Ok(Blob { file, path: self.path.clone(), offset: region.offset, length: region.length, stated: None })
     }
 
-    pub(super) fn tag_table(&self, index: usize, length: u64) -> Result<Vec<u8>, Failure> {
+    pub(super) fn tag_table(&self, index: usize, length: u64) -> Result<Vec<u8>, Error> {
         let region = region(&self.current.directory.tags, index)?;
         require_length("tag table", index, length, region.length)?;
         self.read(region)
     }
 
-    pub(super) fn add_grant(&mut self, grant: &[u8]) -> Result<(), Failure> {
+    pub(super) fn add_grant(&mut self, grant: &[u8]) -> Result<(), Error> {
         let file = self.writable()?;
-        let end = file.metadata().map_err(Failure::file("look at", &self.path))?.len();
+        let end = file.metadata().map_err(Error::file("look at", &self.path))?.len();
         let mut directory = self.current.directory.clone();
         directory.grants.push(Region { length: u64::try_from(grant.len()).unwrap_or(u64::MAX), offset: end });
-        file.write_all_at(grant, end).map_err(Failure::file("write a grant to", &self.path))?;
+        file.write_all_at(grant, end).map_err(Error::file("write a grant to", &self.path))?;
         self.replace_directory(&file, directory)
     }
 
-    pub(super) fn remove_grant(&mut self, wanted: &str) -> Result<bool, Failure> {
+    pub(super) fn remove_grant(&mut self, wanted: &str) -> Result<bool, Error> {
         let mut directory = self.current.directory.clone();
         let mut kept = Vec::new();
         for region in &directory.grants {
@@ -101,13 +105,13 @@ impl SealedFile {
         Ok(true)
     }
 
-    fn writable(&self) -> Result<File, Failure> {
+    fn writable(&self) -> Result<File, Error> {
         open_named(&self.path, true)
     }
 
     /// Appends the directory, syncs, then names it in the other slot: at every moment one slot is valid.
-    fn replace_directory(&mut self, file: &File, directory: Directory) -> Result<(), Failure> {
-        let failed = || Failure::file("write the directory of", &self.path);
+    fn replace_directory(&mut self, file: &File, directory: Directory) -> Result<(), Error> {
+        let failed = || Error::file("write the directory of", &self.path);
         let offset = file.metadata().map_err(failed())?.len();
         let bytes = directory.encode();
         file.write_all_at(&bytes, offset).and_then(|()| file.sync_all()).map_err(failed())?;
@@ -120,28 +124,25 @@ impl SealedFile {
     }
 }
 
-fn region(regions: &[Region], index: usize) -> Result<Region, Failure> {
+fn region(regions: &[Region], index: usize) -> Result<Region, Error> {
     regions.get(index).copied().ok_or_else(|| {
         let found = Found::text(&format!("none with index {index}"));
-        Failure::Artifact(ArtifactError::CarrierCorrupt {
-            expected: "a region per payload of the core",
-            found,
-        })
+        Error::Artifact(ArtifactError::CarrierCorrupt { expected: "a region per payload of the core", found })
     })
 }
 
 /// A file that gets an artifact.
 #[derive(Debug)]
-pub(crate) struct FileWriter {
+pub struct FileWriter {
     path: PathBuf,
     partial: NamedTempFile,
     payloads: Vec<Region>,
 }
 
 impl FileWriter {
-    pub(super) fn create(path: &Path, sizes: &[u64]) -> Result<Self, Failure> {
+    pub(super) fn create(path: &Path, sizes: &[u64]) -> Result<Self, Error> {
         if path.exists() {
-            return Err(Failure::file("write", path)(std::io::ErrorKind::AlreadyExists.into()));
+            return Err(Error::file("write", path)(std::io::ErrorKind::AlreadyExists.into()));
         }
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -150,18 +151,18 @@ impl FileWriter {
         let partial = tempfile::Builder::new()
             .prefix(".partial-")
             .tempfile_in(directory)
-            .map_err(Failure::file("write", path))?;
+            .map_err(Error::file("write", path))?;
         // Payloads come first in the file, so that their places do not depend on what follows.
         let payloads = Directory::plan(0, sizes, &[], None, &[]).payloads;
         Ok(Self { path: path.to_owned(), partial, payloads })
     }
 
-    pub(super) fn sink(&self, index: usize) -> Result<(&File, u64, &Path), Failure> {
+    pub(super) fn sink(&self, index: usize) -> Result<(&File, u64, &Path), Error> {
         let region = region(&self.payloads, index)?;
         Ok((self.partial.as_file(), region.offset, &self.path))
     }
 
-    pub(super) fn finish(self, finished: &Finished<'_>) -> Result<(), Failure> {
+    pub(super) fn finish(self, finished: &Finished<'_>) -> Result<(), Error> {
         let Self { path, partial, payloads } = self;
         let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let signature = finished.signature.map(|signature| signature.encode());
@@ -176,7 +177,7 @@ impl FileWriter {
         );
         let file = partial.as_file();
         let put = |region: &Region, bytes: &[u8]| {
-            file.write_all_at(bytes, region.offset).map_err(Failure::file("write", &path))
+            file.write_all_at(bytes, region.offset).map_err(Error::file("write", &path))
         };
         for (region, tags) in directory.tags.iter().zip(finished.tag_tables) {
             put(region, tags.bytes())?;
@@ -192,9 +193,9 @@ impl FileWriter {
             &Region { length: 0, offset: SlotPosition::A.offset() },
             &Slot::new(1, place.offset, &encoded).encode(),
         )?;
-        file.sync_all().map_err(Failure::file("write", &path))?;
+        file.sync_all().map_err(Error::file("write", &path))?;
         files::set_mode(file, "write", &path)?;
-        partial.persist_noclobber(&path).map_err(|error| Failure::file("write", &path)(error.error))?;
+        partial.persist_noclobber(&path).map_err(|error| Error::file("write", &path)(error.error))?;
         files::sync_directory("write", path.parent().unwrap_or(Path::new(".")))
     }
 }

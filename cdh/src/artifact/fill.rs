@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 
+use chip_client::abi::DataPath;
 use chip_client::session::{Presented, Session};
 use chip_client::unseal::{Handle, UnsealJob, verify_payload_digest};
 use protected_memory::dma::SharedMemoryProvider;
@@ -15,24 +16,30 @@ use sealed_artifact::names::PayloadIndex;
 use sealed_artifact::open::PayloadOpener;
 use sealed_artifact::parallel::{Observer, open_reading, open_slices, open_streaming};
 
-use crate::args::PathArg;
-use crate::error::Failure;
-use crate::output::Progress;
-use crate::store::Store;
+use super::store::Store;
+use crate::error::Error;
 
 /// The files that a core becomes.
-pub(crate) fn plan(core: &Core) -> Result<LandingPlan, Failure> {
+///
+/// # Errors
+///
+/// A payload's name is no file name.
+pub fn plan(core: &Core) -> Result<LandingPlan, Error> {
     let files = core
         .parameters()
         .payloads()
         .iter()
         .map(|payload| Ok((FileName::parse(payload.name.as_str())?, payload.layout.size())))
-        .collect::<Result<Vec<_>, Failure>>()?;
+        .collect::<Result<Vec<_>, Error>>()?;
     Ok(LandingPlan::new(files)?)
 }
 
 /// Verifies commitments and all tag tables; one opener per payload.
-pub(crate) fn openers(store: &Store, key: &ContentKey) -> Result<Vec<PayloadOpener>, Failure> {
+///
+/// # Errors
+///
+/// The key is another core's, or a tag table is.
+pub fn openers(store: &Store, key: &ContentKey) -> Result<Vec<PayloadOpener>, Error> {
     let unlocked = store.core.unlock(key)?;
     (0_u32..)
         .zip(store.core.payloads())
@@ -44,18 +51,18 @@ pub(crate) fn openers(store: &Store, key: &ContentKey) -> Result<Vec<PayloadOpen
 }
 
 /// Decrypts every payload into its file of the landing. After an error the landing is to be dropped, which wipes it.
-pub(crate) fn fill(
+pub(super) fn fill(
     store: &Store,
     openers: &[PayloadOpener],
     landing: &mut Landing<Filling>,
     threads: NonZeroUsize,
     observer: &impl Observer,
-) -> Result<(), Failure> {
+) -> Result<(), Error> {
     for (index, opener) in openers.iter().enumerate() {
         let blob = store.payload(index)?;
         let mut window = landing.file_mut(index)?.window()?;
         let source = MappedSource::open(&blob.file, blob.offset, blob.length)
-            .map_err(Failure::file("map the ciphertext", &blob.path))?;
+            .map_err(Error::file("map the ciphertext", &blob.path))?;
         match source {
             Some(source) => open_slices(opener, threads, source.bytes(), window.bytes_mut(), observer)?,
             // Not this machine's own pages: read once, straight into the invisible destination.
@@ -75,14 +82,14 @@ pub(crate) fn fill(
 }
 
 /// Lets the chip decrypt every payload into its file of the landing. After an error the landing is to be dropped, which wipes it.
-pub(crate) fn fill_by_dma(
+pub(super) fn fill_by_dma(
     store: &Store,
     session: &mut Session<'_, Presented>,
     handle: Handle,
-    path: PathArg,
+    path: DataPath,
     landing: &mut Landing<Filling>,
-    progress: &Progress,
-) -> Result<(), Failure> {
+    observer: &impl Observer,
+) -> Result<(), Error> {
     for (index, _) in (0_u32..).zip(store.core.payloads()) {
         let payload = PayloadIndex::new(index);
         let blob = store.payload(payload.as_usize())?;
@@ -97,9 +104,9 @@ pub(crate) fn fill_by_dma(
         let mut read = |offset: u64, buffer: &mut [u8]| {
             blob.file.read_exact_at(buffer, blob.offset.saturating_add(offset))
         };
-        let mut advanced = |bytes: u64| progress.advance(bytes);
+        let mut advanced = |bytes: u64| observer.advanced(bytes);
         let file = landing.file_mut(payload.as_usize())?;
-        if path == PathArg::DmaDirect {
+        if path == DataPath::DmaDirect {
             session.unseal_direct(&job, &mut read, file, &mut advanced)?;
         } else {
             session.unseal_sealed(&job, &mut read, file.window()?.bytes_mut(), &mut advanced)?;
@@ -109,7 +116,7 @@ pub(crate) fn fill_by_dma(
 }
 
 /// Compares the payload digests of landed files that nobody can write any more.
-pub(crate) fn verify_landed(store: &Store, landed: &Landing<Complete>) -> Result<(), Failure> {
+pub(super) fn verify_landed(store: &Store, landed: &Landing<Complete>) -> Result<(), Error> {
     for (index, _) in (0_u32..).zip(store.core.payloads()) {
         let payload = PayloadIndex::new(index);
         verify_payload_digest(&store.core, payload, landed.map(payload.as_usize())?.bytes())?;
@@ -118,18 +125,22 @@ pub(crate) fn verify_landed(store: &Store, landed: &Landing<Complete>) -> Result
 }
 
 /// Decrypts one payload into a plain file: for `--insecure-to-disk`.
-pub(crate) fn write_to(
+///
+/// # Errors
+///
+/// A segment that is not authentic; what was written before it stays in the file.
+pub fn write_to(
     store: &Store,
     opener: &PayloadOpener,
     index: usize,
     (file, path): (&std::fs::File, &std::path::Path),
     threads: NonZeroUsize,
     observer: &impl Observer,
-) -> Result<(), Failure> {
+) -> Result<(), Error> {
     let blob = store.payload(index)?;
     opener.require_blob_length(blob.length)?;
     let write = |span: &Span, bytes: &[u8]| {
-        file.write_all_at(bytes, span.offset).map_err(Failure::file("write plaintext to", path))
+        file.write_all_at(bytes, span.offset).map_err(Error::file("write plaintext to", path))
     };
     open_streaming(opener, threads, |span, buffer| blob.read(span, buffer), write, observer)
 }
