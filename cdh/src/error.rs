@@ -13,7 +13,7 @@ use sealed_artifact::grant::GrantKind;
 /// A failure. Codes are those of the part that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum CdhError {
     /// The platform, or what it attests.
     #[error(transparent)]
     Attestation(#[from] AttestationError),
@@ -113,7 +113,7 @@ pub enum Class {
     Usage,
 }
 
-impl Error {
+impl CdhError {
     /// A failed step with a file.
     pub fn file(purpose: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_owned();
@@ -268,7 +268,7 @@ fn refusal_class(status: Status) -> Class {
 
 macro_rules! from_memory {
     ($($name:ty),*) => {$(
-        impl From<$name> for Error {
+        impl From<$name> for CdhError {
             fn from(error: $name) -> Self {
                 Self::Memory(error.into())
             }

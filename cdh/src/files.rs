@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::error::Error;
+use crate::Error;
 
 /// Reads a file of at most `cap` bytes.
 pub fn read(purpose: &'static str, path: &Path, cap: u64) -> Result<Vec<u8>, Error> {

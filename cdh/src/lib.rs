@@ -36,4 +36,4 @@ mod error;
 pub mod files;
 pub mod own_keys;
 
-pub use error::{Class, Error, evidence_class};
+pub use error::{CdhError as Error, Class, evidence_class};

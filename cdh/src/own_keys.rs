@@ -14,7 +14,7 @@ use sealed_artifact::policy::Hex;
 use sealed_artifact::snp::{SnpDerivedKey, SnpGuest, SnpRootKey, SnpSelection};
 use sealed_artifact::tpm::{PcrSelection, TpmObject, TpmRecipient, TpmSecret};
 
-use crate::error::Error;
+use crate::Error;
 
 /// An SEV-SNP guest as its own, fresh report says.
 pub struct SnpKeys {

@@ -12,7 +12,7 @@ use protected_memory::dma::SharedMemoryProvider;
 use sealed_artifact::grant::Grant;
 
 use super::guest::{Choices, Guest};
-use crate::error::Error;
+use crate::Error;
 
 /// A chip that is up, and who it is.
 pub struct Chip<'a> {

@@ -17,7 +17,7 @@ use sealed_artifact::open::PayloadOpener;
 use sealed_artifact::parallel::{Observer, open_reading, open_slices, open_streaming};
 
 use super::store::Store;
-use crate::error::Error;
+use crate::Error;
 
 /// The files that a core becomes.
 ///

@@ -14,7 +14,7 @@ use protected_memory::landing::{
 };
 
 use super::keys::KeySource;
-use crate::error::Error;
+use crate::Error;
 
 /// Most threads that decrypt.
 const MAXIMUM_THREADS: usize = 64;

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::guest::Guest;
 use super::prepared::Prepared;
-use crate::error::Error;
+use crate::Error;
 use crate::own_keys::{SnpKeys, TpmKeys};
 
 /// Most grants that are tried: each one may be a question to a broker, and anybody can put grants beside an artifact.

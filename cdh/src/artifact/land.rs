@@ -17,7 +17,7 @@ use super::fill;
 use super::guest::{Choices, Facts, Guest};
 use super::keys::{self, KeySource};
 use super::prepared::Prepared;
-use crate::error::Error;
+use crate::Error;
 
 /// What is to be landed, by whose key, how.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@ use sealed_artifact::grant::{Grant, GrantSuite};
 use sealed_artifact::signature::{Floors, Origin, Pin, Signature, verify_origin};
 
 use super::store::{Reference, Store};
-use crate::error::Error;
+use crate::Error;
 
 /// An artifact whose origin is proven. There is no other way to one: nothing is asked of anybody for a core that no pin accepts.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ pub use blob::Blob;
 pub use file::FileWriter;
 pub use oci::LayoutWriter;
 
-use crate::error::Error;
+use crate::Error;
 
 /// Tag that is used when none is given.
 const DEFAULT_TAG: &str = "latest";

@@ -12,7 +12,7 @@ use sealed_artifact::error::Found;
 use sealed_artifact::layout::Span;
 use sha2::{Digest, Sha256};
 
-use crate::error::Error;
+use crate::Error;
 
 /// Bytes at an offset of an open file.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use super::blob::{Blob, open_named};
 use super::{Carrier, Finished, Opened, digest, require_length};
-use crate::error::Error;
+use crate::Error;
 use crate::files;
 
 /// An open file and its current directory.

@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 
 use super::blob::{Blob, open_below};
 use super::{Carrier, Finished, Opened, require_length};
-use crate::error::Error;
+use crate::Error;
 use crate::files;
 
 const INDEX: &str = "index.json";
