@@ -1,6 +1,7 @@
 //! The command line of the program where it is not process 1: what runtimes and image builders call.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::Parser;
 
@@ -13,6 +14,9 @@ pub struct Args {
     /// Where to listen: vsock://-1:PORT or unix:///PATH.
     #[arg(long, value_name = "URI", default_value = "vsock://-1:1024")]
     pub server_addr: ServerAddress,
+    /// The policy that requests are held against, a Rego text; without one every request is denied. Outside a TEE only.
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
     /// Prints the version in the form that runtimes expect.
     #[arg(short, long)]
     pub version: bool,

@@ -5,6 +5,7 @@ use std::io;
 use attestation_agent::AttestationError;
 use attestation_agent::service::ServiceError;
 use initdata::InitdataError;
+use policy_engine::PolicyError;
 use protected_memory::harden::HardenError;
 use protected_memory::landing::LandingError;
 
@@ -50,6 +51,12 @@ pub enum AgentError {
         expected: &'static str,
         /// What it holds.
         found: String,
+    },
+    /// A policy of an image that nothing vouches for.
+    #[error("{path}: expected a file of the initramfs or of a dm-verity device, which are measured")]
+    ImagePolicy {
+        /// The file.
+        path: String,
     },
     /// Initdata is withheld, not bound, or not of its form.
     #[error(transparent)]
@@ -120,6 +127,12 @@ pub enum AgentError {
         /// Its own.
         found: String,
     },
+    /// The policy that the guest begins with.
+    #[error("policy")]
+    Policy(#[from] PolicyError),
+    /// A policy by an argument, in a confidential guest.
+    #[error("--policy: inside a confidential guest the policy comes from initdata or from the measured image")]
+    PolicyArgument,
     /// Hardening of the process.
     #[error("process")]
     Process(#[from] HardenError),
@@ -147,6 +160,7 @@ impl AgentError {
             Self::Cgroup { .. } => "AGENT_CGROUP",
             Self::Environment { .. } => "AGENT_ENVIRONMENT",
             Self::Hardening { .. } => "AGENT_HARDENING",
+            Self::ImagePolicy { .. } => "AGENT_IMAGE_POLICY",
             Self::Initdata(error) => error.code(),
             Self::InsecureFile { .. } => "AGENT_INSECURE_FILE",
             Self::InsecureOnTee { .. } => "AGENT_INSECURE_ON_TEE",
@@ -156,6 +170,8 @@ impl AgentError {
             Self::Mount { .. } => "AGENT_MOUNT",
             Self::MountOccupied { .. } => "AGENT_MOUNT_OCCUPIED",
             Self::NotTheMachine { .. } => "AGENT_NOT_THE_MACHINE",
+            Self::Policy(error) => error.code(),
+            Self::PolicyArgument => "AGENT_POLICY_ARGUMENT",
             Self::Process(error) => error.code(),
             Self::Socket(error) => error.code(),
             Self::System { .. } => "AGENT_SYSTEM",
@@ -168,7 +184,10 @@ impl AgentError {
     }
 
     /// The error of an action on a file.
-    pub(crate) fn io<E: Into<io::Error>>(action: &'static str, path: &str) -> impl FnOnce(E) -> Self {
+    pub(crate) fn io<E: Into<io::Error>>(
+        action: &'static str,
+        path: &str,
+    ) -> impl FnOnce(E) -> Self + use<E> {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source: source.into() }
     }

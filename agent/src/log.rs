@@ -49,6 +49,10 @@ pub enum Key {
     Insecure,
     /// Keys of the kernel command line whose value is not one of those that they take.
     Malformed,
+    /// A method of the served port.
+    Method,
+    /// Where something comes from.
+    Origin,
     /// Why there is no platform.
     Probes,
     /// The register that vouches for initdata.
@@ -61,6 +65,8 @@ pub enum Key {
     Tee,
     /// Version of the interface.
     Interface,
+    /// The number of a call, which a denial names.
+    Trace,
 }
 
 impl Key {
@@ -78,11 +84,14 @@ impl Key {
             Self::Insecure => "insecure",
             Self::Interface => "interface",
             Self::Malformed => "malformed",
+            Self::Method => "method",
+            Self::Origin => "origin",
             Self::Probes => "probes",
             Self::Register => "register",
             Self::Signal => "signal",
             Self::Swap => "swap",
             Self::Tee => "tee",
+            Self::Trace => "trace",
         }
     }
 }

@@ -18,6 +18,7 @@ mod loopback;
 mod mounts;
 
 use std::io::Read as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use initdata::{Binding, BlockDevices, Initdata};
@@ -30,7 +31,7 @@ use crate::insecure::{self, InsecureModes};
 use crate::log::{Key, Level, Log, Value};
 use crate::reaper::Reaper;
 use crate::server::{self, ServerAddress};
-use crate::sys;
+use crate::{start, sys};
 use crate::tee::Platform;
 use crate::uevent::DiskNews;
 
@@ -110,9 +111,12 @@ fn live(log: &Log) -> Result<(), AgentError> {
     let modes = insecure::read(&platform)?;
     report(log, &line, &platform, &modes)?;
     notes.log(log);
-    bind_initdata(log, &platform, &modes)?;
+    let initdata = bind_initdata(log, &platform, &modes)?;
+    if let Some(initdata) = &initdata {
+        start::write_guest_files(initdata)?;
+    }
     drop(watchdog);
-    serve(log)
+    serve(log, platform.sign().is_some(), initdata)
 }
 
 /// What this process does to the machine is not for a container's process 1 to do.
@@ -216,13 +220,14 @@ fn binding(initdata: &Initdata) -> String {
 }
 
 /// Serves until a signal says stop.
-fn serve(log: &Log) -> Result<(), AgentError> {
+fn serve(log: &Log, tee_active: bool, initdata: Option<Initdata>) -> Result<(), AgentError> {
     log.write_behind()?;
     let runtime = server::runtime()?;
     let served = runtime.block_on(async {
-        let stop = server::stop_on_signals(log)?;
-        let _reaper = Reaper::start(log)?;
-        server::serve(&ServerAddress::Vsock { port: PORT }, log, stop).await
+        let (stopper, stop) = server::stop_on_signals(log)?;
+        let reaper = Arc::new(Reaper::start(log)?);
+        let agent = start::agent(log, tee_active, initdata, None, reaper, stopper)?;
+        server::serve(&ServerAddress::Vsock { port: PORT }, &agent, stop).await
     });
     runtime.shutdown_timeout(TASKS_END);
     served

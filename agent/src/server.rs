@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use address::ServerAddress;
 use attestation_agent::service::{Peer, Placement, bind_socket, serve_connection};
 pub use guarded::{Guarded, Limits};
-use protocol::{admitted, health::create_health};
+use protocol::{admitted, agent::create_agent_service, health::create_health};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,9 +26,11 @@ use tokio::task::JoinSet;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 use ttrpc::asynchronous::Service;
 
+use crate::context::Agent;
 use crate::error::AgentError;
 use crate::health::Health;
 use crate::log::{Key, Level, Log, Value};
+use crate::rpc;
 
 const SUBSYSTEM: &str = "server";
 /// Connections at one time. Runtimes hold one, tools two.
@@ -36,23 +38,41 @@ const MAXIMUM_CONNECTIONS: usize = 64;
 const WORKERS: usize = 2;
 /// Mode of a Unix socket: for this user alone.
 const SOCKET_MODE: u32 = 0o600;
-/// The service that runtimes drive sandboxes by.
-const AGENT_SERVICE: &str = "grpc.AgentService";
+/// How long answers that are ready have to leave when the server stops.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
 /// Becomes true when the server is to stop.
 pub type Stop = watch::Receiver<bool>;
+
+/// Ends the agent: its server first.
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<watch::Sender<bool>>);
+
+impl Stopper {
+    /// One, and what it stops.
+    #[must_use]
+    pub fn new() -> (Self, Stop) {
+        let (sender, stop) = watch::channel(false);
+        (Self(Arc::new(sender)), stop)
+    }
+
+    /// Calls that are under way are answered, if they are quick.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
 
 /// Stops on SIGTERM, SIGINT and SIGHUP. Has to be called inside a runtime.
 ///
 /// # Errors
 /// `AGENT_SYSTEM`.
-pub fn stop_on_signals(log: &Log) -> Result<Stop, AgentError> {
+pub fn stop_on_signals(log: &Log) -> Result<(Stopper, Stop), AgentError> {
     let listen = |kind| signal(kind).map_err(AgentError::system("listen for signals"));
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut hangup = listen(SignalKind::hangup())?;
-    let (stop, stopped) = watch::channel(false);
-    let log = log.clone();
+    let (stopper, stop) = Stopper::new();
+    let (own, log) = (stopper.clone(), log.clone());
     tokio::spawn(async move {
         let name = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
@@ -60,9 +80,9 @@ pub fn stop_on_signals(log: &Log) -> Result<Stop, AgentError> {
             _ = hangup.recv() => "SIGHUP",
         };
         log.info(SUBSYSTEM, "stopping", &[(Key::Signal, name.into())]);
-        stop.send_replace(true);
+        own.stop();
     });
-    Ok(stopped)
+    Ok((stopper, stop))
 }
 
 /// The runtime that everything asynchronous of this process runs on.
@@ -81,7 +101,12 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, AgentError> {
 ///
 /// # Errors
 /// `AGENT_LISTEN`, `ATTEST_SOCKET`.
-pub async fn serve(address: &ServerAddress, log: &Log, mut stop: Stop) -> Result<(), AgentError> {
+pub(crate) async fn serve(
+    address: &ServerAddress,
+    agent: &Arc<Agent>,
+    mut stop: Stop,
+) -> Result<(), AgentError> {
+    let log = &agent.log;
     let listener = Listener::bind(address)?;
     log.info(SUBSYSTEM, "serving", &[(Key::Address, Value::shown(&address.to_string()))]);
     let (limits, places) = (Limits::default(), Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS)));
@@ -110,22 +135,23 @@ pub async fn serve(address: &ServerAddress, log: &Log, mut stop: Stop) -> Result
             log.warn(SUBSYSTEM, "too many connections, one was not served", &[]);
             continue;
         };
-        let limits = limits.clone();
+        let (limits, services) = (limits.clone(), services(agent));
         connections.spawn(async move {
-            serve_connection(Guarded::new(stream, limits), services()).await;
+            serve_connection(Guarded::new(stream, limits), services).await;
             drop(place);
         });
     }
     listener.close();
+    // Who asked for the end hears that it came.
+    tokio::time::sleep(LAST_ANSWERS).await;
     connections.shutdown().await;
     Ok(())
 }
 
-/// What there is. `grpc.AgentService` has no method yet: each is answered as one that is not implemented.
-fn services() -> HashMap<String, Service> {
+/// What there is.
+fn services(agent: &Arc<Agent>) -> HashMap<String, Service> {
     let mut services = create_health(Arc::new(Health));
-    let none = Service { methods: HashMap::new(), streams: HashMap::new() };
-    services.insert(AGENT_SERVICE.to_owned(), none);
+    services.extend(create_agent_service(Arc::new(rpc::Service(Arc::clone(agent)))));
     admitted(services)
 }
 

@@ -3,6 +3,7 @@
 //! It serves the port and nothing else of what [`crate::pid1`] does: the machine is somebody else's.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use protected_memory::harden::harden_process;
 
@@ -10,7 +11,8 @@ use crate::args::{Args, version_line};
 use crate::error::AgentError;
 use crate::log::{Level, Log};
 use crate::reaper::Reaper;
-use crate::{server, sys};
+use crate::tee::Platform;
+use crate::{server, start, sys};
 
 const SUBSYSTEM: &str = "main";
 const FAILURE: i32 = 1;
@@ -39,11 +41,17 @@ pub(crate) fn run() -> i32 {
 
 fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
     harden_process()?;
+    let tee_active = Platform::detect()?.sign().is_some();
+    // GUARD: policy-argument-off-tee -> evil_image_policy_argument_in_a_tee
+    if tee_active && args.policy.is_some() {
+        return Err(AgentError::PolicyArgument);
+    }
     log.write_behind()?;
     let runtime = server::runtime()?;
     runtime.block_on(async {
-        let stop = server::stop_on_signals(log)?;
-        let _reaper = Reaper::start(log)?;
-        server::serve(&args.server_addr, log, stop).await
+        let (stopper, stop) = server::stop_on_signals(log)?;
+        let reaper = Arc::new(Reaper::start(log)?);
+        let agent = start::agent(log, tee_active, None, args.policy.as_deref(), reaper, stopper)?;
+        server::serve(&args.server_addr, &agent, stop).await
     })
 }

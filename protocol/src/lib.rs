@@ -20,7 +20,7 @@
 //! It refuses to: decide anything, open a socket, start a runtime. Names of fields are those of the wire, so that a
 //! reader finds them in upstream's documents.
 
-pub use protobuf::{Error as MessageError, Message};
+pub use protobuf::{Error as MessageError, Message, MessageDyn, MessageFull};
 
 /// What the generator wrote; only the modules below name it.
 #[expect(missing_debug_implementations, reason = "generated")]

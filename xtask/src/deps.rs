@@ -22,7 +22,7 @@ const TABLE: &[(&str, May)] = &[
     ("protected-memory", May::Use(&[])),
     ("chip-client", May::Use(&["protected-memory", "sealed-artifact"])),
     ("evidence", May::Use(&["sealed-artifact"])),
-    ("policy-engine", May::Use(&["protocol"])),
+    ("policy-engine", May::Use(&["protocol", "sealed-artifact"])),
     ("protocol", May::Use(&[])),
     ("initdata", May::Use(&[])),
     (
@@ -44,7 +44,15 @@ const TABLE: &[(&str, May)] = &[
     ),
     (
         "agent",
-        May::Use(&["attestation-agent", "cdh", "chip-client", "initdata", "protected-memory", "protocol"]),
+        May::Use(&[
+            "attestation-agent",
+            "cdh",
+            "chip-client",
+            "initdata",
+            "policy-engine",
+            "protected-memory",
+            "protocol",
+        ]),
     ),
     (
         "cli",

@@ -19,9 +19,8 @@ async fn served() -> Served {
     let address = format!("unix://{}", path.display());
     let (stop, stopped) = watch::channel(false);
     let parsed: ServerAddress = address.parse().unwrap();
-    let log = Log::console();
-    log.set_level(Level::Critical);
-    let task = tokio::spawn(async move { serve(&parsed, &log, stopped).await });
+    let agent = Arc::new(Agent::for_test(directory.path(), false));
+    let task = tokio::spawn(async move { serve(&parsed, &agent, stopped).await });
     while !path.exists() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -61,8 +60,8 @@ async fn health_answers_as_upstream() {
 async fn other_calls_are_refused_as_upstream_refuses_unknown_ones() {
     let served = served().await;
     let client = served.client().await;
-    let error = raw_call(&client, "grpc.AgentService", "CreateSandbox").await;
-    assert_eq!(status(&error), (ttrpc::Code::UNIMPLEMENTED, "CreateSandbox method".to_owned()));
+    let error = raw_call(&client, "grpc.AgentService", "PullImage").await;
+    assert_eq!(status(&error), (ttrpc::Code::UNIMPLEMENTED, "PullImage method".to_owned()));
     let error = raw_call(&client, "grpc.Health", "Watch").await;
     assert_eq!(status(&error), (ttrpc::Code::UNIMPLEMENTED, "Watch method".to_owned()));
     let error = raw_call(&client, "grpc.Nothing", "Check").await;

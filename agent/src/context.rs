@@ -1,0 +1,130 @@
+//! What handlers work on: one agent, its parts, and where the system's trees are.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use initdata::Initdata;
+
+use crate::gate::Gate;
+use crate::log::Log;
+use crate::reaper::Reaper;
+use crate::sandbox::Sandbox;
+use crate::server::Stopper;
+
+/// Where the system's trees are. Tests have theirs in a directory of their own.
+#[derive(Clone, Debug)]
+pub(crate) struct Roots {
+    /// What runtimes know: bundles, shared files, mounts of storages. `/run/kata-containers`.
+    pub(crate) run: PathBuf,
+    /// What nobody but the agent knows. `/run/innerkeep`.
+    pub(crate) own: PathBuf,
+    /// `/proc`.
+    pub(crate) proc: PathBuf,
+    /// `/sys`.
+    pub(crate) sys: PathBuf,
+    /// `/dev`.
+    pub(crate) dev: PathBuf,
+    /// `/etc`.
+    pub(crate) etc: PathBuf,
+    /// `/sys/fs/cgroup`.
+    pub(crate) cgroup: PathBuf,
+}
+
+impl Roots {
+    /// Those of the system.
+    pub(crate) fn system() -> Self {
+        Self {
+            run: "/run/kata-containers".into(),
+            own: "/run/innerkeep".into(),
+            proc: "/proc".into(),
+            sys: "/sys".into(),
+            dev: "/dev".into(),
+            etc: "/etc".into(),
+            cgroup: "/sys/fs/cgroup".into(),
+        }
+    }
+
+    /// The same below a directory.
+    #[cfg(test)]
+    pub(crate) fn below(directory: &std::path::Path) -> Self {
+        let at = |path: &str| directory.join(path);
+        Self {
+            run: at("run/kata-containers"),
+            own: at("run/innerkeep"),
+            proc: at("proc"),
+            sys: at("sys"),
+            dev: at("dev"),
+            etc: at("etc"),
+            cgroup: at("sys/fs/cgroup"),
+        }
+    }
+
+    /// Where host and guest share files: virtio-fs, or CopyFile.
+    pub(crate) fn shared(&self) -> PathBuf {
+        self.run.join("shared/containers")
+    }
+}
+
+/// The agent. Its parts have locks of their own.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) log: Log,
+    pub(crate) roots: Roots,
+    /// Whether this is a confidential guest.
+    pub(crate) tee_active: bool,
+    /// Bound configuration, where there is some.
+    pub(crate) initdata: Option<Arc<Initdata>>,
+    pub(crate) gate: Gate,
+    pub(crate) reaper: Arc<Reaper>,
+    pub(crate) sandbox: Sandbox,
+    /// Ends the agent.
+    pub(crate) stopper: Stopper,
+}
+
+/// What an agent is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) log: Log,
+    pub(crate) roots: Roots,
+    pub(crate) tee_active: bool,
+    pub(crate) initdata: Option<Initdata>,
+    pub(crate) reaper: Arc<Reaper>,
+    pub(crate) stopper: Stopper,
+}
+
+impl Agent {
+    /// Puts it together. Its gate has no policy yet.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { log, roots, tee_active, initdata, reaper, stopper } = parts;
+        let settings = initdata.as_ref().map(|initdata| initdata.document().settings());
+        // In a confidential guest the host replaces no policy but by a text that the operator listed.
+        let replacements = tee_active.then(|| settings.map(|s| s.set_policy.clone()).unwrap_or_default());
+        Self {
+            gate: Gate::new(replacements, &log),
+            sandbox: Sandbox::default(),
+            initdata: initdata.map(Arc::new),
+            log,
+            roots,
+            tee_active,
+            reaper,
+            stopper,
+        }
+    }
+
+    /// One whose trees lie below a directory, without a policy. Has to be called inside a runtime.
+    #[cfg(test)]
+    pub(crate) fn for_test(directory: &std::path::Path, tee_active: bool) -> Self {
+        let log = Log::console();
+        log.set_level(crate::log::Level::Critical);
+        let (stopper, _) = Stopper::new();
+        let reaper = Reaper::start(&log).map(Arc::new);
+        Self::new(Parts {
+            reaper: reaper.expect("a reaper"),
+            roots: Roots::below(directory),
+            log,
+            tee_active,
+            initdata: None,
+            stopper,
+        })
+    }
+}

@@ -1,0 +1,236 @@
+//! The gate: every request of the host passes here, and nothing has an effect before it did.
+//!
+//! ```text
+//!  request, decoded within its limits ─▶ queue, if the policy's state is involved ─▶ too late? no effect
+//!     ─▶ policy ─┬─ denied: why, in at most 512 bytes; reads of streams are told that there is no more
+//!                └─ Permitted<R> ─▶ handler ─┬─ Ok: the policy's state changes
+//!                                            └─ Err: nothing remains, the state is as before
+//! ```
+//! A call that changes something runs in a task of its own: a caller that goes away does not leave half of it.
+
+mod permitted;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use initdata::Sha256Digest;
+pub use permitted::Permitted;
+use policy_engine::{
+    Decision, Denial, FailingRequests, Input, Limits, Policy, PolicyEngine, PolicyError, RequestName, Verdict,
+};
+use protocol::endpoint::{Effect, PolicyPoint};
+use protocol::status::RpcError;
+use protocol::{Endpoint, MessageFull};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Mutex, MutexGuard, Semaphore};
+use tokio::time::Instant;
+use ttrpc::asynchronous::TtrpcContext;
+
+use crate::context::Agent;
+use crate::log::{Key, Level, Log, Value};
+
+const SUBSYSTEM: &str = "policy";
+/// Calls that may wait for the policy's state.
+const MAXIMUM_QUEUED: usize = 256;
+
+/// The policy in force, and the queue of those that change its state.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    engine: PolicyEngine,
+    queue: Mutex<()>,
+    queued: Semaphore,
+    /// Texts that may replace the policy, by digest; `None`: the policy alone decides.
+    replacements: Option<BTreeSet<Sha256Digest>>,
+    calls: AtomicU64,
+    log: Log,
+}
+
+/// What a decision leads to.
+enum Ruling {
+    Permitted(Decision),
+    Denied(RpcError),
+}
+
+impl Gate {
+    /// A gate without a policy, which lets nothing through. `replacements`: which texts SetPolicy may name.
+    pub(crate) fn new(replacements: Option<BTreeSet<Sha256Digest>>, log: &Log) -> Self {
+        Self {
+            engine: PolicyEngine::new(Limits::default(), FailingRequests::Denied),
+            queue: Mutex::new(()),
+            queued: Semaphore::new(MAXIMUM_QUEUED),
+            replacements,
+            calls: AtomicU64::new(0),
+            log: log.clone(),
+        }
+    }
+
+    /// Puts the policy of bound configuration into force.
+    ///
+    /// # Errors
+    /// `POLICY_…`; nothing is let through then.
+    pub(crate) fn begin_with(&self, text: &str) -> Result<(), PolicyError> {
+        self.engine.set_policy(text)
+    }
+
+    /// Replaces the policy by a text that a permitted SetPolicy brought.
+    ///
+    /// # Errors
+    /// The old policy stays: `POLICY_NOT_LISTED` if bound configuration names other texts, or none; a text that is no policy.
+    pub(crate) fn replace_policy(&self, text: &str) -> Result<(), RpcError> {
+        let digest = Sha256Digest::new(Sha256::digest(text.as_bytes()).into());
+        let listed = self.replacements.as_ref().is_none_or(|listed| listed.contains(&digest));
+        // GUARD: set-policy-listed -> evil_host_policy_downgrade
+        if !listed {
+            let text = "SetPolicy: expected a text whose SHA-256 bound initdata lists".to_owned();
+            return Err(RpcError::Precondition("POLICY_NOT_LISTED", text));
+        }
+        let policy = Policy::load(text, self.engine.limits())
+            .map_err(|error| RpcError::PolicyInvalid(format!("{}: {error}", error.code())))?;
+        self.engine.install(policy);
+        self.log.info(SUBSYSTEM, "policy replaced", &[(Key::Digest, Value::shown(&digest.to_string()))]);
+        Ok(())
+    }
+
+    /// Whether the policy lets a request through that has nothing but defaults: for what is decided before there is a request.
+    pub(crate) fn permits_default(&self, endpoint: Endpoint) -> bool {
+        let message = endpoint.request().new_instance();
+        let Some(name) = endpoint.policy_rule().and_then(|rule| RequestName::new(rule).ok()) else { return true };
+        Input::of_request(endpoint, &*message, self.engine.limits())
+            .is_ok_and(|input| self.engine.decide(&name, &input).is_allowed())
+    }
+
+    /// The state of the policy: `{"pstate": …}`.
+    pub(crate) fn policy_state(&self) -> Option<serde_json::Value> {
+        self.engine.state()
+    }
+
+    /// A place in the queue, where the policy's state is involved.
+    async fn queue(&self, endpoint: Endpoint, name: &RequestName) -> Result<Option<MutexGuard<'_, ()>>, RpcError> {
+        let uses = self.engine.state_use(name);
+        if !uses.reads && !uses.writes && endpoint.policy_point() != PolicyPoint::OldPolicy {
+            return Ok(None);
+        }
+        // GUARD: queue-bound -> evil_host_floods_the_queue
+        let _place = self.queued.try_acquire().map_err(|_| RpcError::Busy)?;
+        Ok(Some(self.queue.lock().await))
+    }
+
+    /// Asks the policy.
+    fn rule(&self, endpoint: Endpoint, name: &RequestName, request: &impl MessageFull) -> Ruling {
+        let trace = self.calls.fetch_add(1, Ordering::Relaxed);
+        let rule = endpoint.message();
+        let input = match Input::of_request(endpoint, request, self.engine.limits()) {
+            Ok(input) => input,
+            Err(error) => {
+                self.log_denial(endpoint, error.code(), trace);
+                return Ruling::Denied(RpcError::PolicyFailed(rule, format!("{}: {error}", error.code())));
+            }
+        };
+        let decision = self.engine.decide(name, &input);
+        if let Verdict::AllowedThoughDenied(denial) = decision.verdict() {
+            self.log_denial(endpoint, denial.code(), trace);
+        }
+        let Some(denial) = decision.denial() else { return Ruling::Permitted(decision) };
+        self.log_denial(endpoint, denial.code(), trace);
+        Ruling::Denied(match denial {
+            Denial::Rule | Denial::Undefined | Denial::NoPolicy => {
+                let text = decision.explain(&input).for_host(&format!("{trace:x}"));
+                let begin = format!("{rule} is blocked by policy");
+                let why = text.strip_prefix(&begin).unwrap_or(&text).trim_start_matches([':', ' ']);
+                RpcError::Denied(rule, why.to_owned())
+            }
+            // What the evaluator says may quote the policy.
+            other => RpcError::PolicyFailed(rule, format!("{} [trace {trace:x}]", other.code())),
+        })
+    }
+
+    fn log_denial(&self, endpoint: Endpoint, code: &'static str, trace: u64) {
+        let fields = [(Key::Method, endpoint.method().into()), (Key::Code, code.into()), (Key::Trace, trace.into())];
+        self.log.say(Level::Warning, SUBSYSTEM, "request denied", &fields);
+    }
+}
+
+/// Takes a request through the gate to its handler.
+///
+/// # Errors
+/// Those of limits, policy and handler, as the caller is told them.
+pub(crate) async fn pass<R, A, H, F>(
+    agent: &Arc<Agent>,
+    endpoint: Endpoint,
+    context: &TtrpcContext,
+    request: R,
+    handler: H,
+) -> ttrpc::Result<A>
+where
+    R: MessageFull,
+    A: Default + Send + 'static,
+    H: FnOnce(Arc<Agent>, Permitted<R>) -> F + Send + 'static,
+    F: Future<Output = Result<A, RpcError>> + Send + 'static,
+{
+    let deadline = deadline(context.timeout_nano);
+    let call = run(Arc::clone(agent), endpoint, deadline, request, handler);
+    let answer = match endpoint.effect() {
+        Effect::Changes => tokio::spawn(call).await.unwrap_or_else(|_| {
+            Err(RpcError::Failed("AGENT_CALL", "the call ended by a defect of the agent".to_owned()))
+        }),
+        Effect::Reads | Effect::Waits => call.await,
+    };
+    answer.map_err(ttrpc::Error::from)
+}
+
+/// When the caller stops waiting. Zero is never.
+fn deadline(nanoseconds: i64) -> Option<Instant> {
+    let nanoseconds = u64::try_from(nanoseconds).ok().filter(|timeout| *timeout > 0)?;
+    Instant::now().checked_add(Duration::from_nanos(nanoseconds))
+}
+
+async fn run<R, A, H, F>(
+    agent: Arc<Agent>,
+    endpoint: Endpoint,
+    deadline: Option<Instant>,
+    request: R,
+    handler: H,
+) -> Result<A, RpcError>
+where
+    R: MessageFull,
+    A: Default,
+    H: FnOnce(Arc<Agent>, Permitted<R>) -> F,
+    F: Future<Output = Result<A, RpcError>>,
+{
+    let rule = endpoint.message();
+    let name = RequestName::new(rule).map_err(|error| RpcError::PolicyFailed(rule, error.code().to_owned()))?;
+    let gate = &agent.gate;
+    let mut turn = gate.queue(endpoint, &name).await?;
+    // GUARD: late-in-the-queue -> evil_host_deadline_in_the_queue
+    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        return Err(RpcError::Deadline);
+    }
+    let decision = match gate.rule(endpoint, &name, &request) {
+        Ruling::Permitted(decision) => decision,
+        Ruling::Denied(error) if endpoint.policy_point() == PolicyPoint::BeforeReading => {
+            // What runtimes take for the end of the stream, as they do from upstream.
+            drop(error);
+            return Ok(A::default());
+        }
+        Ruling::Denied(error) => return Err(error),
+    };
+    let permitted = Permitted::new(request, deadline);
+    if endpoint.effect() == Effect::Waits {
+        // It may wait for ever, and nobody else with it.
+        decision.commit();
+        drop(turn.take());
+        return handler(Arc::clone(&agent), permitted).await;
+    }
+    let answer = handler(Arc::clone(&agent), permitted).await;
+    match &answer {
+        Ok(_) => decision.commit(),
+        Err(_) => decision.undo(),
+    }
+    drop(turn);
+    answer
+}
