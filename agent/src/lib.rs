@@ -48,6 +48,7 @@ pub mod server;
 pub mod spec;
 mod standalone;
 mod start;
+pub mod streams;
 mod sys;
 mod tee;
 pub mod uevent;
