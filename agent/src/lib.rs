@@ -27,6 +27,7 @@
 //! [`log::Key`] lists.
 
 pub mod args;
+pub mod cgroup;
 pub mod cmdline;
 #[expect(dead_code, reason = "called by the handlers of requests")]
 mod containers;

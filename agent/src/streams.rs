@@ -35,7 +35,7 @@ use tokio::task::JoinSet;
 
 use crate::streams::input::Input;
 use crate::streams::output::Output;
-use crate::streams::port::{Port, Slot};
+use crate::streams::port::Slot;
 
 /// How long a read waits for more after its process ended: somebody whom the process left behind may still write.
 pub const LAST_DATA: Duration = Duration::from_millis(500);
@@ -170,12 +170,8 @@ impl Streams {
         match sockets.stdin {
             Some(socket) => {
                 let keep_open = self.is_terminal();
-                let copy = copy::into_process(
-                    socket,
-                    Arc::clone(&self.input),
-                    self.life.subscribe(),
-                    keep_open,
-                );
+                let copy =
+                    copy::into_process(socket, Arc::clone(&self.input), self.life.subscribe(), keep_open);
                 self.spawn(copy);
             }
             // Closing a terminal would end its output.
@@ -190,8 +186,7 @@ impl Streams {
             };
             output.take_from_requests();
             self.unfinished.send_modify(|count| *count += 1);
-            let copy =
-                copy::out_of_process(output, socket, self.life.subscribe(), self.unfinished.clone());
+            let copy = copy::out_of_process(output, socket, self.life.subscribe(), self.unfinished.clone());
             self.spawn(copy);
         }
     }

@@ -1,5 +1,7 @@
-//! The only unsafe code of this crate: handlers of signals, which `rustix` does not have, and what it marks unsafe as a whole.
+//! The only unsafe code of this crate: handlers of signals, which `rustix` does not have, and what it and `tokio` mark unsafe as
+//! a whole.
 
 pub(crate) mod crash;
 pub(crate) mod namespaces;
 pub(crate) mod pipes;
+pub(crate) mod readiness;

@@ -9,6 +9,7 @@ use rustix::io::{Errno, ioctl_fionbio, read, write};
 use tokio::io::unix::AsyncFd;
 
 use crate::streams::StreamError;
+use crate::sys::readiness;
 
 /// The most that is read at once: what a pipe holds at most unless it was made larger, and as much memory as a read takes.
 pub(super) const CHUNK_BYTES: usize = 64 << 10;
@@ -25,7 +26,7 @@ impl fmt::Debug for Port {
 impl Port {
     pub(super) fn new(fd: OwnedFd) -> Result<Self, StreamError> {
         ioctl_fionbio(&fd, true).map_err(StreamError::system("make a stream one that never blocks"))?;
-        AsyncFd::new(fd).map(Self).map_err(StreamError::system("wait for a stream"))
+        readiness::watch(fd).map(Self).map_err(StreamError::system("wait for a stream"))
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
