@@ -12,9 +12,13 @@
 //!
 //! It refuses to: use a group that is there already, or one below the group of another container; touch the root.
 
+mod convert;
 mod directory;
 mod error;
 mod number;
+pub mod oom;
+mod resources;
+mod stats;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -22,6 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::CgroupError;
+pub use oom::OomEvents;
+pub use resources::Applied;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};

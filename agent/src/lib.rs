@@ -39,6 +39,7 @@ pub mod gate;
 mod health;
 pub mod insecure;
 pub mod log;
+pub mod metrics;
 pub mod namespaces;
 pub mod network;
 mod pid1;

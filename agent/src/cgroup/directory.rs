@@ -96,6 +96,12 @@ impl Directory {
         Ok(Some(String::from_utf8_lossy(&text).into_owned()))
     }
 
+    /// A file itself.
+    pub(super) fn file(&self, name: &str) -> Result<OwnedFd, CgroupError> {
+        let file = self.open(OsStr::new(name), OFlags::RDONLY | OFlags::NONBLOCK);
+        file.map_err(CgroupError::file("open", name))
+    }
+
     /// A file that has to be there.
     pub(super) fn need(&self, name: &str) -> Result<String, CgroupError> {
         let missing = || CgroupError::file("open", name)(Errno::NOENT);
@@ -146,6 +152,24 @@ impl Directory {
             }
         }
         Ok(names)
+    }
+
+    /// Sizes of huge pages that can be limited here: `2MB`.
+    pub(super) fn page_sizes(&self, maximum: usize) -> Result<Vec<String>, CgroupError> {
+        let failed = || CgroupError::file("list", "a directory");
+        let mut sizes = Vec::new();
+        for entry in Dir::read_from(&self.0).map_err(failed())?.take(MAXIMUM_ENTRIES) {
+            let entry = entry.map_err(failed())?;
+            let name = entry.file_name().to_str().unwrap_or_default();
+            let size = name.strip_prefix("hugetlb.").and_then(|rest| rest.strip_suffix(".current"));
+            // `hugetlb.2MB.rsvd.current` is another account of the same pages.
+            if let Some(size) = size.filter(|size| !size.contains('.'))
+                && sizes.len() < maximum
+            {
+                sizes.push(size.to_owned());
+            }
+        }
+        Ok(sizes)
     }
 
     /// A group below; `None` if the container has removed it.
