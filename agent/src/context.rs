@@ -7,6 +7,8 @@ use initdata::Initdata;
 
 use crate::gate::Gate;
 use crate::log::Log;
+use crate::machine::Machine;
+use crate::network::Network;
 use crate::reaper::Reaper;
 use crate::sandbox::Sandbox;
 use crate::server::Stopper;
@@ -77,6 +79,8 @@ pub(crate) struct Agent {
     pub(crate) gate: Gate,
     pub(crate) reaper: Arc<Reaper>,
     pub(crate) sandbox: Sandbox,
+    pub(crate) network: Network,
+    pub(crate) machine: Machine,
     /// Ends the agent.
     pub(crate) stopper: Stopper,
 }
@@ -102,6 +106,8 @@ impl Agent {
         Self {
             gate: Gate::new(replacements, &log),
             sandbox: Sandbox::default(),
+            network: Network::new(&roots.proc),
+            machine: Machine::new(&roots.sys, &roots.dev, tee_active),
             initdata: initdata.map(Arc::new),
             log,
             roots,

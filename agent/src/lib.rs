@@ -31,14 +31,15 @@ pub mod cgroup;
 pub mod cmdline;
 #[expect(dead_code, reason = "called by the handlers of requests")]
 mod containers;
+mod context;
 #[doc(hidden)]
 pub mod engine;
-mod context;
 pub mod error;
 pub mod gate;
 mod health;
 pub mod insecure;
 pub mod log;
+pub mod machine;
 pub mod metrics;
 pub mod namespaces;
 pub mod network;

@@ -1,7 +1,8 @@
-//! The only unsafe code of this crate: handlers of signals, which `rustix` does not have, and what it and `tokio` mark unsafe as
-//! a whole.
+//! The only unsafe code of this crate: handlers of signals and ioctls, which `rustix` does not have, and what it and `tokio` mark
+//! unsafe as a whole.
 
 pub(crate) mod crash;
+pub(crate) mod entropy;
 pub(crate) mod namespaces;
 pub(crate) mod pipes;
 pub(crate) mod readiness;

@@ -58,6 +58,12 @@ const NEEDS: &[Need] = &[
         only_bench: false,
     },
     Need {
+        what: "ip (tests of the agent's network look from outside)",
+        packages: &["iproute2"],
+        present: || shell::has_program("ip"),
+        only_bench: false,
+    },
+    Need {
         what: "swtpm (tests of the TPM speak to a real TPM 2.0)",
         packages: &["swtpm"],
         present: || shell::has_program("swtpm"),

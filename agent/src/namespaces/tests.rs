@@ -15,6 +15,9 @@ pub(crate) fn in_namespaces<F: FnOnce()>(unshare: &[&str], body: F) {
     }
     let name = type_name::<F>().split_once("::").unwrap().1.trim_end_matches("::{{closure}}");
     let mut command = Command::new("unshare");
+    if !rustix::process::getuid().is_root() {
+        command.arg("--map-root-user");
+    }
     command.args(unshare).arg("--").arg(std::env::current_exe().unwrap());
     let output = command.args(["--exact", name, "--nocapture"]).env(INSIDE, "1").output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

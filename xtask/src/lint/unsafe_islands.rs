@@ -12,7 +12,7 @@ const ISLANDS: &[(&str, &str)] = &[
     ("fuzz/src/heap.rs", "an allocator that counts, to see allocations above a cap"),
     (
         "agent/src/sys/",
-        "handlers of signals that end the machine, the disposition of SIGPIPE, namespaces of a thread",
+        "handlers of signals that end the machine, the disposition of SIGPIPE, namespaces of a thread, the generator of random numbers",
     ),
     ("attestation-agent/src/ioctl.rs", "ioctls of the TDX and SEV-SNP guest drivers"),
     ("emulators/chip/src/sys/", "the emulated device's mappings of guest memory"),
