@@ -11,6 +11,7 @@ use crate::machine::Machine;
 use crate::network::Network;
 use crate::reaper::Reaper;
 use crate::sandbox::Sandbox;
+use crate::sealed::Sealed;
 use crate::server::Stopper;
 
 /// Where the system's trees are. Tests have theirs in a directory of their own.
@@ -81,6 +82,7 @@ pub(crate) struct Agent {
     pub(crate) sandbox: Sandbox,
     pub(crate) network: Network,
     pub(crate) machine: Machine,
+    pub(crate) sealed: Sealed,
     /// Ends the agent.
     pub(crate) stopper: Stopper,
 }
@@ -108,6 +110,7 @@ impl Agent {
             sandbox: Sandbox::default(),
             network: Network::new(&roots.proc),
             machine: Machine::new(&roots.sys, &roots.dev, tee_active),
+            sealed: Sealed::new(initdata.as_ref(), &roots, &log),
             initdata: initdata.map(Arc::new),
             log,
             roots,

@@ -47,6 +47,7 @@ mod pid1;
 pub mod reaper;
 mod rpc;
 mod sandbox;
+mod sealed;
 pub mod server;
 pub mod spec;
 mod standalone;

@@ -29,6 +29,10 @@ const NAME: &str = "kata-agent";
 pub enum Key {
     /// Where the agent listens.
     Address,
+    /// A sealed artifact, by its name in bound configuration.
+    Artifact,
+    /// A size.
+    Bytes,
     /// The stable code of an error.
     Code,
     /// Control group controllers.
@@ -53,6 +57,8 @@ pub enum Key {
     Method,
     /// Where something comes from.
     Origin,
+    /// A time.
+    Milliseconds,
     /// Why there is no platform.
     Probes,
     /// The register that vouches for initdata.
@@ -73,6 +79,8 @@ impl Key {
     const fn name(self) -> &'static str {
         match self {
             Self::Address => "address",
+            Self::Artifact => "artifact",
+            Self::Bytes => "bytes",
             Self::Code => "code",
             Self::Controllers => "controllers",
             Self::Count => "count",
@@ -86,6 +94,7 @@ impl Key {
             Self::Malformed => "malformed",
             Self::Method => "method",
             Self::Origin => "origin",
+            Self::Milliseconds => "ms",
             Self::Probes => "probes",
             Self::Register => "register",
             Self::Signal => "signal",

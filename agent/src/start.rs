@@ -59,6 +59,8 @@ pub(crate) fn agent(
         }
         None => log.warn(SUBSYSTEM, "no policy: every request is denied", &[]),
     }
+    // After the policy: what containers may have is landed when it is known which there may be.
+    agent.sealed.start()?;
     Ok(Arc::new(agent))
 }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod crash;
 pub(crate) mod entropy;
+pub(crate) mod mount_namespace;
 pub(crate) mod namespaces;
 pub(crate) mod pipes;
 pub(crate) mod readiness;

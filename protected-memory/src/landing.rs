@@ -166,6 +166,16 @@ impl Landing<Complete> {
         Ok(DetachedMount::new(mount))
     }
 
+    /// Whether [`Self::mount`] gives any number of mounts. Kernels before 6.15 clone only what is attached in the caller's mount namespace:
+    /// there one mount is to be had, and more once that one is attached in the caller's own.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses for another reason.
+    pub fn mounts_often(&self) -> Result<bool, LandingError> {
+        self.state.tmpfs.clones_detached().map_err(LandingError::mount("clone of the mount"))
+    }
+
     /// Opens a file for reading, for hashing or for handing the descriptor over.
     ///
     /// # Errors

@@ -4,8 +4,13 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use chip_client::abi::DataPath;
 use chip_client::chain::ChipIdentity;
-use sealed_artifact::grant::{Grant, GrantSuite};
+use sealed_artifact::ArtifactError;
+use sealed_artifact::digest::{CoreDigest, SealerKeyDigest};
+use sealed_artifact::grant::{Grant, GrantKind, GrantSuite};
+use sealed_artifact::names::{Counter, Family};
+use sealed_artifact::policy::{LinkMode, PolicyDocument, StaticFacts};
 use sealed_artifact::signature::{Floors, Origin, Pin, Signature, verify_origin};
 
 use super::store::{Reference, Store};
@@ -94,6 +99,26 @@ impl Prepared {
         self.store.signature.as_ref().filter(|signature| signature.verify(&self.store.core).is_ok())
     }
 
+    /// The first of these data paths that a grant of a chip permits: its policy's static members hold for this core there. What the chip was
+    /// provisioned for is the chip's to compare.
+    #[must_use]
+    pub fn data_path(&self, among: &[DataPath]) -> Option<DataPath> {
+        let core = &self.store.core;
+        let tier = core.parameters().environment();
+        let permits = |path: DataPath| {
+            let Ok(mode) = LinkMode::parse(path.name()) else { return false };
+            let facts = StaticFacts::of(core, tier.clone(), mode);
+            let of_chips = self.store.grants.iter().map(|stored| &stored.grant);
+            of_chips
+                .filter(|grant| grant.kind() == GrantKind::Chip && grant.require_object(core).is_ok())
+                .any(|grant| {
+                    PolicyDocument::parse(grant.preimage())
+                        .is_ok_and(|policy| policy.evaluate_static(&facts).is_ok())
+                })
+        };
+        among.iter().copied().find(|path| permits(*path))
+    }
+
     /// The grant for this chip: of its epoch, the post-quantum one if there are two.
     ///
     /// # Errors
@@ -127,5 +152,41 @@ pub fn describe_origin(origin: &Origin) -> String {
             format!("signed by {key}, family {family}, counter {}", counter.value())
         }
         _ => "accepted".to_owned(),
+    }
+}
+
+/// What `sealed.toml` of bound initdata says about an artifact's origin, as a pin.
+///
+/// # Errors
+///
+/// A kind of origin that this version does not know: it accepts nothing.
+pub fn pin_of(origin: &initdata::Origin) -> Result<Pin, Error> {
+    match origin {
+        initdata::Origin::Core(digest) => Ok(Pin::Core(CoreDigest::new(*digest.as_bytes()))),
+        initdata::Origin::Sealer { key, family, min_counter } => Ok(Pin::Sealer {
+            key: SealerKeyDigest::new(*key.as_bytes()),
+            family: Family::parse(family.as_str())?,
+            min_counter: Counter::new(*min_counter),
+        }),
+        _ => Err(ArtifactError::PinIncomplete { missing: "origin" }.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_of_configuration_are_pins() {
+        let digest = initdata::Sha256Digest::new([7; 32]);
+        let core = pin_of(&initdata::Origin::Core(digest)).unwrap();
+        assert_eq!(core, Pin::Core(CoreDigest::new([7; 32])));
+        let family = initdata::Tag::parse("acme/ranker").unwrap();
+        let sealer = initdata::Origin::Sealer { key: digest, family, min_counter: 3 };
+        let Pin::Sealer { key, family, min_counter } = pin_of(&sealer).unwrap() else {
+            panic!("another pin")
+        };
+        let found = (key, family.as_str(), min_counter.value());
+        assert_eq!(found, (SealerKeyDigest::new([7; 32]), "acme/ranker", 3));
     }
 }

@@ -137,6 +137,15 @@ impl Store {
         })
     }
 
+    /// Opens a regular file below a directory that somebody else fills, as [`Store::open_below`] does.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or something else.
+    pub fn file_below(directory: &File, root: &Path, path: &Path) -> Result<File, Error> {
+        blob::open_at(directory, root, path)
+    }
+
     fn parse(opened: Opened) -> Result<Self, Error> {
         // A grant that cannot be parsed hides no other: anyone may put one there.
         let grants = opened.grants.iter().filter_map(|bytes| {

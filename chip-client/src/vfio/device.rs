@@ -70,6 +70,15 @@ impl VfioDevice {
         Tree::new(Path::new("/")).bind(address)
     }
 
+    /// The functions of this machine that say they are chips, in the order of their addresses, at most 16. What says so is not authenticated.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's tree cannot be read.
+    pub fn present() -> Result<Vec<PciAddress>, ChipError> {
+        Ok(Tree::new(Path::new("/")).chips()?)
+    }
+
     /// As [`Self::open`], where sysfs and device files lie below a directory.
     ///
     /// # Errors

@@ -16,6 +16,8 @@ const VFIO_PCI: &str = "vfio-pci";
 const HARMLESS: [&str; 2] = [VFIO_PCI, "pcieport"];
 /// Most devices of a group that are looked at.
 const GROUP_MAX: usize = 256;
+/// Most chips of a machine.
+const CHIPS_MAX: usize = 16;
 /// Longest file of sysfs that is read.
 const TEXT_MAX: u64 = 256;
 
@@ -86,6 +88,34 @@ impl<'a> Tree<'a> {
                 Err(VfioError::NotBound { address, found }.into())
             }
         }
+    }
+
+    /// The functions that say they are chips.
+    pub(super) fn chips(self) -> Result<Vec<PciAddress>, VfioError> {
+        let bus = self.path("sys/bus/pci/devices");
+        let failed = |source| VfioError::Open { path: bus.clone(), source };
+        let entries = match std::fs::read_dir(&bus) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(failed(source)),
+        };
+        let mut chips = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let Some(address) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let is = |what: &str, expected: u16| -> Result<bool, VfioError> {
+                let found = read(&entry.path().join(what))?.unwrap_or_default();
+                Ok(found.strip_prefix("0x").and_then(|id| u16::from_str_radix(id, 16).ok()) == Some(expected))
+            };
+            if is("vendor", VENDOR_ID)? && is("device", DEVICE_ID)? {
+                chips.push(address);
+            }
+        }
+        chips.sort();
+        chips.truncate(CHIPS_MAX);
+        Ok(chips)
     }
 
     /// In no-IOMMU mode the kernel makes a group for a device that no IOMMU stands before.

@@ -233,6 +233,20 @@ fn an_idle_chip_is_given_to_vfio_pci() {
 }
 
 #[test]
+fn chips_are_found_by_what_they_say() {
+    for (name, vendor, device, found) in [
+        ("found", "0x494b\n", "0x0001\n", true),
+        ("other-vendor", "0x8086\n", "0x0001\n", false),
+        ("other-device", "0x494b\n", "0x0002\n", false),
+        ("no-number", "494b\n", "chip\n", false),
+    ] {
+        let fake = Fake::unbound(name, vendor, device);
+        let expected: Vec<PciAddress> = found.then(|| CHIP.parse().unwrap()).into_iter().collect();
+        assert_eq!(Tree::new(&fake.root).chips().unwrap(), expected, "{name}");
+    }
+}
+
+#[test]
 fn addresses_have_one_form() {
     let address: PciAddress = "00aF:01:1f.7".parse().unwrap();
     assert_eq!(address.to_string(), "00af:01:1f.7");

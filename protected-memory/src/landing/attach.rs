@@ -1,10 +1,14 @@
 //! Giving a complete landing a path.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::OsString;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, readlink, statx};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat, openat2, readlink, readlinkat, statx,
+};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 
@@ -19,17 +23,44 @@ const RACE_RETRIES: usize = 128;
 pub struct AttachTarget<'a> {
     root: Option<BorrowedFd<'a>>,
     path: &'a Path,
+    proc: Option<BorrowedFd<'a>>,
 }
 
 impl<'a> AttachTarget<'a> {
     /// A path of this process.
     pub fn path(path: &'a Path) -> Self {
-        Self { root: None, path }
+        Self { root: None, path, proc: None }
     }
 
     /// A path inside a root directory, for example a container's: `..` and absolute paths stay inside.
     pub fn in_root(root: BorrowedFd<'a>, path: &'a Path) -> Self {
-        Self { root: Some(root), path }
+        Self { root: Some(root), path, proc: None }
+    }
+
+    /// The proc file system to look at the result with, opened by whoever trusts it: in another mount namespace `/proc` is somebody
+    /// else's, or nothing.
+    #[must_use]
+    pub fn with_proc(self, proc: BorrowedFd<'a>) -> Self {
+        Self { proc: Some(proc), ..self }
+    }
+
+    fn read_proc(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match self.proc {
+            None => std::fs::File::open(format!("/proc/{name}"))?,
+            Some(proc) => openat(proc, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into(),
+        }
+        .read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn path_of(&self, directory: BorrowedFd<'_>) -> io::Result<PathBuf> {
+        let name = format!("self/fd/{}", directory.as_raw_fd());
+        let path = match self.proc {
+            None => readlink(format!("/proc/{name}"), Vec::new())?,
+            Some(proc) => readlinkat(proc, name, Vec::new())?,
+        };
+        Ok(OsString::from_vec(path.into_bytes()).into())
     }
 
     fn open(&self) -> Result<OwnedFd, LandingError> {
@@ -86,6 +117,8 @@ pub struct Attachment {
     mount: OwnedFd,
     id: u64,
     path: PathBuf,
+    /// In a mount namespace whose `/proc` is not ours.
+    foreign: bool,
 }
 
 impl Attachment {
@@ -93,12 +126,14 @@ impl Attachment {
     fn new(mount: OwnedFd, target: AttachTarget<'_>) -> Result<Self, LandingError> {
         let failed = |source: Errno| LandingError::Mount { step: "attach", source: source.into() };
         let directory = target.open()?;
-        let path = path_of(directory.as_fd())
+        let path = target
+            .path_of(directory.as_fd())
             .map_err(LandingError::system("reading of the attach target's path"))?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(&mount, "", &directory, "", flags).map_err(failed)?;
         let id = mount_id(mount.as_fd())?;
-        let attachment = Self { mount, id, path };
+        let foreign = target.proc.is_some();
+        let attachment = Self { mount, id, path, foreign };
         match attachment.verify(target) {
             Ok(()) => Ok(attachment),
             Err(error) => {
@@ -110,8 +145,8 @@ impl Attachment {
 
     /// The mount table must show our mount, and the target must lead to it.
     pub(super) fn verify(&self, target: AttachTarget<'_>) -> Result<(), LandingError> {
-        let table = std::fs::read("/proc/thread-self/mountinfo")
-            .map_err(LandingError::system("read of mountinfo"))?;
+        let table =
+            target.read_proc("thread-self/mountinfo").map_err(LandingError::system("read of mountinfo"))?;
         let refuse = |expected, found: String| {
             Err(LandingError::AttachNotOurs { path: self.path.clone(), expected, found })
         };
@@ -137,27 +172,21 @@ impl Attachment {
         self.id
     }
 
-    /// Takes the mount away. Descriptors and mappings that a reader has go on working.
+    /// Takes the mount away. Descriptors and mappings that a reader has go on working. In a mount namespace that was entered, whatever is on
+    /// top at the path goes: nobody else may be at work there.
     ///
     /// # Errors
     ///
     /// The mount is in another mount namespace, or the kernel refuses.
     pub fn detach(self) -> Result<(), LandingError> {
-        let path = descriptor_path(self.mount.as_fd());
-        unmount(path, UnmountFlags::DETACH).map_err(LandingError::mount("detach"))
+        let flags = UnmountFlags::DETACH;
+        let gone = if self.foreign {
+            unmount(&self.path, flags | UnmountFlags::NOFOLLOW)
+        } else {
+            unmount(format!("/proc/self/fd/{}", self.mount.as_raw_fd()), flags)
+        };
+        gone.map_err(LandingError::mount("detach"))
     }
-}
-
-fn descriptor_path(file: BorrowedFd<'_>) -> String {
-    use std::os::fd::AsRawFd;
-    format!("/proc/self/fd/{}", file.as_raw_fd())
-}
-
-fn path_of(directory: BorrowedFd<'_>) -> io::Result<PathBuf> {
-    use std::ffi::OsString;
-    use std::os::unix::ffi::OsStringExt;
-    let path = readlink(descriptor_path(directory), Vec::new())?;
-    Ok(OsString::from_vec(path.into_bytes()).into())
 }
 
 fn mount_id(file: BorrowedFd<'_>) -> Result<u64, LandingError> {

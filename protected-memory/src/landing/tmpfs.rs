@@ -142,6 +142,17 @@ impl PrivateTmpfs {
         }
     }
 
+    /// Whether the kernel clones the mount although it is attached nowhere.
+    pub(crate) fn clones_detached(&self) -> io::Result<bool> {
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        match open_tree(&self.mount, "", flags) {
+            Ok(_) => Ok(true),
+            Err(Errno::INVAL) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The first mount itself, read-only, to be attached. It can be attached once.
     pub(crate) fn first_mount(&self) -> io::Result<OwnedFd> {
         set_mount_read_only(self.root(), true)?;

@@ -1,0 +1,309 @@
+//! Sealed artifacts of bound configuration: landed as soon as they can be, attached to the containers that it names, and to no others.
+//!
+//! ```text
+//!  sealed.toml ─▶ thread "sealed": stored artifact ─pin, environment─▶ chip or processor ─▶ landing, read-only, without a path
+//!                   └ failed: again after a pause, at most 12 times, then when a container needs it
+//!
+//!  CreateContainer ─admit─▶ verified root, process, place of its /        (nothing of it is the host's word)
+//!  StartContainer ─attach─▶ whose artifact is it? ─▶ ready? ─▶ in its mount namespace, before its program: same root? nothing of the
+//!                           host over it? directory in that root? ─▶ a mount of the landing, looked at in the mount table
+//!  RemoveContainer ─release─▶ forgotten; the landing stays for the next instance
+//! ```
+//! A container that no entry names gets nothing, and is told nothing. One that is named and cannot have its artifact is not started.
+
+mod attach;
+mod cache;
+mod entitled;
+mod error;
+mod lander;
+mod mounts;
+mod state;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use initdata::{Artifact, Initdata, Root, Sha256Digest};
+use protocol::ids::ContainerId;
+use rustix::fs::lstat;
+
+use crate::context::Roots;
+use crate::error::AgentError;
+use crate::log::{Key, Level, Log, Value};
+use attach::Item;
+use cache::Places;
+pub(crate) use entitled::policy_index;
+use entitled::{Admission, By};
+pub(crate) use error::SealedError;
+use lander::Setup;
+use state::{Count, Next, States};
+pub(crate) use state::{Progress, Stage};
+
+const SUBSYSTEM: &str = "sealed";
+/// Longest wait of a StartContainer for an artifact. Runtimes give up after 60 s.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often such a call looks whether its caller is still there.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The sealed artifacts of this guest. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Sealed {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    setup: Setup,
+    states: States,
+    wake: (Mutex<bool>, Condvar),
+    containers: Mutex<HashMap<ContainerId, Known>>,
+    proc: PathBuf,
+    log: Log,
+}
+
+/// A container that was admitted.
+#[derive(Debug)]
+struct Known {
+    admission: Admission,
+    /// The process that its artifacts were attached for.
+    attached: Option<i32>,
+}
+
+impl Sealed {
+    /// The artifacts that a bound document names, if there is one and it names any.
+    pub(crate) fn new(initdata: Option<&Initdata>, roots: &Roots, log: &Log) -> Self {
+        let document = initdata.map(Initdata::document);
+        let config = document.and_then(|document| document.sealed());
+        let setup = Setup {
+            environment: config.map(|config| config.environment.to_string()).unwrap_or_default(),
+            chip_root: config.and_then(|config| config.chip_root.clone()),
+            artifacts: config.map(|config| config.artifacts.clone()).unwrap_or_default(),
+            insecure: document.map(|document| document.settings().insecure.clone()).unwrap_or_default(),
+            places: Places { mounted: roots.own.join("artifacts"), shared: roots.shared() },
+            attached: roots.own.join("landed"),
+        };
+        Self::of(setup, roots.proc.clone(), log)
+    }
+
+    fn of(setup: Setup, proc: PathBuf, log: &Log) -> Self {
+        let states = States::new(setup.artifacts.len());
+        let wake = (Mutex::new(false), Condvar::new());
+        let inner = Inner { setup, states, wake, containers: Mutex::default(), proc, log: log.clone() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Landing begins, on a thread of its own, if there is anything to land.
+    ///
+    /// # Errors
+    /// No thread.
+    pub(crate) fn start(&self) -> Result<(), AgentError> {
+        if self.artifacts().is_empty() {
+            return Ok(());
+        }
+        let worker = self.clone();
+        let thread = std::thread::Builder::new().name("sealed".to_owned()).spawn(move || worker.work());
+        thread.map(drop).map_err(AgentError::system("start the thread that lands artifacts"))
+    }
+
+    /// How far each artifact is: for metrics.
+    #[must_use]
+    pub(crate) fn progress(&self) -> Vec<Progress> {
+        let names = self.inner.setup.artifacts.iter().map(|artifact| artifact.name.to_string());
+        names.zip(self.inner.states.stages()).map(|(name, stage)| Progress { name, stage }).collect()
+    }
+
+    /// A container is being made: what this guest knows of it by itself. `root` is what it verified of the file system at `rootfs`, the
+    /// directory that becomes the container's `/`; `process` is [`crate::spec::process_identity`] of what will run.
+    ///
+    /// # Errors
+    /// `rootfs` cannot be looked at.
+    pub(crate) fn admit(
+        &self,
+        container: &ContainerId,
+        root: Option<Root>,
+        rootfs: &Path,
+        process: Sha256Digest,
+    ) -> Result<(), SealedError> {
+        if self.artifacts().is_empty() {
+            return Ok(());
+        }
+        let stat = lstat(rootfs).map_err(SealedError::system("look at the container's root"))?;
+        let admission = Admission { root, place: (stat.st_dev, stat.st_ino), process };
+        self.containers().insert(container.clone(), Known { admission, attached: None });
+        Ok(())
+    }
+
+    /// A container is made and not started: attaches what it is entitled to, which may be nothing. Waits for what is still being landed, at
+    /// most 30 s, and not for a caller that is gone. `policy_index` is its index in the policy in force ([`policy_index`]).
+    ///
+    /// # Errors
+    /// `SEALED_NOT_READY`: to be tried again. Anything else: the container is not to be started.
+    pub(crate) async fn attach(
+        &self,
+        container: &ContainerId,
+        policy_index: Option<u32>,
+        process: i32,
+        is_late: impl Fn() -> bool,
+    ) -> Result<(), SealedError> {
+        if self.artifacts().is_empty() {
+            return Ok(());
+        }
+        let (admission, attached) = match self.containers().get(container) {
+            Some(known) => (known.admission.clone(), known.attached),
+            None => return Err(SealedError::Unknown),
+        };
+        let entitled = self.entitled(&admission, policy_index);
+        if entitled.is_empty() || attached == Some(process) {
+            return Ok(());
+        }
+        self.wait(&entitled, is_late).await?;
+        let sealed = self.clone();
+        let work = tokio::task::spawn_blocking(move || sealed.attach_now(&admission, process, &entitled));
+        work.await.map_err(|_| SealedError::Unknown)??;
+        if let Some(known) = self.containers().get_mut(container) {
+            known.attached = Some(process);
+        }
+        self.inner.log.info(
+            SUBSYSTEM,
+            "artifacts attached to the container that bound configuration names",
+            &[],
+        );
+        Ok(())
+    }
+
+    /// A container is gone. Its mounts went with its mount namespace.
+    pub(crate) fn release(&self, container: &ContainerId) {
+        self.containers().remove(container);
+    }
+
+    fn containers(&self) -> std::sync::MutexGuard<'_, HashMap<ContainerId, Known>> {
+        self.inner.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn artifacts(&self) -> &[Artifact] {
+        &self.inner.setup.artifacts
+    }
+
+    fn entitled(&self, admission: &Admission, policy_index: Option<u32>) -> Vec<(usize, By)> {
+        let artifacts = self.artifacts().iter().enumerate();
+        let mine = artifacts.filter_map(|(index, artifact)| {
+            admission.is(&artifact.container, policy_index).map(|by| (index, by))
+        });
+        mine.collect()
+    }
+
+    async fn wait(&self, entitled: &[(usize, By)], is_late: impl Fn() -> bool) -> Result<(), SealedError> {
+        let (states, end) = (&self.inner.states, Instant::now() + PATIENCE);
+        let mut changes = states.watch();
+        for (index, _) in entitled {
+            states.needed(*index, Instant::now());
+        }
+        self.wake();
+        loop {
+            let missing =
+                entitled.iter().map(|(index, _)| *index).find(|index| states.landed(*index).is_none());
+            let Some(missing) = missing else { return Ok(()) };
+            let stage = states.stage(missing);
+            let name =
+                || self.artifacts().get(missing).map_or_else(String::new, |found| found.name.to_string());
+            // GUARD: sealed-not-ready -> evil_host_starts_before_the_artifact_is_there
+            if matches!(stage, Stage::Failed(_)) || is_late() || Instant::now() >= end {
+                return Err(SealedError::NotReady { name: name(), state: stage.to_string() });
+            }
+            // A change, or time to look whether somebody still waits.
+            let _ = tokio::time::timeout(LOOK, changes.changed()).await;
+        }
+    }
+
+    fn attach_now(
+        &self,
+        admission: &Admission,
+        process: i32,
+        entitled: &[(usize, By)],
+    ) -> Result<(), SealedError> {
+        let mut items = Vec::new();
+        for (index, by) in entitled {
+            let (Some(landing), Some(artifact)) =
+                (self.inner.states.landed(*index), self.artifacts().get(*index))
+            else {
+                return Err(SealedError::Unknown);
+            };
+            let path = artifact.path.as_str().to_owned();
+            items.push(Item { mount: landing.mount()?, path, by: *by });
+        }
+        attach::attach(&self.inner.proc, process, admission.place, items)
+    }
+
+    fn wake(&self) {
+        let (asked, condition) = &self.inner.wake;
+        *asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        condition.notify_all();
+    }
+
+    /// The thread that lands.
+    fn work(&self) {
+        loop {
+            match self.inner.states.next(Instant::now()) {
+                Next::Land(index) => self.land(index),
+                Next::Wait(pause) => self.sleep(Some(pause)),
+                Next::Rest => self.sleep(None),
+            }
+        }
+    }
+
+    fn sleep(&self, pause: Option<Duration>) {
+        let (asked, condition) = &self.inner.wake;
+        let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = pause.unwrap_or(Duration::from_secs(3600));
+        let waited = condition.wait_timeout_while(asked, pause, |asked| !*asked);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+
+    fn land(&self, index: usize) {
+        let Inner { setup, states, log, .. } = &*self.inner;
+        let Some(artifact) = self.artifacts().get(index) else { return };
+        let name = || Value::shown(artifact.name.as_str());
+        let start = Instant::now();
+        let landed = setup.land(index, artifact, |total| {
+            let count = Arc::new(Count::new(total));
+            states.begin(index, Arc::clone(&count));
+            log.info(
+                SUBSYSTEM,
+                "artifact: origin proven, landing",
+                &[(Key::Artifact, name()), (Key::Bytes, total.into())],
+            );
+            count
+        });
+        match landed {
+            Ok(landed) => {
+                let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let fields = [
+                    (Key::Artifact, name()),
+                    (Key::Milliseconds, milliseconds.into()),
+                    (Key::Insecure, Value::shown(&landed.facts.names().join(" "))),
+                ];
+                log.info(SUBSYSTEM, "artifact landed", &fields);
+                states.ready(index, landed.landing);
+            }
+            Err(error) => {
+                let again = states.failed(index, error.code(), Instant::now());
+                let text =
+                    if again { "artifact not landed, to be tried again" } else { "artifact not landed" };
+                log.say(
+                    Level::Warning,
+                    SUBSYSTEM,
+                    text,
+                    &[
+                        (Key::Artifact, name()),
+                        (Key::Code, error.code().into()),
+                        (Key::Error, Value::shown(&crate::error::chain(&error))),
+                    ],
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! One attempt to land one artifact, on a thread that may block.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use attestation_agent::{AttestationError, Attester, Collateral, Options, Tee, TeeRoot};
+use cdh::artifact::{Choices, Guest, KeySource, Landed, Order, Prepared, pin_of};
+use chip_client::abi::DataPath;
+use chip_client::address::DeviceAddress;
+use chip_client::chain::TrustRoot;
+use chip_client::vfio::VfioDevice;
+use initdata::{Artifact, InsecureMode};
+use protected_memory::landing::{AttachTarget, SwapPolicy, TeePolicy, TeeState};
+use rustix::fs::{CWD, Mode, mkdirat};
+use rustix::io::Errno;
+
+use super::cache::{Cache, Places};
+use super::error::SealedError;
+use super::state::Count;
+
+/// What every attempt starts from: bound configuration, and where things are.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) environment: String,
+    /// The certificate that chips' chains have to end at, PEM.
+    pub(super) chip_root: Option<String>,
+    pub(super) artifacts: Vec<Artifact>,
+    pub(super) insecure: BTreeSet<InsecureMode>,
+    pub(super) places: Places,
+    /// A directory of the agent's own, for landings that the kernel clones only where they are attached.
+    pub(super) attached: PathBuf,
+}
+
+impl Setup {
+    /// Lands an artifact. `begin` is told its size when its origin is proven.
+    pub(super) fn land(
+        &self,
+        index: usize,
+        artifact: &Artifact,
+        begin: impl FnOnce(u64) -> Arc<Count>,
+    ) -> Result<Landed, SealedError> {
+        let cache = Cache::open(&self.places)?;
+        let pins = [pin_of(&artifact.origin)?];
+        let prepared = cache.prepare(artifact.name.as_str(), &artifact.reference, &pins)?;
+        require_environment(
+            artifact.name.as_str(),
+            &self.environment,
+            prepared.store().core.parameters().environment().as_str(),
+        )?;
+        let guest = self.guest(&cache)?;
+        let count = begin(prepared.total());
+        let landed = self.by_any_source(artifact, &prepared, &guest, &count)?;
+        self.keep_mountable(index, &landed)?;
+        Ok(landed)
+    }
+
+    /// Chips first, then the processor. A source without a grant, or one that is not there, is no reason to give up; a refusal is.
+    fn by_any_source(
+        &self,
+        artifact: &Artifact,
+        prepared: &Prepared,
+        guest: &Guest,
+        count: &Arc<Count>,
+    ) -> Result<Landed, SealedError> {
+        let mut first = None;
+        for source in self.sources(guest)? {
+            let choices = self.choices(&source, prepared);
+            let landed = Order::new(prepared, &source, guest, choices)
+                .reserve()
+                .and_then(|reserved| reserved.land(&**count));
+            match landed {
+                Ok(landed) => return Ok(landed),
+                Err(error) if is_about_the_source(&error) => {
+                    first.get_or_insert(error);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let none = || SealedError::NoKeySource { name: artifact.name.to_string() };
+        Err(first.map_or_else(none, SealedError::from))
+    }
+
+    fn sources(&self, guest: &Guest) -> Result<Vec<KeySource>, SealedError> {
+        let mut sources = Vec::new();
+        if let Some(pem) = &self.chip_root {
+            let failed = |error| cdh::Error::from(chip_client::ChipError::from(error));
+            let root = TrustRoot::from_trusted(pem.as_bytes()).map_err(failed)?;
+            for address in VfioDevice::present().map_err(cdh::Error::from)? {
+                VfioDevice::bind(address).map_err(cdh::Error::from)?;
+                sources.push(KeySource::Chip { address: DeviceAddress::Pci(address), root: root.clone() });
+            }
+        }
+        if guest.attester.as_ref().is_some_and(|attester| attester.tee() == Tee::Snp) {
+            sources.push(KeySource::Snp);
+        }
+        Ok(sources)
+    }
+
+    /// What protects this guest. Landing insists on a TEE whatever is found.
+    fn guest(&self, cache: &Cache) -> Result<Guest, SealedError> {
+        let root = TeeRoot::system();
+        let attester = match Attester::detect(&root, Options::default()) {
+            Ok(attester) => Some(attester),
+            Err(AttestationError::Tee(attestation_agent::error::TeeError::NoTee { .. })) => None,
+            Err(error) => return Err(cdh::Error::from(error).into()),
+        };
+        let tee = attester.as_ref().map_or(TeeState::None, |found| TeeState::Active(found.tee().name()));
+        let collateral = match &attester {
+            Some(_) if self.has(InsecureMode::NoEvidence) => None,
+            Some(found) => match cache.collateral()? {
+                Some(collateral) => Some(collateral),
+                // A report comes with its certificates, a quote with nothing.
+                None if found.tee() == Tee::Snp => Some(Collateral::none()),
+                None => return Err(cdh::Error::NoCollateral { tee: found.tee().name() }.into()),
+            },
+            None => None,
+        };
+        let bound = attester.is_some().then(|| self.insecure.clone());
+        Ok(Guest { tee, attester: attester.map(Arc::new), collateral, bound, root })
+    }
+
+    fn choices(&self, source: &KeySource, prepared: &Prepared) -> Choices {
+        let among: &[DataPath] = if self.has(InsecureMode::EmulatedDma) {
+            &[DataPath::DmaDirect, DataPath::DmaSealed, DataPath::KeyRelease]
+        } else {
+            &[DataPath::DmaSealed, DataPath::KeyRelease]
+        };
+        let path = match source {
+            KeySource::Chip { .. } => prepared.data_path(among).unwrap_or(DataPath::KeyRelease),
+            _ => DataPath::KeyRelease,
+        };
+        Choices {
+            path,
+            tee: TeePolicy::Require,
+            swap: if self.has(InsecureMode::Swap) { SwapPolicy::InsecureSwap } else { SwapPolicy::Refuse },
+            no_evidence: self.has(InsecureMode::NoEvidence),
+            emulated_dma: path == DataPath::DmaDirect && self.has(InsecureMode::EmulatedDma),
+            ..Choices::default()
+        }
+    }
+
+    fn has(&self, mode: InsecureMode) -> bool {
+        self.insecure.contains(&mode)
+    }
+
+    /// Kernels before 6.15 clone only what is attached: there the landing, complete and read-only, gets a place that only the agent's mount
+    /// namespace has. Containers have namespaces of their own, in which nothing of it is left.
+    fn keep_mountable(&self, index: usize, landed: &Landed) -> Result<(), SealedError> {
+        if landed.landing.mounts_often()? {
+            return Ok(());
+        }
+        let place = self.attached.join(index.to_string());
+        let parents = [self.attached.parent(), Some(self.attached.as_path()), Some(place.as_path())];
+        for directory in parents.into_iter().flatten() {
+            match mkdirat(CWD, directory, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(SealedError::system("make a place for a landing")(error)),
+            }
+        }
+        let _stays = landed.landing.attach(AttachTarget::path(&place))?;
+        Ok(())
+    }
+}
+
+/// Whether another source may still have a key: this one has no grant, or is not there or not well.
+fn is_about_the_source(error: &cdh::Error) -> bool {
+    matches!(error, cdh::Error::NoGrantForChip { .. } | cdh::Error::NoGrantForKey { .. })
+        || (matches!(error, cdh::Error::Chip(_)) && error.class() == cdh::Class::Device)
+}
+
+fn require_environment(name: &str, expected: &str, found: &str) -> Result<(), SealedError> {
+    // GUARD: sealed-environment -> evil_host_artifact_of_another_environment
+    if expected != found {
+        let (name, expected, found) = (name.to_owned(), expected.to_owned(), found.to_owned());
+        return Err(SealedError::Environment { name, expected, found });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evil_host_artifact_of_another_environment() {
+        require_environment("m", "production", "production").unwrap();
+        for found in ["development", "", "production/x"] {
+            let error = require_environment("m", "production", found).unwrap_err();
+            assert_eq!(error.code(), "SEALED_ENVIRONMENT");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What is known of each artifact: waiting, landing, ready, failed.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use cdh::artifact::Observer;
+use protected_memory::landing::{Complete, Landing};
+use tokio::sync::watch;
+
+/// How often an artifact is tried without being asked for.
+pub(super) const MAXIMUM_ATTEMPTS: u32 = 12;
+/// Pause after the first failure; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// However often somebody asks, attempts are this far apart.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// One artifact.
+enum State {
+    /// To be tried at `next`, after so many failures; the last one's code.
+    Waiting { failures: u32, next: Instant, code: Option<&'static str> },
+    /// Being landed.
+    Landing { failures: u32, count: Arc<Count> },
+    /// Landed.
+    Ready(Arc<Landing<Complete>>),
+    /// Given up, until somebody needs it.
+    Failed { code: &'static str, at: Instant },
+}
+
+/// Bytes of a landing.
+#[derive(Debug)]
+pub(super) struct Count {
+    done: AtomicU64,
+    total: u64,
+}
+
+impl Count {
+    pub(super) fn new(total: u64) -> Self {
+        Self { done: AtomicU64::new(0), total }
+    }
+
+    fn percent(&self) -> u8 {
+        let done = self.done.load(Ordering::Relaxed).min(self.total);
+        let percent = u128::from(done) * 100 / u128::from(self.total.max(1));
+        u8::try_from(percent).unwrap_or(100)
+    }
+}
+
+impl Observer for Count {
+    fn advanced(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// How far one artifact is, for logs and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Its name in `sealed.toml`.
+    pub(crate) name: String,
+    /// What is being done about it.
+    pub(crate) stage: Stage,
+}
+
+/// What is being done about an artifact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Not tried yet, or to be tried again; the code of the last failure.
+    Waiting(Option<&'static str>),
+    /// So many percent of its bytes are verified.
+    Landing(u8),
+    /// In protected memory, complete.
+    Ready,
+    /// Given up until a container needs it; the code of the last failure.
+    Failed(&'static str),
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting(None) => f.write_str("waiting"),
+            Self::Waiting(Some(code)) => write!(f, "waiting after {code}"),
+            Self::Landing(percent) => write!(f, "landing, {percent} %"),
+            Self::Ready => f.write_str("ready"),
+            Self::Failed(code) => write!(f, "failed with {code}"),
+        }
+    }
+}
+
+/// What the landing thread does next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Lands this one.
+    Land(usize),
+    /// Waits so long, or until it is woken.
+    Wait(Duration),
+    /// Waits until it is woken.
+    Rest,
+}
+
+/// All artifacts.
+pub(super) struct States {
+    table: Mutex<Vec<State>>,
+    changes: watch::Sender<u64>,
+}
+
+impl fmt::Debug for States {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("States").field("stages", &self.stages()).finish()
+    }
+}
+
+impl States {
+    /// So many, all to be tried at once.
+    pub(super) fn new(count: usize) -> Self {
+        let now = Instant::now();
+        let waiting = || State::Waiting { failures: 0, next: now, code: None };
+        let table = std::iter::repeat_with(waiting).take(count).collect();
+        Self { table: Mutex::new(table), changes: watch::Sender::new(0) }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Vec<State>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, index: usize, state: State) {
+        if let Some(place) = self.table().get_mut(index) {
+            *place = state;
+        }
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Told of every change.
+    pub(super) fn watch(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// What is to be done now.
+    pub(super) fn next(&self, now: Instant) -> Next {
+        let table = self.table();
+        let waiting = table.iter().enumerate().filter_map(|(index, state)| match state {
+            State::Waiting { next, .. } => Some((*next, index)),
+            _ => None,
+        });
+        match waiting.min() {
+            None => Next::Rest,
+            Some((next, index)) if next <= now => Next::Land(index),
+            Some((next, _)) => Next::Wait(next.saturating_duration_since(now)),
+        }
+    }
+
+    /// Its bytes are counted from now on.
+    pub(super) fn begin(&self, index: usize, count: Arc<Count>) {
+        let failures = match self.table().get(index) {
+            Some(State::Waiting { failures, .. } | State::Landing { failures, .. }) => *failures,
+            _ => 0,
+        };
+        self.set(index, State::Landing { failures, count });
+    }
+
+    /// It has landed.
+    pub(super) fn ready(&self, index: usize, landing: Landing<Complete>) {
+        self.set(index, State::Ready(Arc::new(landing)));
+    }
+
+    /// It could not be landed. Whether it will be tried again without being asked for.
+    pub(super) fn failed(&self, index: usize, code: &'static str, now: Instant) -> bool {
+        let failures = match self.table().get(index) {
+            Some(State::Waiting { failures, .. } | State::Landing { failures, .. }) => {
+                failures.saturating_add(1)
+            }
+            _ => 1,
+        };
+        // GUARD: sealed-attempts -> evil_host_failures_are_not_tried_for_ever
+        if failures >= MAXIMUM_ATTEMPTS {
+            self.set(index, State::Failed { code, at: now });
+            return false;
+        }
+        let pause = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
+        self.set(index, State::Waiting { failures, next: now + pause, code: Some(code) });
+        true
+    }
+
+    /// Somebody needs it: it is tried soon, once if it had been given up.
+    pub(super) fn needed(&self, index: usize, now: Instant) {
+        let state = match self.table().get(index) {
+            Some(State::Failed { code, at }) => {
+                let next = (*at + SHORTEST_PAUSE).max(now);
+                State::Waiting { failures: MAXIMUM_ATTEMPTS - 1, next, code: Some(code) }
+            }
+            Some(State::Waiting { failures, next, code }) => {
+                State::Waiting { failures: *failures, next: (*next).min(now + SHORTEST_PAUSE), code: *code }
+            }
+            _ => return,
+        };
+        self.set(index, state);
+    }
+
+    /// It, if it has landed.
+    pub(super) fn landed(&self, index: usize) -> Option<Arc<Landing<Complete>>> {
+        match self.table().get(index) {
+            Some(State::Ready(landing)) => Some(Arc::clone(landing)),
+            _ => None,
+        }
+    }
+
+    /// How far one is.
+    pub(super) fn stage(&self, index: usize) -> Stage {
+        self.stages().get(index).copied().unwrap_or(Stage::Waiting(None))
+    }
+
+    /// How far all are.
+    pub(super) fn stages(&self) -> Vec<Stage> {
+        let stage = |state: &State| match state {
+            State::Waiting { code, .. } => Stage::Waiting(*code),
+            State::Landing { count, .. } => Stage::Landing(count.percent()),
+            State::Ready(_) => Stage::Ready,
+            State::Failed { code, .. } => Stage::Failed(code),
+        };
+        self.table().iter().map(stage).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evil_host_failures_are_not_tried_for_ever() {
+        let states = States::new(2);
+        let mut now = Instant::now();
+        let mut attempts = 0;
+        while states.stage(0) != Stage::Failed("X") {
+            now += LONGEST_PAUSE;
+            attempts += 1;
+            assert!(attempts <= MAXIMUM_ATTEMPTS, "tried for ever");
+            states.begin(0, Arc::new(Count::new(10)));
+            let again = states.failed(0, "X", now);
+            assert_eq!(again, attempts < MAXIMUM_ATTEMPTS);
+        }
+        assert_eq!(attempts, MAXIMUM_ATTEMPTS);
+        assert_eq!(states.next(now), Next::Land(1), "the other one is not held up");
+        states.failed(1, "Y", now);
+        assert!(matches!(states.next(now), Next::Wait(_)));
+        // A container that needs it has it tried once more, not at once.
+        states.needed(0, now);
+        assert!(matches!(states.next(now), Next::Wait(pause) if pause <= SHORTEST_PAUSE));
+        assert_eq!(states.next(now + SHORTEST_PAUSE), Next::Land(0));
+        assert!(!states.failed(0, "X", now));
+        assert_eq!(states.stage(0), Stage::Failed("X"));
+    }
+
+    #[test]
+    fn pauses_grow_and_needs_shorten_them() {
+        let states = States::new(1);
+        let now = Instant::now();
+        let pauses = (0..6).map(|_| {
+            states.failed(0, "X", now);
+            match states.next(now) {
+                Next::Wait(pause) => pause.as_millis(),
+                other => panic!("{other:?}"),
+            }
+        });
+        assert_eq!(pauses.collect::<Vec<_>>(), [500, 1000, 2000, 4000, 8000, 16000]);
+        states.needed(0, now);
+        assert_eq!(states.next(now), Next::Wait(SHORTEST_PAUSE));
+    }
+
+    #[test]
+    fn progress_is_counted_in_percent() {
+        let states = States::new(1);
+        let count = Arc::new(Count::new(200));
+        states.begin(0, Arc::clone(&count));
+        count.advanced(50);
+        assert_eq!(states.stage(0), Stage::Landing(25));
+        count.advanced(1000);
+        assert_eq!(states.stage(0).to_string(), "landing, 100 %");
+        assert_eq!(Count::new(0).percent(), 0);
+    }
+}

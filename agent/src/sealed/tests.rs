@@ -1,0 +1,230 @@
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::AsFd as _;
+use std::process::{Child, Command, Stdio};
+
+use initdata::{ProcessIdentity, Unverified};
+use protected_memory::landing::{
+    FileName, Landing, LandingPlan, LandingPolicy, SwapPolicy, TeePolicy, TeeState,
+};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use super::*;
+
+const PROCESS: ProcessIdentity<'static> = ProcessIdentity {
+    args: &[b"/bin/serve"],
+    env_names: &[b"PATH"],
+    cwd: b"/",
+    uid: 0,
+    gid: 0,
+    additional_gids: &[],
+};
+
+fn root() -> Root {
+    Root::Verity { root_hash: Sha256Digest::new([1; 32]), salt: Vec::new(), data_blocks: 8 }
+}
+
+/// Artifacts that nobody lands: one by process, one by index of the policy, at `path` and beside it.
+fn sealed(path: &str) -> Sealed {
+    let hash = format!("sha256:{}", "01".repeat(32));
+    let root = format!("verity = {{ root_hash = \"{hash}\", salt = \"\", data_blocks = 8 }}");
+    let artifact = |name: &str, path: &str, process: &str| {
+        format!(
+            "[[artifact]]\nname = \"{name}\"\nreference = \"registry.example/{name}:v1\"\ncore = \"{hash}\"\n\
+             path = \"{path}\"\ncontainer = {{ {root}, {process} }}\n"
+        )
+    };
+    let text = format!(
+        "environment = \"test\"\n\n{}\n{}",
+        artifact("first", path, &format!("process = \"{}\"", PROCESS.digest())),
+        artifact("second", &format!("{path}-2"), "policy_container = 2")
+    );
+    let mut package = initdata::Package::new(initdata::Algorithm::Sha256);
+    package.insert("sealed.toml", &text).unwrap();
+    let unverified = Unverified::from_annotation(&package.pack().unwrap().annotation()).unwrap();
+    let document = unverified.insecure_unbound().unwrap();
+    let config = document.document().sealed().unwrap();
+    let setup = Setup {
+        environment: config.environment.to_string(),
+        chip_root: None,
+        artifacts: config.artifacts.clone(),
+        insecure: Default::default(),
+        places: Places { mounted: "/nowhere/artifacts".into(), shared: "/nowhere/shared".into() },
+        attached: "/nowhere/landed".into(),
+    };
+    Sealed::of(setup, "/proc".into(), &Log::console())
+}
+
+fn id(name: &str) -> ContainerId {
+    ContainerId::parse(name).unwrap()
+}
+
+fn landing(bytes: &[u8]) -> Landing<protected_memory::landing::Complete> {
+    let plan =
+        LandingPlan::new([(FileName::parse("model").unwrap(), u64::try_from(bytes.len()).unwrap())]).unwrap();
+    let policy = LandingPolicy { tee: TeePolicy::InsecureNoTee, swap: SwapPolicy::InsecureSwap };
+    let mut landing = Landing::create(&plan, policy, TeeState::None).unwrap();
+    landing.file_mut(0).unwrap().window().unwrap().bytes_mut().copy_from_slice(bytes);
+    landing.complete().unwrap()
+}
+
+/// A process in a mount namespace of its own, which ends with its standard input.
+struct Container(Child);
+
+impl Container {
+    /// After `script` in the new namespace.
+    fn start(script: &str) -> Self {
+        let script = format!("{script}\necho there; read end");
+        let mut child = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-ec", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "there\n");
+        Self(child)
+    }
+
+    fn id(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+
+    /// A file as its processes see it.
+    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        std::fs::read(format!("/proc/{}/root{}", self.id(), path.display()))
+    }
+
+    fn mounts(&self) -> String {
+        std::fs::read_to_string(format!("/proc/{}/mountinfo", self.id())).unwrap()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = self.0.stdin.take().map(|mut input| input.write_all(b"\n"));
+        let _ = self.0.wait();
+    }
+}
+
+/// A directory on the same mount as `/`.
+fn in_root() -> tempfile::TempDir {
+    tempfile::tempdir_in("/").unwrap()
+}
+
+#[tokio::test]
+async fn a_container_that_is_not_named_gets_nothing_and_waits_for_nothing() {
+    let sealed = sealed("/models/m");
+    for (name, root, process) in
+        [("no-root", None, PROCESS), ("other-process", Some(root()), ProcessIdentity { uid: 1, ..PROCESS })]
+    {
+        sealed.admit(&id(name), root, Path::new("/"), process.digest()).unwrap();
+        // Nothing is landed: whoever waited would not come back so.
+        sealed.attach(&id(name), Some(1), 1, || false).await.unwrap();
+    }
+    let error = sealed.attach(&id("never-admitted"), Some(2), 1, || false).await.unwrap_err();
+    assert_eq!(error.code(), "SEALED_CONTAINER");
+    sealed.release(&id("no-root"));
+    let error = sealed.attach(&id("no-root"), None, 1, || false).await.unwrap_err();
+    assert_eq!(error.code(), "SEALED_CONTAINER");
+}
+
+#[tokio::test]
+async fn evil_host_starts_before_the_artifact_is_there() {
+    let sealed = sealed("/models/m");
+    sealed.admit(&id("c"), Some(root()), Path::new("/"), PROCESS.digest()).unwrap();
+    let error = sealed.attach(&id("c"), None, 1, || true).await.unwrap_err();
+    assert_eq!(error.code(), "SEALED_NOT_READY");
+    assert_eq!(error.to_string(), "artifact first is not ready: waiting");
+    let states = &sealed.inner.states;
+    while states.failed(0, "SEALED_NO_CACHE", Instant::now()) {}
+    // Given up, and tried once more for a container: the caller is told what is wrong.
+    let error = sealed.attach(&id("c"), None, 1, || true).await.unwrap_err();
+    assert_eq!(error.to_string(), "artifact first is not ready: waiting after SEALED_NO_CACHE");
+    let names: Vec<_> = sealed.progress().into_iter().map(|progress| progress.name).collect();
+    assert_eq!(names, ["first", "second"]);
+}
+
+#[tokio::test]
+async fn an_artifact_is_seen_in_its_container_alone() {
+    let directory = in_root();
+    let path = directory.path().to_str().unwrap().to_owned();
+    std::fs::create_dir(format!("{path}/m")).unwrap();
+    let sealed = sealed(&format!("{path}/m"));
+    sealed.inner.states.ready(1, landing(b"second"));
+    sealed.inner.states.ready(0, landing(b"first"));
+    std::fs::create_dir(format!("{path}/m-2")).unwrap();
+    sealed.admit(&id("c"), Some(root()), Path::new("/"), Sha256Digest::new([9; 32])).unwrap();
+    let container = Container::start("true");
+    sealed.attach(&id("c"), Some(2), container.id(), || false).await.unwrap();
+    let place = directory.path().join("m-2");
+    assert_eq!(container.read(&place.join("model")).unwrap(), b"second");
+    assert!(container.read(&directory.path().join("m/model")).is_err(), "the other one's artifact");
+    assert!(!place.join("model").exists(), "seen outside of the container");
+    let before = container.mounts();
+    let mount = before.lines().find(|line| line.contains("m-2")).unwrap();
+    assert!(mount.contains(" ro,nosuid,nodev,noexec"), "{mount}");
+    // Once more for the same process: nothing is done twice.
+    sealed.attach(&id("c"), Some(2), container.id(), || false).await.unwrap();
+    assert_eq!(container.mounts(), before);
+}
+
+#[tokio::test]
+async fn evil_host_mounts_on_the_way_to_the_artifact() {
+    let directory = in_root();
+    let path = directory.path().to_str().unwrap().to_owned();
+    std::fs::create_dir_all(format!("{path}/a/m-2")).unwrap();
+    let sealed = sealed(&format!("{path}/a/m"));
+    sealed.inner.states.ready(1, landing(b"second"));
+    sealed.admit(&id("c"), Some(root()), Path::new("/"), Sha256Digest::new([9; 32])).unwrap();
+    // The same name, in a file system of somebody else.
+    let container = Container::start(&format!("mount -t tmpfs x {path}/a; mkdir {path}/a/m-2"));
+    let before = container.mounts();
+    let error = sealed.attach(&id("c"), Some(2), container.id(), || false).await.unwrap_err();
+    assert_eq!(error.code(), "SEALED_TARGET");
+    assert_eq!(container.mounts(), before, "something was attached");
+    // A link to it.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let slash = openat(CWD, "/", flags, Mode::empty()).unwrap();
+    std::os::unix::fs::symlink("a", directory.path().join("link")).unwrap();
+    let link = format!("{path}/link/m-2");
+    assert_eq!(attach::target(slash.as_fd(), Path::new(&link)).unwrap_err().code(), "SEALED_TARGET");
+    assert!(attach::target(slash.as_fd(), &directory.path().join("a/m-2")).is_ok());
+    assert_eq!(
+        attach::target(slash.as_fd(), &directory.path().join("x")).unwrap_err().code(),
+        "SEALED_TARGET"
+    );
+}
+
+#[tokio::test]
+async fn evil_host_other_root_under_the_process() {
+    let directory = in_root();
+    let path = directory.path().to_str().unwrap().to_owned();
+    std::fs::create_dir(format!("{path}/m-2")).unwrap();
+    let sealed = sealed(&format!("{path}/m"));
+    sealed.inner.states.ready(1, landing(b"second"));
+    // What was verified is another directory than the one that became its root.
+    sealed.admit(&id("c"), Some(root()), directory.path(), Sha256Digest::new([9; 32])).unwrap();
+    let container = Container::start("true");
+    let before = container.mounts();
+    let error = sealed.attach(&id("c"), Some(2), container.id(), || false).await.unwrap_err();
+    assert_eq!(error.code(), "SEALED_ROOT");
+    assert_eq!(container.mounts(), before, "something was attached");
+}
+
+#[tokio::test]
+async fn evil_host_files_beside_the_verified_root_of_a_named_process() {
+    let directory = in_root();
+    let path = directory.path().to_str().unwrap().to_owned();
+    for name in ["m", "m-2", "bin"] {
+        std::fs::create_dir(format!("{path}/{name}")).unwrap();
+    }
+    let sealed = sealed(&format!("{path}/m"));
+    sealed.inner.states.ready(0, landing(b"first"));
+    sealed.admit(&id("c"), Some(root()), Path::new("/"), PROCESS.digest()).unwrap();
+    let container = Container::start(&format!("mount --bind {path} {path}/bin"));
+    let before = container.mounts();
+    let error = sealed.attach(&id("c"), None, container.id(), || false).await.unwrap_err();
+    assert_eq!(error.code(), "SEALED_HOST_FILES");
+    assert_eq!(container.mounts(), before, "something was attached");
+}
