@@ -55,7 +55,7 @@ impl Setup {
         Ok(landed)
     }
 
-    /// Chips first, then the processor. A source without a grant, or one that is not there, is no reason to give up; a refusal is.
+    /// Chips first, then the processor. Where none of them opens it, the first one's failure says why.
     fn by_any_source(
         &self,
         artifact: &Artifact,
@@ -82,19 +82,30 @@ impl Setup {
     }
 
     fn sources(&self, guest: &Guest) -> Result<Vec<KeySource>, SealedError> {
-        let mut sources = Vec::new();
+        let (mut sources, mut unbound) = (Vec::new(), None);
         if let Some(pem) = &self.chip_root {
             let failed = |error| cdh::Error::from(chip_client::ChipError::from(error));
             let root = TrustRoot::from_trusted(pem.as_bytes()).map_err(failed)?;
             for address in VfioDevice::present().map_err(cdh::Error::from)? {
-                VfioDevice::bind(address).map_err(cdh::Error::from)?;
-                sources.push(KeySource::Chip { address: DeviceAddress::Pci(address), root: root.clone() });
+                match VfioDevice::bind(address) {
+                    Ok(()) => {
+                        let address = DeviceAddress::Pci(address);
+                        sources.push(KeySource::Chip { address, root: root.clone() });
+                    }
+                    // One of several, perhaps: anybody on the bus can say that it is a chip.
+                    Err(error) => {
+                        unbound.get_or_insert(error);
+                    }
+                }
             }
         }
         if guest.attester.as_ref().is_some_and(|attester| attester.tee() == Tee::Snp) {
             sources.push(KeySource::Snp);
         }
-        Ok(sources)
+        match unbound {
+            Some(error) if sources.is_empty() => Err(cdh::Error::from(error).into()),
+            _ => Ok(sources),
+        }
     }
 
     /// What protects this guest. Landing insists on a TEE whatever is found.
@@ -135,7 +146,7 @@ impl Setup {
             tee: TeePolicy::Require,
             swap: if self.has(InsecureMode::Swap) { SwapPolicy::InsecureSwap } else { SwapPolicy::Refuse },
             no_evidence: self.has(InsecureMode::NoEvidence),
-            emulated_dma: path == DataPath::DmaDirect && self.has(InsecureMode::EmulatedDma),
+            emulated_dma: self.has(InsecureMode::EmulatedDma),
             ..Choices::default()
         }
     }
@@ -163,10 +174,14 @@ impl Setup {
     }
 }
 
-/// Whether another source may still have a key: this one has no grant, or is not there or not well.
+/// Whether another source may still have a key: this one has no grant, is not there, not well, not a chip of ours, or says no. Each has grants of
+/// its own, under policies of their own. An artifact that is damaged is damaged for all.
 fn is_about_the_source(error: &cdh::Error) -> bool {
-    matches!(error, cdh::Error::NoGrantForChip { .. } | cdh::Error::NoGrantForKey { .. })
-        || (matches!(error, cdh::Error::Chip(_)) && error.class() == cdh::Class::Device)
+    match error {
+        cdh::Error::NoGrantForChip { .. } | cdh::Error::NoGrantForKey { .. } => true,
+        cdh::Error::Chip(_) => !matches!(error.class(), cdh::Class::Artifact | cdh::Class::Bug),
+        _ => false,
+    }
 }
 
 fn require_environment(name: &str, expected: &str, found: &str) -> Result<(), SealedError> {
