@@ -33,8 +33,7 @@ use crate::error::AgentError;
 use crate::log::{Key, Level, Log, Value};
 use attach::Item;
 use cache::Places;
-pub(crate) use entitled::policy_index;
-use entitled::{Admission, By};
+use entitled::{Admission, By, policy_index};
 pub(crate) use error::SealedError;
 use lander::Setup;
 use state::{Count, Next, States};
@@ -135,14 +134,14 @@ impl Sealed {
     }
 
     /// A container is made and not started: attaches what it is entitled to, which may be nothing. Waits for what is still being landed, at
-    /// most 30 s, and not for a caller that is gone. `policy_index` is its index in the policy in force ([`policy_index`]).
+    /// most 30 s, and not for a caller that is gone. `policy_state` is the state of the policy in force.
     ///
     /// # Errors
     /// `SEALED_NOT_READY`: to be tried again. Anything else: the container is not to be started.
     pub(crate) async fn attach(
         &self,
         container: &ContainerId,
-        policy_index: Option<u32>,
+        policy_state: Option<&serde_json::Value>,
         process: i32,
         is_late: impl Fn() -> bool,
     ) -> Result<(), SealedError> {
@@ -153,7 +152,7 @@ impl Sealed {
             Some(known) => (known.admission.clone(), known.attached),
             None => return Err(SealedError::Unknown),
         };
-        let entitled = self.entitled(&admission, policy_index);
+        let entitled = self.entitled(&admission, policy_index(policy_state, container.as_str()));
         if entitled.is_empty() || attached == Some(process) {
             return Ok(());
         }

@@ -54,6 +54,11 @@ fn sealed(path: &str) -> Sealed {
     Sealed::of(setup, "/proc".into(), &Log::console())
 }
 
+/// The policy admitted `c` as its third container, and `no-root` as its second.
+fn state() -> serde_json::Value {
+    serde_json::json!({ "pstate": { "c": 2, "no-root": 1, "never-admitted": 2 } })
+}
+
 fn id(name: &str) -> ContainerId {
     ContainerId::parse(name).unwrap()
 }
@@ -120,9 +125,9 @@ async fn a_container_that_is_not_named_gets_nothing_and_waits_for_nothing() {
     {
         sealed.admit(&id(name), root, Path::new("/"), process.digest()).unwrap();
         // Nothing is landed: whoever waited would not come back so.
-        sealed.attach(&id(name), Some(1), 1, || false).await.unwrap();
+        sealed.attach(&id(name), Some(&state()), 1, || false).await.unwrap();
     }
-    let error = sealed.attach(&id("never-admitted"), Some(2), 1, || false).await.unwrap_err();
+    let error = sealed.attach(&id("never-admitted"), Some(&state()), 1, || false).await.unwrap_err();
     assert_eq!(error.code(), "SEALED_CONTAINER");
     sealed.release(&id("no-root"));
     let error = sealed.attach(&id("no-root"), None, 1, || false).await.unwrap_err();
@@ -156,7 +161,7 @@ async fn an_artifact_is_seen_in_its_container_alone() {
     std::fs::create_dir(format!("{path}/m-2")).unwrap();
     sealed.admit(&id("c"), Some(root()), Path::new("/"), Sha256Digest::new([9; 32])).unwrap();
     let container = Container::start("true");
-    sealed.attach(&id("c"), Some(2), container.id(), || false).await.unwrap();
+    sealed.attach(&id("c"), Some(&state()), container.id(), || false).await.unwrap();
     let place = directory.path().join("m-2");
     assert_eq!(container.read(&place.join("model")).unwrap(), b"second");
     assert!(container.read(&directory.path().join("m/model")).is_err(), "the other one's artifact");
@@ -165,7 +170,7 @@ async fn an_artifact_is_seen_in_its_container_alone() {
     let mount = before.lines().find(|line| line.contains("m-2")).unwrap();
     assert!(mount.contains(" ro,nosuid,nodev,noexec"), "{mount}");
     // Once more for the same process: nothing is done twice.
-    sealed.attach(&id("c"), Some(2), container.id(), || false).await.unwrap();
+    sealed.attach(&id("c"), Some(&state()), container.id(), || false).await.unwrap();
     assert_eq!(container.mounts(), before);
 }
 
@@ -180,7 +185,7 @@ async fn evil_host_mounts_on_the_way_to_the_artifact() {
     // The same name, in a file system of somebody else.
     let container = Container::start(&format!("mount -t tmpfs x {path}/a; mkdir {path}/a/m-2"));
     let before = container.mounts();
-    let error = sealed.attach(&id("c"), Some(2), container.id(), || false).await.unwrap_err();
+    let error = sealed.attach(&id("c"), Some(&state()), container.id(), || false).await.unwrap_err();
     assert_eq!(error.code(), "SEALED_TARGET");
     assert_eq!(container.mounts(), before, "something was attached");
     // A link to it.
@@ -207,7 +212,7 @@ async fn evil_host_other_root_under_the_process() {
     sealed.admit(&id("c"), Some(root()), directory.path(), Sha256Digest::new([9; 32])).unwrap();
     let container = Container::start("true");
     let before = container.mounts();
-    let error = sealed.attach(&id("c"), Some(2), container.id(), || false).await.unwrap_err();
+    let error = sealed.attach(&id("c"), Some(&state()), container.id(), || false).await.unwrap_err();
     assert_eq!(error.code(), "SEALED_ROOT");
     assert_eq!(container.mounts(), before, "something was attached");
 }
