@@ -1,13 +1,20 @@
-//! The kernel command line: the host's words, of which one is taken.
+//! The kernel command line: the host's words, of which few are taken.
 //!
 //! Security configuration never comes from here. [`KEYS`] is everything that has an effect; every other word that is meant
 //! for an agent is counted and named in the log, its value is not.
 
 use crate::log::Level;
+use crate::streams::PipeSize;
 
 /// The keys that are taken, and what they can do.
-pub const KEYS: &[(&str, &str)] =
-    &[("agent.log", "level of the log, whose lines the host may read at any level")];
+pub const KEYS: &[(&str, &str)] = &[
+    ("agent.log", "level of the log, whose lines the host may read at any level"),
+    (
+        "agent.passfd_listener_port",
+        "port where the host, and nobody else, connects streams that policy permits it",
+    ),
+    ("agent.container_pipe_size", "bytes that a pipe of a process holds, within fixed bounds"),
+];
 
 /// Longest command line that is read, in bytes. The kernel's own limit on x86 is 2048.
 pub const MAXIMUM_BYTES: usize = 4096;
@@ -29,6 +36,10 @@ const ARGUMENTS: &str = "--";
 pub struct CommandLine {
     /// `agent.log`; the last one counts.
     pub log_level: Option<Level>,
+    /// `agent.passfd_listener_port`; the last one counts, 0 is none.
+    pub passfd_port: Option<u32>,
+    /// `agent.container_pipe_size`; the last one counts, 0 is the kernel's.
+    pub pipe_size: Option<PipeSize>,
     /// Keys that address an agent and are not taken, or whose value is none of theirs.
     ignored: Vec<String>,
     /// How many there were.
@@ -72,16 +83,26 @@ impl CommandLine {
     fn take(&mut self, word: &str) {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         if let Some((name, _)) = KEYS.iter().find(|(name, _)| *name == key) {
-            match Level::parse(value) {
-                Some(level) => self.log_level = Some(level),
-                None if self.malformed.contains(name) => {}
-                None => self.malformed.push(name),
+            if !self.set(name, value) && !self.malformed.contains(name) {
+                self.malformed.push(name);
             }
             return;
         }
         // GUARD: command-line-keys -> evil_cmdline_keys_of_upstream
         if OURS.iter().any(|beginning| key.starts_with(beginning)) {
             self.ignore(key);
+        }
+    }
+
+    /// Whether the key takes the value.
+    fn set(&mut self, name: &str, value: &str) -> bool {
+        match name {
+            "agent.passfd_listener_port" => take(&mut self.passfd_port, number(value)),
+            "agent.container_pipe_size" => {
+                let size = number(value).and_then(|size: usize| PipeSize::bytes(size).ok());
+                take(&mut self.pipe_size, size)
+            }
+            _ => take(&mut self.log_level, Level::parse(value)),
         }
     }
 
@@ -96,6 +117,19 @@ impl CommandLine {
             self.ignored.push(name);
         }
     }
+}
+
+fn take<T>(place: &mut Option<T>, value: Option<T>) -> bool {
+    let is_there = value.is_some();
+    if is_there {
+        *place = value;
+    }
+    is_there
+}
+
+/// Digits alone.
+fn number<N: std::str::FromStr>(value: &str) -> Option<N> {
+    value.parse().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]

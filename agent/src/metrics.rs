@@ -19,7 +19,14 @@ mod guest;
 mod text;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use protocol::status::RpcError;
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::metrics::text::{Kind, Text};
 
@@ -28,13 +35,35 @@ pub const MAXIMUM_BYTES: usize = 1 << 20;
 /// The longest file that is read.
 const MAXIMUM_FILE_BYTES: u64 = 256 << 10;
 
+/// How long an answer may take: a file system that the host does not serve keeps whoever asks it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Counts how often it was asked.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    scrapes: AtomicU64,
+    scrapes: Arc<AtomicU64>,
+    turn: Arc<Mutex<()>>,
 }
 
 impl Metrics {
+    /// The answer, on a thread beside. One at a time: one that never ends is the only one.
+    ///
+    /// # Errors
+    /// [`RpcError::Busy`] after 10 s.
+    pub async fn gather(&self, proc: &Path) -> Result<String, RpcError> {
+        let answer = async {
+            let turn = Arc::clone(&self.turn).lock_owned().await;
+            let (own, proc) = (self.clone(), proc.to_owned());
+            let text = spawn_blocking(move || {
+                let text = own.text(&proc);
+                drop(turn);
+                text
+            });
+            text.await.map_err(|_| RpcError::Failed("AGENT_METRICS", "no figures".to_owned()))
+        };
+        timeout(PATIENCE, answer).await.unwrap_or(Err(RpcError::Busy))
+    }
+
     /// The answer. `proc` is where the kernel's files are. It may wait for a file system: not for a task that others wait for.
     #[must_use]
     pub fn text(&self, proc: &Path) -> String {

@@ -108,9 +108,10 @@ impl Directory {
         self.read(name)?.ok_or_else(missing)
     }
 
-    /// Writes a value in one piece, as the kernel takes it.
+    /// Writes a value in one piece, as the kernel takes it. It may wait: a file that is opened not to gets limits that are not
+    /// enforced at once.
     pub(super) fn write(&self, name: &str, value: &str) -> Result<(), CgroupError> {
-        let fd = self.open(OsStr::new(name), OFlags::WRONLY | OFlags::TRUNC | OFlags::NONBLOCK);
+        let fd = self.open(OsStr::new(name), OFlags::WRONLY | OFlags::TRUNC);
         let mut file = File::from(fd.map_err(CgroupError::file("open", name))?);
         file.write_all(value.as_bytes()).map_err(CgroupError::file("write", name))
     }

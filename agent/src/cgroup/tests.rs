@@ -26,7 +26,7 @@ impl Fake {
         fake
     }
 
-    fn file(&self, name: &str) -> std::path::PathBuf {
+    fn file(&self, name: &str) -> PathBuf {
         self.0.path().join("pod/c1").join(name)
     }
 
@@ -326,7 +326,8 @@ fn one_limit_that_fails_takes_the_others_back() {
 #[test]
 fn what_no_file_holds_is_refused_before_anything_is_changed() {
     let fake = Fake::new(&[("pids.max", "10\n"), ("io.max", ""), ("memory.max", "max\n")]);
-    let refused: [(&str, fn(&mut LinuxResources)); 12] = [
+    type Change = fn(&mut LinuxResources);
+    let refused: [(&str, Change); 12] = [
         ("CGROUP_UNSUPPORTED", |wanted| wanted.Memory.mut_or_insert_default().Swappiness = 10),
         ("CGROUP_UNSUPPORTED", |wanted| wanted.Memory.mut_or_insert_default().DisableOOMKiller = true),
         ("CGROUP_UNSUPPORTED", |wanted| wanted.CPU.mut_or_insert_default().RealtimeRuntime = 1),
@@ -475,10 +476,10 @@ async fn evil_container_events_that_nobody_asks_for() {
 }
 
 /// Where this machine has version 2 of control groups, if that is anywhere. Guests always have it: `vm_streams`.
-fn real_root() -> Option<std::path::PathBuf> {
+fn real_root() -> Option<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let places = table.lines().filter(|line| line.contains(" - cgroup2 "));
-    places.filter_map(|line| line.split(' ').nth(4).map(Into::into)).find(|root: &std::path::PathBuf| {
+    places.filter_map(|line| line.split(' ').nth(4).map(Into::into)).find(|root: &PathBuf| {
         let probe = root.join(format!("innerkeep-probe-{}", std::process::id()));
         fs::create_dir(&probe).is_ok() && fs::remove_dir(&probe).is_ok()
     })
@@ -495,7 +496,7 @@ async fn a_group_of_the_kernel_is_frozen_killed_and_removed() {
     let found = group.processes().unwrap();
     assert_eq!(
         found.iter().map(|found| found.as_raw_nonzero().get()).collect::<Vec<_>>(),
-        [child.id() as i32]
+        [i32::try_from(child.id()).unwrap()]
     );
     assert!(group.is_populated().unwrap());
     group.freeze().await.unwrap();

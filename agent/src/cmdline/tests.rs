@@ -13,6 +13,20 @@ fn the_last_level_counts_and_malformed_ones_are_named() {
 }
 
 #[test]
+fn amounts_of_streams_are_taken_within_their_bounds() {
+    let line = CommandLine::parse(b"agent.passfd_listener_port=1027 agent.container_pipe_size=65536");
+    assert_eq!(line.passfd_port, Some(1027));
+    assert_eq!(line.pipe_size, Some(PipeSize::bytes(65_536).unwrap()));
+    assert_eq!(line.ignored_count, 0);
+    let line = CommandLine::parse(
+        b"agent.passfd_listener_port=-1 agent.passfd_listener_port=4294967296 agent.passfd_listener_port=+7 \
+agent.container_pipe_size=4294967296 agent.container_pipe_size= agent.passfd_listener_port",
+    );
+    assert_eq!((line.passfd_port, line.pipe_size), (None, None));
+    assert_eq!(line.malformed, ["agent.passfd_listener_port", "agent.container_pipe_size"]);
+}
+
+#[test]
 fn evil_cmdline_keys_of_upstream() {
     let keys = [
         "agent.config_file=/run/evil.toml",
