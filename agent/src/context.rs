@@ -8,6 +8,7 @@ use initdata::Initdata;
 use crate::gate::Gate;
 use crate::log::Log;
 use crate::machine::Machine;
+use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::reaper::Reaper;
 use crate::sandbox::Sandbox;
@@ -83,6 +84,7 @@ pub(crate) struct Agent {
     pub(crate) network: Network,
     pub(crate) machine: Machine,
     pub(crate) sealed: Sealed,
+    pub(crate) metrics: Metrics,
     /// Ends the agent.
     pub(crate) stopper: Stopper,
 }
@@ -111,6 +113,7 @@ impl Agent {
             network: Network::new(&roots.proc),
             machine: Machine::new(&roots.sys, &roots.dev, tee_active),
             sealed: Sealed::new(initdata.as_ref(), &roots, &log),
+            metrics: Metrics::default(),
             initdata: initdata.map(Arc::new),
             log,
             roots,

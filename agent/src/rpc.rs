@@ -44,6 +44,7 @@ handlers! {
     destroy_sandbox: DestroySandbox(DestroySandboxRequest) -> wire::Empty;
     get_guest_details: GetGuestDetails(GuestDetailsRequest) -> wire::GuestDetailsResponse;
     get_ip_tables: GetIPTables(GetIPTablesRequest) -> wire::GetIPTablesResponse;
+    get_metrics: GetMetrics(GetMetricsRequest) -> wire::Metrics;
     list_interfaces: ListInterfaces(ListInterfacesRequest) -> wire::Interfaces;
     list_routes: ListRoutes(ListRoutesRequest) -> wire::Routes;
     mem_agent_compact_set: MemAgentCompactSet(MemAgentCompactConfig) -> wire::Empty;
