@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
 /// Files of our own, and whether there is a service in them.
-const PROTOS: [(&str, bool); 6] = [
+const PROTOS: [(&str, bool); 7] = [
     ("agent", true),
     ("attestation_agent", true),
     ("csi", false),
     ("health", true),
+    ("innerkeep", true),
     ("oci", false),
     ("types", false),
 ];

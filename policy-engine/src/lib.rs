@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod ast;
+pub mod audit;
 mod decision;
 mod engine;
 mod error;

@@ -6,13 +6,15 @@ use protobuf::reflect::MessageDescriptor;
 use protobuf::{Message, MessageDyn, MessageFull as _};
 
 use crate::limits::{FLAT, LimitError, Shape, shapes};
-use crate::{agent, health};
+use crate::{agent, health, innerkeep};
 
 /// A service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ServiceName {
     /// `grpc.AgentService`.
     AgentService,
+    /// `innerkeep.AuditService`.
+    AuditService,
     /// `grpc.Health`.
     Health,
 }
@@ -23,6 +25,7 @@ impl ServiceName {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AgentService => "grpc.AgentService",
+            Self::AuditService => "innerkeep.AuditService",
             Self::Health => "grpc.Health",
         }
     }
@@ -180,6 +183,9 @@ endpoints! {
     SetPolicy, AgentService, agent::SetPolicyRequest, Changes, OldPolicy, shapes::SET_POLICY_REQUEST;
     Check, Health, health::CheckRequest, Reads, Never, FLAT;
     Version, Health, health::CheckRequest, Reads, Never, FLAT;
+    Head, AuditService, innerkeep::AuditHeadRequest, Reads, Before, FLAT;
+    Read, AuditService, innerkeep::AuditReadRequest, Reads, Before, FLAT;
+    Acknowledge, AuditService, innerkeep::AuditAcknowledgeRequest, Changes, Before, FLAT;
 }
 
 impl Endpoint {
@@ -237,11 +243,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::generated::{agent, health};
+    use crate::generated::{agent, health, innerkeep};
 
     #[test]
     fn endpoints_are_the_methods_of_the_services_both_ways() {
-        let files = [agent::file_descriptor(), health::file_descriptor()];
+        let files = [agent::file_descriptor(), health::file_descriptor(), innerkeep::file_descriptor()];
         let wire: BTreeSet<String> = files
             .iter()
             .flat_map(|file| {
@@ -258,7 +264,7 @@ mod tests {
         let line = |endpoint: &Endpoint| format!("{endpoint} {}", endpoint.request().full_name());
         let ours: BTreeSet<String> = Endpoint::ALL.iter().map(line).collect();
         assert_eq!(ours, wire);
-        assert_eq!(Endpoint::ALL.len(), 44);
+        assert_eq!(Endpoint::ALL.len(), 47);
     }
 
     #[test]
@@ -284,6 +290,12 @@ mod tests {
                     assert_eq!(
                         endpoint.policy_rule(),
                         Some(format!("{}Request", endpoint.method()).as_str())
+                    );
+                }
+                ServiceName::AuditService => {
+                    assert_eq!(
+                        endpoint.policy_rule(),
+                        Some(format!("Audit{}Request", endpoint.method()).as_str())
                     );
                 }
                 ServiceName::AgentService => {}

@@ -70,6 +70,12 @@ pub mod health {
     pub use crate::generated::health_ttrpc::{Health, HealthClient, create_health};
 }
 
+/// `innerkeep.AuditService`: messages, client, server trait.
+pub mod innerkeep {
+    pub use crate::generated::innerkeep::*;
+    pub use crate::generated::innerkeep_ttrpc::{AuditService, AuditServiceClient, create_audit_service};
+}
+
 pub mod endpoint;
 pub mod envelope;
 pub mod frame;

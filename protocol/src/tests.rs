@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use protobuf::descriptor::field_descriptor_proto::{Label, Type};
 use protobuf::descriptor::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto};
 
-use crate::generated::{agent, attestation_agent, csi, health, oci, types};
+use crate::generated::{agent, attestation_agent, csi, health, innerkeep, oci, types};
 
 /// The lines of a table for a file.
 fn lines(file: &FileDescriptorProto) -> BTreeSet<String> {
@@ -109,4 +109,9 @@ fn the_attestation_agent_is_as_the_wire_table_says() {
 #[test]
 fn health_is_as_the_wire_table_says() {
     compare(include_str!("tests/health.txt"), health::file_descriptor().proto());
+}
+
+#[test]
+fn the_audit_is_as_the_wire_table_says() {
+    compare(include_str!("tests/innerkeep.txt"), innerkeep::file_descriptor().proto());
 }

@@ -7,7 +7,9 @@ use crate::digest::{CoreDigest, RecipientKeyDigest};
 use crate::error::{ArtifactError, Found};
 use crate::kbs::BrokerName;
 use crate::policy::PolicyDocument;
-pub use crate::recipient::{GrantSuite, KeyEpoch, RecipientId, RecipientPublicKey, RecipientSecretKey};
+pub use crate::recipient::{
+    GrantSuite, KeyEpoch, RecipientId, RecipientPublicKey, RecipientSecretKey, SharedSecret,
+};
 use crate::snp::SnpSelection;
 use crate::tpm::TpmObject;
 

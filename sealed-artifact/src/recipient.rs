@@ -13,6 +13,10 @@ use crate::digest::RecipientKeyDigest;
 use crate::error::{ArtifactError, Found};
 use crate::keys::{ContentKey, fill_random};
 
+mod export;
+
+pub use export::SharedSecret;
+
 /// HPKE suite of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GrantSuite {

@@ -5,7 +5,7 @@
 use protobuf::MessageDyn;
 use protobuf::reflect::{MessageDescriptor, ReflectValueBox, RuntimeFieldType, RuntimeType};
 
-use crate::generated::{agent, csi, health, oci, types};
+use crate::generated::{agent, csi, health, innerkeep, oci, types};
 
 const VECTORS: &str = include_str!("../../../tests/vectors/protocol/messages.txt");
 
@@ -68,6 +68,7 @@ fn every_message_is_as_another_implementation_writes_and_reads_it() {
         agent::file_descriptor(),
         csi::file_descriptor(),
         health::file_descriptor(),
+        innerkeep::file_descriptor(),
         oci::file_descriptor(),
         types::file_descriptor(),
         empty,
