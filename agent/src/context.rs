@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use initdata::Initdata;
+use policy_engine::audit::Audit;
 
 use crate::gate::Gate;
 use crate::log::Log;
@@ -79,6 +80,8 @@ pub(crate) struct Agent {
     /// Bound configuration, where there is some.
     pub(crate) initdata: Option<Arc<Initdata>>,
     pub(crate) gate: Gate,
+    /// What the gate decided.
+    pub(crate) audit: Arc<Audit>,
     pub(crate) reaper: Arc<Reaper>,
     pub(crate) sandbox: Sandbox,
     pub(crate) network: Network,
@@ -96,6 +99,7 @@ pub(crate) struct Parts {
     pub(crate) roots: Roots,
     pub(crate) tee_active: bool,
     pub(crate) initdata: Option<Initdata>,
+    pub(crate) audit: Audit,
     pub(crate) reaper: Arc<Reaper>,
     pub(crate) stopper: Stopper,
 }
@@ -103,12 +107,14 @@ pub(crate) struct Parts {
 impl Agent {
     /// Puts it together. Its gate has no policy yet.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { log, roots, tee_active, initdata, reaper, stopper } = parts;
+        let Parts { log, roots, tee_active, initdata, audit, reaper, stopper } = parts;
+        let audit = Arc::new(audit);
         let settings = initdata.as_ref().map(|initdata| initdata.document().settings());
         // In a confidential guest the host replaces no policy but by a text that the operator listed.
         let replacements = tee_active.then(|| settings.map(|s| s.set_policy.clone()).unwrap_or_default());
         Self {
-            gate: Gate::new(replacements, &log),
+            gate: Gate::new(replacements, Arc::clone(&audit), &log),
+            audit,
             sandbox: Sandbox::default(),
             network: Network::new(&roots.proc),
             machine: Machine::new(&roots.sys, &roots.dev, tee_active),
@@ -126,6 +132,13 @@ impl Agent {
     /// One whose trees lie below a directory, without a policy. Has to be called inside a runtime.
     #[cfg(test)]
     pub(crate) fn for_test(directory: &std::path::Path, tee_active: bool) -> Self {
+        let audit = Audit::start(policy_engine::audit::Facts::default(), None);
+        Self::for_test_with(directory, tee_active, audit.expect("an audit"))
+    }
+
+    /// The same with an audit that somebody can read.
+    #[cfg(test)]
+    pub(crate) fn for_test_with(directory: &std::path::Path, tee_active: bool, audit: Audit) -> Self {
         let log = Log::console();
         log.set_level(crate::log::Level::Critical);
         let (stopper, _) = Stopper::new();
@@ -136,6 +149,7 @@ impl Agent {
             log,
             tee_active,
             initdata: None,
+            audit,
             stopper,
         })
     }

@@ -6,6 +6,7 @@ use attestation_agent::AttestationError;
 use attestation_agent::service::ServiceError;
 use initdata::InitdataError;
 use policy_engine::PolicyError;
+use policy_engine::audit::AuditError;
 use protected_memory::harden::HardenError;
 use protected_memory::landing::LandingError;
 
@@ -22,6 +23,9 @@ pub enum AgentError {
         /// What was given.
         found: String,
     },
+    /// The audit cannot begin.
+    #[error("audit")]
+    Audit(#[from] AuditError),
     /// A control group file.
     #[error("control groups: {action} {path}")]
     Cgroup {
@@ -157,6 +161,7 @@ impl AgentError {
         match self {
             Self::Address { .. } => "AGENT_ADDRESS",
             Self::Attestation(error) => error.code(),
+            Self::Audit(error) => error.code(),
             Self::Cgroup { .. } => "AGENT_CGROUP",
             Self::Environment { .. } => "AGENT_ENVIRONMENT",
             Self::Hardening { .. } => "AGENT_HARDENING",

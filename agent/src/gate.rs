@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  request, decoded within its limits ─▶ queue, if the policy's state is involved ─▶ too late? no effect
-//!     ─▶ policy ─┬─ denied: why, in at most 512 bytes; reads of streams are told that there is no more
+//!     ─▶ policy ─▶ audit ─┬─ denied: why, in at most 512 bytes; reads of streams are told that there is no more
 //!                └─ Permitted<R> ─▶ handler ─┬─ Ok: the policy's state changes
 //!                                            └─ Err: nothing remains, the state is as before
 //! ```
@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use initdata::Sha256Digest;
 pub use permitted::Permitted;
+use policy_engine::audit::{Audit, Sequence};
 use policy_engine::{
     Decision, Denial, FailingRequests, Input, Limits, Policy, PolicyEngine, PolicyError, RequestName, Verdict,
 };
@@ -31,6 +32,7 @@ use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use tokio::time::Instant;
 use ttrpc::asynchronous::TtrpcContext;
 
+use crate::audit;
 use crate::context::Agent;
 use crate::log::{Key, Level, Log, Value};
 
@@ -47,24 +49,30 @@ pub(crate) struct Gate {
     /// Texts that may replace the policy, by digest; `None`: the policy alone decides.
     replacements: Option<BTreeSet<Sha256Digest>>,
     calls: AtomicU64,
+    audit: Arc<Audit>,
     log: Log,
 }
 
 /// What a decision leads to.
 enum Ruling {
-    Permitted(Decision),
+    Permitted(Decision, Sequence),
     Denied(RpcError),
 }
 
 impl Gate {
     /// A gate without a policy, which lets nothing through. `replacements`: which texts SetPolicy may name.
-    pub(crate) fn new(replacements: Option<BTreeSet<Sha256Digest>>, log: &Log) -> Self {
+    pub(crate) fn new(
+        replacements: Option<BTreeSet<Sha256Digest>>,
+        audit: Arc<Audit>,
+        log: &Log,
+    ) -> Self {
         Self {
             engine: PolicyEngine::new(Limits::default(), FailingRequests::Denied),
             queue: Mutex::new(()),
             queued: Semaphore::new(MAXIMUM_QUEUED),
             replacements,
             calls: AtomicU64::new(0),
+            audit,
             log: log.clone(),
         }
     }
@@ -74,7 +82,9 @@ impl Gate {
     /// # Errors
     /// `POLICY_…`; nothing is let through then.
     pub(crate) fn begin_with(&self, text: &str) -> Result<(), PolicyError> {
-        self.engine.set_policy(text)
+        self.engine.set_policy(text)?;
+        self.audit.policy_changed(Sha256::digest(text.as_bytes()).into());
+        Ok(())
     }
 
     /// Replaces the policy by a text that a permitted SetPolicy brought.
@@ -92,6 +102,7 @@ impl Gate {
         let policy = Policy::load(text, self.engine.limits())
             .map_err(|error| RpcError::PolicyInvalid(format!("{}: {error}", error.code())))?;
         self.engine.install(policy);
+        self.audit.policy_changed(*digest.as_bytes());
         self.log.info(SUBSYSTEM, "policy replaced", &[(Key::Digest, Value::shown(&digest.to_string()))]);
         Ok(())
     }
@@ -123,11 +134,13 @@ impl Gate {
     /// Asks the policy.
     fn rule(&self, endpoint: Endpoint, name: &RequestName, request: &impl MessageFull) -> Ruling {
         let trace = self.calls.fetch_add(1, Ordering::Relaxed);
+        let trace_text = format!("{trace:x}");
         let rule = endpoint.message();
         let input = match Input::of_request(endpoint, request, self.engine.limits()) {
             Ok(input) => input,
             Err(error) => {
                 self.log_denial(endpoint, error.code(), trace);
+                audit::not_asked(&self.audit, endpoint, error.code(), &trace_text);
                 return Ruling::Denied(RpcError::PolicyFailed(rule, format!("{}: {error}", error.code())));
             }
         };
@@ -135,11 +148,13 @@ impl Gate {
         if let Verdict::AllowedThoughDenied(denial) = decision.verdict() {
             self.log_denial(endpoint, denial.code(), trace);
         }
-        let Some(denial) = decision.denial() else { return Ruling::Permitted(decision) };
+        let why = decision.explain(&input);
+        let sequence = audit::decided(&self.audit, endpoint, &decision, &why, &trace_text);
+        let Some(denial) = decision.denial() else { return Ruling::Permitted(decision, sequence) };
         self.log_denial(endpoint, denial.code(), trace);
         Ruling::Denied(match denial {
             Denial::Rule | Denial::Undefined | Denial::NoPolicy => {
-                let text = decision.explain(&input).for_host(&format!("{trace:x}"));
+                let text = why.for_host(&trace_text);
                 let begin = format!("{rule} is blocked by policy");
                 let why = text.strip_prefix(&begin).unwrap_or(&text).trim_start_matches([':', ' ']);
                 RpcError::Denied(rule, why.to_owned())
@@ -210,8 +225,8 @@ where
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
         return Err(RpcError::Deadline);
     }
-    let decision = match gate.rule(endpoint, &name, &request) {
-        Ruling::Permitted(decision) => decision,
+    let (decision, sequence) = match gate.rule(endpoint, &name, &request) {
+        Ruling::Permitted(decision, sequence) => (decision, sequence),
         Ruling::Denied(error) if endpoint.policy_point() == PolicyPoint::BeforeReading => {
             // What runtimes take for the end of the stream, as they do from upstream.
             drop(error);
@@ -224,9 +239,12 @@ where
         // It may wait for ever, and nobody else with it.
         decision.commit();
         drop(turn.take());
-        return handler(Arc::clone(&agent), permitted).await;
+        let answer = handler(Arc::clone(&agent), permitted).await;
+        audit::ended(&agent.audit, sequence, &answer);
+        return answer;
     }
     let answer = handler(Arc::clone(&agent), permitted).await;
+    audit::ended(&agent.audit, sequence, &answer);
     match &answer {
         Ok(_) => decision.commit(),
         Err(_) => decision.undo(),

@@ -27,6 +27,8 @@
 //! [`log::Key`] lists.
 
 pub mod args;
+mod audit;
+mod audit_service;
 pub mod cgroup;
 pub mod cmdline;
 #[expect(dead_code, reason = "called by the handlers of requests")]

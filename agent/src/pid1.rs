@@ -31,7 +31,7 @@ use crate::insecure::{self, InsecureModes};
 use crate::log::{Key, Level, Log, Value};
 use crate::reaper::Reaper;
 use crate::server::{self, ServerAddress};
-use crate::{start, sys};
+use crate::{audit, start, sys};
 use crate::tee::Platform;
 use crate::uevent::DiskNews;
 
@@ -116,7 +116,7 @@ fn live(log: &Log) -> Result<(), AgentError> {
         start::write_guest_files(initdata)?;
     }
     drop(watchdog);
-    serve(log, platform.sign().is_some(), initdata)
+    serve(log, platform, &modes, initdata)
 }
 
 /// What this process does to the machine is not for a container's process 1 to do.
@@ -220,13 +220,22 @@ fn binding(initdata: &Initdata) -> String {
 }
 
 /// Serves until a signal says stop.
-fn serve(log: &Log, tee_active: bool, initdata: Option<Initdata>) -> Result<(), AgentError> {
+fn serve(
+    log: &Log,
+    platform: Platform,
+    modes: &InsecureModes,
+    initdata: Option<Initdata>,
+) -> Result<(), AgentError> {
+    let tee_active = platform.sign().is_some();
     log.write_behind()?;
     let runtime = server::runtime()?;
     let served = runtime.block_on(async {
         let (stopper, stop) = server::stop_on_signals(log)?;
         let reaper = Arc::new(Reaper::start(log)?);
-        let agent = start::agent(log, tee_active, initdata, None, reaper, stopper)?;
+        let agent = start::agent(log, tee_active, &modes.names(), initdata, None, reaper, stopper)?;
+        if let Platform::Tee(attester) = platform {
+            audit::attest(&agent.audit, Arc::new(attester), log);
+        }
         server::serve(&ServerAddress::Vsock { port: PORT }, &agent, stop).await
     });
     runtime.shutdown_timeout(TASKS_END);

@@ -17,7 +17,9 @@ use std::time::Duration;
 pub use address::ServerAddress;
 use attestation_agent::service::{Peer, Placement, bind_socket, serve_connection};
 pub use guarded::{Guarded, Limits};
-use protocol::{admitted, agent::create_agent_service, health::create_health};
+use protocol::{
+    admitted, agent::create_agent_service, health::create_health, innerkeep::create_audit_service,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 use ttrpc::asynchronous::Service;
 
+use crate::audit_service::AuditService;
 use crate::context::Agent;
 use crate::error::AgentError;
 use crate::health::Health;
@@ -152,6 +155,7 @@ pub(crate) async fn serve(
 fn services(agent: &Arc<Agent>) -> HashMap<String, Service> {
     let mut services = create_health(Arc::new(Health));
     services.extend(create_agent_service(Arc::new(rpc::Service(Arc::clone(agent)))));
+    services.extend(create_audit_service(Arc::new(AuditService(Arc::clone(agent)))));
     admitted(services)
 }
 

@@ -12,7 +12,7 @@ use crate::error::AgentError;
 use crate::log::{Level, Log};
 use crate::reaper::Reaper;
 use crate::tee::Platform;
-use crate::{server, start, sys};
+use crate::{audit, server, start, sys};
 
 const SUBSYSTEM: &str = "main";
 const FAILURE: i32 = 1;
@@ -41,7 +41,8 @@ pub(crate) fn run() -> i32 {
 
 fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
     harden_process()?;
-    let tee_active = Platform::detect()?.sign().is_some();
+    let platform = Platform::detect()?;
+    let tee_active = platform.sign().is_some();
     // GUARD: policy-argument-off-tee -> evil_image_policy_argument_in_a_tee
     if tee_active && args.policy.is_some() {
         return Err(AgentError::PolicyArgument);
@@ -51,7 +52,10 @@ fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
     runtime.block_on(async {
         let (stopper, stop) = server::stop_on_signals(log)?;
         let reaper = Arc::new(Reaper::start(log)?);
-        let agent = start::agent(log, tee_active, None, args.policy.as_deref(), reaper, stopper)?;
+        let agent = start::agent(log, tee_active, &[], None, args.policy.as_deref(), reaper, stopper)?;
+        if let Platform::Tee(attester) = platform {
+            audit::attest(&agent.audit, Arc::new(attester), log);
+        }
         server::serve(&args.server_addr, &agent, stop).await
     })
 }

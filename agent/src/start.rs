@@ -9,6 +9,7 @@ use std::sync::Arc;
 use initdata::Initdata;
 use rustix::fs::{OFlags, fstatfs, major, minor};
 
+use crate::audit;
 use crate::context::{Agent, Parts, Roots};
 use crate::error::AgentError;
 use crate::log::{Key, Log};
@@ -32,6 +33,7 @@ const VERITY: &str = "CRYPT-VERITY-";
 pub(crate) fn agent(
     log: &Log,
     tee_active: bool,
+    modes: &[&'static str],
     initdata: Option<Initdata>,
     given_policy: Option<&Path>,
     reaper: Arc<Reaper>,
@@ -47,6 +49,7 @@ pub(crate) fn agent(
         log: log.clone(),
         roots: Roots::system(),
         tee_active,
+        audit: audit::begin(initdata.as_ref(), modes)?,
         initdata,
         reaper,
         stopper,
