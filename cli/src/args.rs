@@ -1,6 +1,7 @@
 //! The command line: what can be asked, in the words of the help text. The help texts are snapshot tests.
 
 pub(crate) mod attest;
+pub(crate) mod audit;
 pub(crate) mod initdata;
 
 use std::path::PathBuf;
@@ -53,9 +54,12 @@ pub(crate) enum Command {
     /// Look at a chip, or provision a new one.
     #[command(subcommand)]
     Chip(ChipCommand),
-    /// Make sealer keys.
+    /// Make sealer keys and operators' keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Read and verify what a guest's agent decided: signed, chained, sealed to the operator.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Make evidence of this guest, look at what attestation needs, hold evidence against a policy.
     Attest(Box<attest::AttestArgs>),
     /// Read resources of a key broker, released after attestation.
@@ -381,6 +385,15 @@ pub(crate) enum KeyCommand {
         /// Private key file (mode 0600, never overwritten); the public key goes to the same name with `.pub`.
         #[arg(long, short)]
         output: PathBuf,
+    },
+    /// Make an operator's key, to which a guest's audit is sealed.
+    Audit {
+        /// Secret key file (mode 0600, never overwritten); `audit.toml` for initdata goes to the same name with `.toml`.
+        #[arg(long, short)]
+        output: PathBuf,
+        /// Cryptographic suite.
+        #[arg(long, value_enum, default_value_t = SuiteArg::Hybrid)]
+        suite: SuiteArg,
     },
     /// Show a key's digest, as it stands in cores that it signs.
     Show {

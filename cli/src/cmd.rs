@@ -1,6 +1,7 @@
 //! One file per command. A command takes its arguments and returns what is to be said.
 
 pub(crate) mod attest;
+pub(crate) mod audit;
 pub(crate) mod chip;
 pub(crate) mod grant;
 pub(crate) mod initdata;

@@ -11,6 +11,9 @@ pub(crate) enum Failure {
     /// An artifact and what it takes to seal, open or land it; files; platform, chip, broker and TPM.
     #[error(transparent)]
     Data(#[from] cdh::Error),
+    /// An audit that is not as it has to be.
+    #[error(transparent)]
+    Audit(#[from] policy_engine::audit::AuditError),
     /// Evidence, its collateral, or a rule about it.
     #[error(transparent)]
     Evidence(#[from] evidence::EvidenceError),
@@ -38,6 +41,14 @@ pub(crate) enum Failure {
     /// No pin was given.
     #[error("expected a pin: --core DIGEST, or --sealer-key FILE --family F --min-counter N; found none")]
     NoPin,
+    /// The agent was not reached, or did not do what it was asked for.
+    #[error("the agent's audit: {found}")]
+    Service {
+        /// The stable code.
+        code: &'static str,
+        /// What was answered.
+        found: String,
+    },
     /// An argument that cannot be understood.
     #[error("{argument}: expected {expected}, found {found:?}")]
     Usage {
@@ -63,12 +74,14 @@ impl Failure {
     /// The stable code.
     pub(crate) fn code(&self) -> &'static str {
         match self {
+            Self::Audit(error) => error.code(),
             Self::Data(error) => error.code(),
             Self::Evidence(error) => error.code(),
             Self::Initdata(error) => error.code(),
             Self::Input { .. } => "INPUT_UNFIT",
             Self::InsecureUnbound { .. } => "INSECURE_UNBOUND",
             Self::NoPin => "NO_PIN",
+            Self::Service { code, .. } => code,
             Self::Usage { .. } => "USAGE",
             Self::Weak(_) => "POLICY_WEAK",
         }
@@ -77,12 +90,15 @@ impl Failure {
     /// The exit status: sysexits(3), 2 for usage.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
+            Self::Audit(error) => audit_status(error),
             Self::Data(error) => status(error.class()),
             Self::Evidence(error) => status(cdh::evidence_class(error)),
             Self::Initdata(error) => initdata_status(error),
             Self::Input { .. } => DATA,
             Self::InsecureUnbound { .. } => CONFIG,
             Self::NoPin | Self::Weak(_) => REFUSED,
+            Self::Service { code: "AUDIT_DENIED", .. } => REFUSED,
+            Self::Service { .. } => UNAVAILABLE,
             Self::Usage { .. } => USAGE,
         }
     }
@@ -129,6 +145,15 @@ fn status(class: Class) -> u8 {
         Class::Transient => TEMPORARY,
         Class::Usage => USAGE,
         _ => CONFIG,
+    }
+}
+
+fn audit_status(error: &policy_engine::audit::AuditError) -> u8 {
+    match error.code() {
+        "AUDIT_KEY" => CONFIG,
+        "AUDIT_RANDOM" => SOFTWARE,
+        "AUDIT_INITDATA" | "AUDIT_REPLAYED" | "AUDIT_RESTARTED" | "AUDIT_UNATTESTED" => REFUSED,
+        _ => DATA,
     }
 }
 

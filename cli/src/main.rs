@@ -50,6 +50,10 @@ fn run(command: &Command, output: Output) -> Result<u8, Failure> {
     protected_memory::harden::harden_process()?;
     let report = match command {
         Command::Attest(arguments) => cmd::attest::run(arguments, output)?,
+        Command::Audit(command) => match cmd::audit::run(command, output)? {
+            Some(report) => report,
+            None => return Ok(0),
+        },
         Command::Chip(command) => cmd::chip::run(command)?,
         Command::Grant(command) => cmd::grant::run(command, output)?,
         Command::Initdata(command) => match cmd::initdata::run(command, output)? {

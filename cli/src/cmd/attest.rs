@@ -13,7 +13,7 @@ use crate::files;
 use crate::output::{Output, Report};
 use crate::platform;
 
-pub(crate) use explain::verified;
+pub(crate) use explain::{Judged, verified, verified_bytes};
 
 /// Longest runtime data in bytes.
 const MAXIMUM_RUNTIME_DATA: u64 = 1024 * 1024;

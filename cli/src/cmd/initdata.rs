@@ -6,6 +6,7 @@ mod registers;
 mod verify;
 
 use std::io::Write as _;
+use std::path::Path;
 
 use initdata::{Binding, Document, Initdata};
 use serde_json::{Value, json};
@@ -31,6 +32,16 @@ pub(crate) fn run(command: &InitdataCommand, output: Output) -> Result<Option<Re
         InitdataCommand::Verify(arguments) => verify::run(arguments, output)?,
     };
     Ok(Some(report))
+}
+
+/// The digest of initdata, by the algorithm that it names.
+pub(crate) fn digest(input: &Path) -> Result<initdata::Digest, Failure> {
+    Ok(input::document(input)?.digest().clone())
+}
+
+/// Initdata that a register vouches for.
+pub(crate) fn bound(input: &Path, register: &initdata::Register) -> Result<Initdata, Failure> {
+    Ok(input::unverified(input)?.bind(register)?)
 }
 
 fn show(

@@ -1,4 +1,4 @@
-//! `innerkeep key`: sealer keys.
+//! `innerkeep key`: sealer keys, operators' keys.
 
 use std::path::Path;
 
@@ -6,7 +6,10 @@ use sealed_artifact::signature::{SealerPublicKey, SealerSigningKey};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::args::KeyCommand;
+use policy_engine::audit::OperatorSuite;
+
+use crate::args::{KeyCommand, SuiteArg};
+use crate::cmd::audit;
 use crate::error::Failure;
 use crate::files;
 use crate::output::Report;
@@ -18,6 +21,13 @@ const MAXIMUM_KEY_FILE: u64 = 16_384;
 pub(crate) fn run(command: &KeyCommand) -> Result<Report, Failure> {
     match command {
         KeyCommand::New { output } => new(output),
+        KeyCommand::Audit { output, suite } => audit::new_key(
+            output,
+            match suite {
+                SuiteArg::Classical => OperatorSuite::P384,
+                SuiteArg::Hybrid => OperatorSuite::XWing,
+            },
+        ),
         KeyCommand::Show { file } => show(file),
     }
 }

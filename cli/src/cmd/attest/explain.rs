@@ -1,5 +1,6 @@
 //! `innerkeep attest explain`: evidence against a policy, every rule with what it allows and what was found.
 
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use attestation_agent::{Collateral, Evidence};
@@ -75,37 +76,63 @@ pub(super) fn run(arguments: &ExplainArgs, output: Output) -> Result<Report, Fai
 
 /// Evidence from files, its signatures verified.
 pub(crate) fn verified(arguments: &EvidenceArgs, output: Output) -> Result<VerifiedEvidence, Failure> {
-    let roots = roots(arguments)?;
-    if arguments.insecure_trust_roots.is_some() {
+    let bytes = files::read("read the evidence", &arguments.evidence, MAXIMUM_EVIDENCE)?;
+    if bytes.first() != Some(&b'{')
+        && (bytes.len() > MAXIMUM_PRESENTATION_BYTES || arguments.collateral.is_some())
+    {
+        return Err(Failure::Input {
+            path: arguments.evidence.clone(),
+            expected: "evidence in JSON with --collateral, or a presentation of at most 262144 bytes without",
+            found: format!("{} bytes that are no JSON", bytes.len()),
+        });
+    }
+    let judged = Judged {
+        collateral: arguments.collateral.as_deref(),
+        no_clock: arguments.no_clock,
+        insecure_trust_roots: arguments.insecure_trust_roots.as_deref(),
+    };
+    verified_bytes(&bytes, &judged, output)
+}
+
+/// How evidence is verified.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judged<'a> {
+    /// Collateral for evidence in JSON.
+    pub(crate) collateral: Option<&'a Path>,
+    /// At the latest issue date instead of now.
+    pub(crate) no_clock: bool,
+    /// Emulated roots instead of those of Intel and AMD.
+    pub(crate) insecure_trust_roots: Option<&'a Path>,
+}
+
+/// Evidence, its signatures verified.
+pub(crate) fn verified_bytes(
+    bytes: &[u8],
+    judged: &Judged<'_>,
+    output: Output,
+) -> Result<VerifiedEvidence, Failure> {
+    let roots = roots(judged.insecure_trust_roots)?;
+    if judged.insecure_trust_roots.is_some() {
         output.insecure(&["emulated trust roots"]);
     }
-    let presentation = presentation(arguments)?;
-    let clock = if arguments.no_clock { Clock::LatestIssueDate } else { Clock::At(now()) };
+    let presentation = presentation(bytes, judged.collateral)?;
+    let clock = if judged.no_clock { Clock::LatestIssueDate } else { Clock::At(now()) };
     // A guest that can be debugged is for the policy to refuse, so that the reader sees every rule.
     let appraisal = Appraisal { debug: true, ..Appraisal::strict() };
     Ok(verify_presentation(&presentation, &roots, clock, &appraisal)?)
 }
 
-fn presentation(arguments: &EvidenceArgs) -> Result<Presentation, Failure> {
-    let bytes = files::read("read the evidence", &arguments.evidence, MAXIMUM_EVIDENCE)?;
+fn presentation(bytes: &[u8], collateral: Option<&Path>) -> Result<Presentation, Failure> {
     if bytes.first() != Some(&b'{') {
-        if bytes.len() > MAXIMUM_PRESENTATION_BYTES || arguments.collateral.is_some() {
-            return Err(Failure::Input {
-                path: arguments.evidence.clone(),
-                expected: "evidence in JSON with --collateral, or a presentation of at most 262144 bytes without",
-                found: format!("{} bytes that are no JSON", bytes.len()),
-            });
-        }
-        return Ok(Presentation::parse(&bytes)?);
+        return Ok(Presentation::parse(bytes)?);
     }
-    let collateral =
-        arguments.collateral.as_deref().map_or_else(|| Ok(Collateral::none()), Collateral::load)?;
-    let presented = Evidence::parse(&bytes)?.present(&collateral)?;
+    let collateral = collateral.map_or_else(|| Ok(Collateral::none()), Collateral::load)?;
+    let presented = Evidence::parse(bytes)?.present(&collateral)?;
     Ok(Presentation::parse(&presented)?)
 }
 
-fn roots(arguments: &EvidenceArgs) -> Result<Roots, Failure> {
-    let Some(path) = &arguments.insecure_trust_roots else { return Ok(Roots::builtin()?) };
+fn roots(insecure: Option<&Path>) -> Result<Roots, Failure> {
+    let Some(path) = insecure else { return Ok(Roots::builtin()?) };
     let cap = u64::try_from(MAXIMUM_BUNDLE_BYTES).unwrap_or(u64::MAX);
     Ok(TrustBundle::parse(&files::read("read the trust roots", path, cap)?)?.danger_roots())
 }
