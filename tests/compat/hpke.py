@@ -148,12 +148,17 @@ class XWing:
 KEMS: dict[str, type[P384] | type[XWing]] = {"P-384": P384, "X-Wing": XWing}
 
 
-def _key_schedule(kem: type[P384] | type[XWing], shared: bytes, info: bytes) -> tuple[bytes, bytes]:
+def _secret(kem: type[P384] | type[XWing], shared: bytes, info: bytes) -> tuple[bytes, bytes, bytes]:
+    """Suite, context and secret of the key schedule."""
     suite = b"HPKE" + b"".join(i.to_bytes(2, "big") for i in (kem.kem_id, KDF_ID, AEAD_ID))
     psk_id_hash = _labeled_extract(suite, b"", b"psk_id_hash", b"")
     info_hash = _labeled_extract(suite, b"", b"info_hash", info)
     context = b"\x00" + psk_id_hash + info_hash
-    secret = _labeled_extract(suite, shared, b"secret", b"")
+    return suite, context, _labeled_extract(suite, shared, b"secret", b"")
+
+
+def _key_schedule(kem: type[P384] | type[XWing], shared: bytes, info: bytes) -> tuple[bytes, bytes]:
+    suite, context, secret = _secret(kem, shared, info)
     return _labeled_expand(suite, secret, b"key", context, 32), _labeled_expand(suite, secret, b"base_nonce", context, 12)
 
 
@@ -171,3 +176,9 @@ def open_(kem: type[P384] | type[XWing], secret: bytes, enc: bytes, info: bytes,
         return AESGCM(key).decrypt(nonce, ciphertext, b"")
     except (ValueError, InvalidTag):
         return None
+
+
+def exported(kem: type[P384] | type[XWing], secret: bytes, enc: bytes, info: bytes, exporter: bytes, length: int) -> bytes:
+    """What the recipient's context exports (RFC 9180, 5.3); ValueError for an encapsulated key that is none."""
+    suite, context, schedule = _secret(kem, kem.decap(enc, secret), info)
+    return _labeled_expand(suite, _labeled_expand(suite, schedule, b"exp", context, 48), b"sec", exporter, length)

@@ -1,5 +1,9 @@
 //! Seeds of what reaches the guest agent.
 
+use policy_engine::audit::{
+    Audit, Entry, Facts, OperatorKey, OperatorSecret, OperatorSuite, Record, Ruling,
+};
+
 use crate::{put, words};
 
 pub fn write() {
@@ -29,10 +33,34 @@ pub fn write() {
     put("agent_uevent", "queue", b"remove@/a/b\0ACTION=remove\0DEVPATH=/a/b\0SUBSYSTEM=queues\0");
     let names = ["ACTION=", "DEVPATH=/", "SUBSYSTEM=block", "DEVNAME=", "add@/", "change@/", "..", "\\x00"];
     words("agent_uevent", &names);
+    audit();
     let frame = |kind: u8, payload: &[u8]| {
         let length = u32::try_from(payload.len()).expect("a short one");
         [&length.to_be_bytes()[..], &1_u32.to_be_bytes(), &[kind, 0], payload].concat()
     };
     put("ttrpc_frames", "two", &[&[5][..], &frame(1, b"request"), &frame(2, b"")].concat());
     put("ttrpc_frames", "cut", &[&[14][..], &frame(1, b"request")[..13]].concat());
+}
+
+/// A short audit: its frames, one of its records, a head.
+fn audit() {
+    let secret = OperatorSecret::generate(OperatorSuite::XWing).expect("random bytes");
+    let key = OperatorKey::parse(OperatorSuite::XWing, &secret.public_bytes()).expect("a key");
+    let audit = Audit::start(Facts::default(), Some(key)).expect("an audit");
+    let denied = Entry {
+        endpoint: protocol::Endpoint::ExecProcess,
+        ruling: Ruling::Denied,
+        code: "POLICY_DENIED",
+        reasons: &[],
+        trace: "7",
+    };
+    let _ = audit.decided(&denied);
+    put("audit_records", "frames", &audit.read(0, 1 << 20).expect("records").frames);
+    put("audit_records", "genesis", audit.genesis());
+    put("audit_records", "head", &audit.head(&[7; 16]).expect("a head"));
+    let policy = Record::Policy { time_ms: 1, digest: [2; 32] };
+    put("audit_records", "policy", &policy.encode());
+    let outcome = Record::Outcome { time_ms: 1, of: 2, error: Some("AGENT_X".to_owned()) };
+    put("audit_records", "outcome", &outcome.encode());
+    words("audit_records", &["innerkeep audit v1", "/grpc.AgentService/ExecProcess", "POLICY_DENIED"]);
 }
