@@ -51,14 +51,15 @@ fn the_kernel_answers() {
 fn evil_container_answers_for_the_kernel() {
     in_namespaces(&["--net"], || {
         let mut netlink = Netlink::open().unwrap();
-        sendto(&netlink.socket, &[], SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).unwrap();
+        // The kernel gives the socket its address at the first question.
+        netlink.list(RTM_GETLINK, 0, 16).unwrap();
         let own = SocketAddrNetlink::try_from(rustix::net::getsockname(&netlink.socket).unwrap()).unwrap();
         let other = Netlink::open().unwrap();
         // Success, and the end of a list, for the next question.
         for kind in [NLMSG_ERROR, NLMSG_DONE] {
             let mut forged = 20_u32.to_ne_bytes().to_vec();
             forged.extend([kind.to_ne_bytes(), [0, 0]].concat());
-            forged.extend([1_u32.to_ne_bytes(), [0; 4], [0; 4]].concat());
+            forged.extend([2_u32.to_ne_bytes(), [0; 4], [0; 4]].concat());
             sendto(&other.socket, &forged, SendFlags::empty(), &SocketAddrNetlink::new(own.pid(), 0))
                 .unwrap();
         }
