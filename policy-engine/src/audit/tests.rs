@@ -547,7 +547,7 @@ fn evil_host_lengths_in_a_record() {
     outcome.extend([1, 0, 129]);
     outcome.extend([b'a'; 129]);
     assert_eq!(Record::parse(&outcome).unwrap_err().code(), "AUDIT_MALFORMED");
-    outcome[18] = 128;
+    outcome[19] = 128;
     outcome.pop();
     assert!(Record::parse(&outcome).is_ok());
 }
