@@ -6,7 +6,9 @@ use std::sync::Arc;
 use initdata::Initdata;
 use policy_engine::audit::Audit;
 
+use crate::copy::Copies;
 use crate::gate::Gate;
+use crate::hotplug::Hotplug;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
@@ -15,6 +17,9 @@ use crate::reaper::Reaper;
 use crate::sandbox::Sandbox;
 use crate::sealed::Sealed;
 use crate::server::Stopper;
+use crate::storage::Storages;
+use crate::swap::Swap;
+use crate::volume::Volumes;
 
 /// Where the system's trees are. Tests have theirs in a directory of their own.
 #[derive(Clone, Debug)]
@@ -88,6 +93,11 @@ pub(crate) struct Agent {
     pub(crate) machine: Machine,
     pub(crate) sealed: Sealed,
     pub(crate) metrics: Metrics,
+    pub(crate) hotplug: Hotplug,
+    pub(crate) storages: Storages,
+    pub(crate) copies: Copies,
+    pub(crate) swap: Swap,
+    pub(crate) volumes: Volumes,
     /// Ends the agent.
     pub(crate) stopper: Stopper,
 }
@@ -101,13 +111,14 @@ pub(crate) struct Parts {
     pub(crate) initdata: Option<Initdata>,
     pub(crate) audit: Audit,
     pub(crate) reaper: Arc<Reaper>,
+    pub(crate) hotplug: Hotplug,
     pub(crate) stopper: Stopper,
 }
 
 impl Agent {
     /// Puts it together. Its gate has no policy yet.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { log, roots, tee_active, initdata, audit, reaper, stopper } = parts;
+        let Parts { log, roots, tee_active, initdata, audit, reaper, hotplug, stopper } = parts;
         let audit = Arc::new(audit);
         let settings = initdata.as_ref().map(|initdata| initdata.document().settings());
         // In a confidential guest the host replaces no policy but by a text that the operator listed.
@@ -120,6 +131,11 @@ impl Agent {
             machine: Machine::new(&roots.sys, &roots.dev, tee_active),
             sealed: Sealed::new(initdata.as_ref(), &roots, &log),
             metrics: Metrics::default(),
+            storages: Storages::new(&roots.run, &roots.sys, &roots.dev, Arc::clone(&reaper), &log),
+            copies: Copies::into_directory(roots.shared()),
+            swap: Swap::default(),
+            volumes: Volumes::below(&roots.run, tee_active),
+            hotplug,
             initdata: initdata.map(Arc::new),
             log,
             roots,
@@ -143,9 +159,11 @@ impl Agent {
         log.set_level(crate::log::Level::Critical);
         let (stopper, _) = Stopper::new();
         let reaper = Reaper::start(&log).map(Arc::new);
+        let roots = Roots::below(directory);
         Self::new(Parts {
             reaper: reaper.expect("a reaper"),
-            roots: Roots::below(directory),
+            hotplug: Hotplug::looking(&roots.sys, &roots.dev, std::time::Duration::ZERO),
+            roots,
             log,
             tee_active,
             initdata: None,

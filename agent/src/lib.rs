@@ -34,11 +34,15 @@ pub mod cmdline;
 #[expect(dead_code, reason = "called by the handlers of requests")]
 mod containers;
 mod context;
+pub mod copy;
+pub mod devices;
+pub mod dm;
 #[doc(hidden)]
 pub mod engine;
 pub mod error;
 pub mod gate;
 mod health;
+pub mod hotplug;
 pub mod insecure;
 pub mod log;
 pub mod machine;
@@ -55,10 +59,13 @@ pub mod server;
 pub mod spec;
 mod standalone;
 mod start;
+pub mod storage;
 pub mod streams;
+pub mod swap;
 mod sys;
 mod tee;
 pub mod uevent;
+pub mod volume;
 
 pub use error::AgentError;
 

@@ -40,21 +40,29 @@ macro_rules! handlers {
 // Alphabetical.
 handlers! {
     add_arp_neighbors: AddARPNeighbors(AddARPNeighborsRequest) -> wire::Empty;
+    add_swap: AddSwap(AddSwapRequest) -> wire::Empty;
+    add_swap_path: AddSwapPath(AddSwapPathRequest) -> wire::Empty;
+    copy_file: CopyFile(CopyFileRequest) -> wire::Empty;
     create_sandbox: CreateSandbox(CreateSandboxRequest) -> wire::Empty;
     destroy_sandbox: DestroySandbox(DestroySandboxRequest) -> wire::Empty;
+    get_diagnostic_data: GetDiagnosticData(GetDiagnosticDataRequest) -> wire::GetDiagnosticDataResponse;
     get_guest_details: GetGuestDetails(GuestDetailsRequest) -> wire::GuestDetailsResponse;
     get_ip_tables: GetIPTables(GetIPTablesRequest) -> wire::GetIPTablesResponse;
     get_metrics: GetMetrics(GetMetricsRequest) -> wire::Metrics;
+    get_volume_stats: GetVolumeStats(VolumeStatsRequest) -> protocol::csi::VolumeStatsResponse;
     list_interfaces: ListInterfaces(ListInterfacesRequest) -> wire::Interfaces;
     list_routes: ListRoutes(ListRoutesRequest) -> wire::Routes;
     mem_agent_compact_set: MemAgentCompactSet(MemAgentCompactConfig) -> wire::Empty;
     mem_agent_memcg_set: MemAgentMemcgSet(MemAgentMemcgConfig) -> wire::Empty;
     mem_hotplug_by_probe: MemHotplugByProbe(MemHotplugByProbeRequest) -> wire::Empty;
     online_cpu_mem: OnlineCPUMem(OnlineCPUMemRequest) -> wire::Empty;
+    remove_stale_virtiofs_share_mounts: RemoveStaleVirtiofsShareMounts(RemoveStaleVirtiofsShareMountsRequest) -> wire::Empty;
     reseed_random_dev: ReseedRandomDev(ReseedRandomDevRequest) -> wire::Empty;
+    resize_volume: ResizeVolume(ResizeVolumeRequest) -> wire::Empty;
     set_guest_date_time: SetGuestDateTime(SetGuestDateTimeRequest) -> wire::Empty;
     set_ip_tables: SetIPTables(SetIPTablesRequest) -> wire::SetIPTablesResponse;
     set_policy: SetPolicy(SetPolicyRequest) -> wire::Empty;
+    update_ephemeral_mounts: UpdateEphemeralMounts(UpdateEphemeralMountsRequest) -> wire::Empty;
     update_interface: UpdateInterface(UpdateInterfaceRequest) -> protocol::types::Interface;
     update_routes: UpdateRoutes(UpdateRoutesRequest) -> wire::Routes;
 }

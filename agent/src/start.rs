@@ -12,6 +12,7 @@ use rustix::fs::{OFlags, fstatfs, major, minor};
 use crate::audit;
 use crate::context::{Agent, Parts, Roots};
 use crate::error::AgentError;
+use crate::hotplug::Hotplug;
 use crate::log::{Key, Log};
 use crate::reaper::Reaper;
 use crate::server::Stopper;
@@ -45,9 +46,11 @@ pub(crate) fn agent(
         (None, Some(path)) => (Some(read_policy(&open(path)?, path)?), "argument"),
         (None, None) => (image_policy(Path::new(IMAGE_POLICY), tee_active)?, "image"),
     };
+    let roots = Roots::system();
     let parts = Parts {
         log: log.clone(),
-        roots: Roots::system(),
+        hotplug: Hotplug::start(&roots.sys, &roots.dev, log)?,
+        roots,
         tee_active,
         audit: audit::begin(initdata.as_ref(), modes)?,
         initdata,

@@ -2,8 +2,11 @@
 //! unsafe as a whole.
 
 pub(crate) mod crash;
+pub(crate) mod dm;
 pub(crate) mod entropy;
+pub(crate) mod mount_attributes;
 pub(crate) mod mount_namespace;
 pub(crate) mod namespaces;
 pub(crate) mod pipes;
 pub(crate) mod readiness;
+pub(crate) mod swap;

@@ -163,7 +163,7 @@ impl UeventSocket {
     ///
     /// # Errors
     /// Those of poll(2), but for interruptions.
-    fn wait(&self, at_most: Duration) -> io::Result<()> {
+    pub(crate) fn wait(&self, at_most: Duration) -> io::Result<()> {
         let timeout = Timespec::try_from(at_most).map_err(io::Error::other)?;
         match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
