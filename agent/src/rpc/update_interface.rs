@@ -6,6 +6,7 @@ use protocol::types::Interface;
 
 use crate::context::Agent;
 use crate::gate::Permitted;
+use crate::hotplug::PciPath;
 
 /// Answers the interface of the request, as upstream does.
 pub(crate) async fn handle(
@@ -13,15 +14,22 @@ pub(crate) async fn handle(
     request: Permitted<UpdateInterfaceRequest>,
 ) -> Result<Interface, RpcError> {
     let interface = request.interface.as_ref().ok_or(RpcError::Empty("empty update interface request"))?;
-    let device: Option<String> = match &*interface.devicePath {
+    let device = match &*interface.devicePath {
         "" => None,
-        // Nobody waits for devices yet.
-        _ => {
-            let text = "interface not available: devices are not waited for".to_owned();
-            return Err(RpcError::Failed("NETWORK_DEVICE", text));
-        }
+        path => Some(link_of(agent, path).await?),
     };
     let changed = agent.network.update_interface(interface, device.as_deref()).await?;
     agent.network.settle(changed, request.is_late()).await?;
     Ok(interface.clone())
+}
+
+/// The link of the device at a PCI path, when it is there.
+async fn link_of(agent: &Agent, path: &str) -> Result<String, RpcError> {
+    let found = match PciPath::parse(path) {
+        Ok(path) => agent.hotplug.net_by_pci(&path).await,
+        Err(error) => Err(error),
+    };
+    found.map_err(|error| {
+        RpcError::Failed(error.code(), format!("interface not available: {}", crate::error::chain(&error)))
+    })
 }
