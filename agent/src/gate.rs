@@ -3,8 +3,8 @@
 //! ```text
 //!  request, decoded within its limits ─▶ queue, if the policy's state is involved ─▶ too late? no effect
 //!     ─▶ policy ─▶ audit ─┬─ denied: why, in at most 512 bytes; reads of streams are told that there is no more
-//!                └─ Permitted<R> ─▶ handler ─┬─ Ok: the policy's state changes
-//!                                            └─ Err: nothing remains, the state is as before
+//!                         └─ Permitted<R> ─▶ handler ─▶ audit ─┬─ Ok: the policy's state changes
+//!                                                              └─ Err: nothing remains, the state is as before
 //! ```
 //! A call that changes something runs in a task of its own: a caller that goes away does not leave half of it.
 
