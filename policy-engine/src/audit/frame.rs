@@ -150,7 +150,6 @@ impl Frame {
         let mut frames = Vec::new();
         while !from.is_empty() {
             let length = usize::try_from(from.u32()?).unwrap_or(usize::MAX);
-            // GUARD: audit-frame-cap -> evil_host_lengths_in_a_record
             if length > MAX_FRAME {
                 return Err(from.malformed());
             }

@@ -113,8 +113,8 @@ impl Story {
         if sequence == self.next {
             return Ok(true);
         }
+        // GUARD: audit-no-record-missing -> evil_host_drops_a_record
         if sequence > self.next {
-            // GUARD: audit-no-record-missing -> evil_host_drops_a_record
             return Err(self.jump(sequence, rest));
         }
         if sequence == 0 {
