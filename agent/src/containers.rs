@@ -8,9 +8,19 @@
 //! The table is held only to look something up. Work on one container is ordered by that container's own lock
 //! ([`Container::work`]), which nothing else waits for.
 
+mod bundle;
 mod container;
+pub(crate) mod create;
 mod error;
+pub(crate) mod exec;
+mod pid_namespace;
 mod process;
+pub(crate) mod remove;
+pub(crate) mod signal;
+pub(crate) mod start;
+mod steps;
+mod streams;
+mod unsupported;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,9 +28,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use protocol::ids::{ContainerId, ExecId, ProcessRef};
 use protocol::status::{MissingProcess, RpcError};
 
-pub(crate) use container::{Container, State};
+pub(crate) use bundle::Bundle;
+pub(crate) use container::{Container, Parts, State};
 pub(crate) use error::ContainerError;
+use pid_namespace::PidNamespace;
 pub(crate) use process::Process;
+pub(crate) use remove::end_all;
 
 /// Containers and tombstones at one time.
 pub(crate) const MAXIMUM_CONTAINERS: usize = 1024;
@@ -42,11 +55,17 @@ enum Entry {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Containers {
     table: Arc<Mutex<HashMap<ContainerId, Entry>>>,
+    pids: Arc<PidNamespace>,
 }
 
 impl Containers {
     fn table(&self) -> MutexGuard<'_, HashMap<ContainerId, Entry>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The process ids that containers share.
+    fn pids(&self) -> &PidNamespace {
+        &self.pids
     }
 
     /// The container of this id, if it is there as a whole.
@@ -131,11 +150,6 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// The id.
-    pub(crate) fn id(&self) -> &ContainerId {
-        &self.id
-    }
-
     /// The container is there.
     pub(crate) fn commit(mut self, container: Arc<Container>) {
         self.open = false;

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use initdata::Initdata;
 use policy_engine::audit::Audit;
 
+use crate::cgroup::OomEvents;
+use crate::containers::Containers;
 use crate::copy::Copies;
+use crate::engine::Engine;
 use crate::gate::Gate;
 use crate::hotplug::Hotplug;
 use crate::log::Log;
@@ -18,6 +21,7 @@ use crate::sandbox::Sandbox;
 use crate::sealed::Sealed;
 use crate::server::Stopper;
 use crate::storage::Storages;
+use crate::streams::{Passfd, PipeSize};
 use crate::swap::Swap;
 use crate::volume::Volumes;
 
@@ -88,11 +92,19 @@ pub(crate) struct Agent {
     /// What the gate decided.
     pub(crate) audit: Arc<Audit>,
     pub(crate) reaper: Arc<Reaper>,
+    pub(crate) engine: Engine,
     pub(crate) sandbox: Sandbox,
+    pub(crate) containers: Containers,
     pub(crate) network: Network,
     pub(crate) machine: Machine,
     pub(crate) sealed: Sealed,
     pub(crate) metrics: Metrics,
+    /// Containers that ran out of memory.
+    pub(crate) oom: OomEvents,
+    /// Where the host connects streams to; `None` if there is no such port.
+    pub(crate) passfd: Option<Passfd>,
+    /// How much the pipes of processes hold.
+    pub(crate) pipe_size: PipeSize,
     pub(crate) hotplug: Hotplug,
     pub(crate) storages: Storages,
     pub(crate) copies: Copies,
@@ -111,6 +123,10 @@ pub(crate) struct Parts {
     pub(crate) initdata: Option<Initdata>,
     pub(crate) audit: Audit,
     pub(crate) reaper: Arc<Reaper>,
+    pub(crate) engine: Engine,
+    pub(crate) oom: OomEvents,
+    pub(crate) passfd: Option<Passfd>,
+    pub(crate) pipe_size: PipeSize,
     pub(crate) hotplug: Hotplug,
     pub(crate) stopper: Stopper,
 }
@@ -118,7 +134,20 @@ pub(crate) struct Parts {
 impl Agent {
     /// Puts it together. Its gate has no policy yet.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { log, roots, tee_active, initdata, audit, reaper, hotplug, stopper } = parts;
+        let Parts {
+            log,
+            roots,
+            tee_active,
+            initdata,
+            audit,
+            reaper,
+            engine,
+            oom,
+            passfd,
+            pipe_size,
+            hotplug,
+            stopper,
+        } = parts;
         let audit = Arc::new(audit);
         let settings = initdata.as_ref().map(|initdata| initdata.document().settings());
         // In a confidential guest the host replaces no policy but by a text that the operator listed.
@@ -126,11 +155,16 @@ impl Agent {
         Self {
             gate: Gate::new(replacements, Arc::clone(&audit), &log),
             audit,
+            engine,
             sandbox: Sandbox::default(),
+            containers: Containers::default(),
             network: Network::new(&roots.proc),
             machine: Machine::new(&roots.sys, &roots.dev, tee_active),
             sealed: Sealed::new(initdata.as_ref(), &roots, &log),
             metrics: Metrics::default(),
+            oom,
+            passfd,
+            pipe_size,
             storages: Storages::new(&roots.run, &roots.sys, &roots.dev, Arc::clone(&reaper), &log),
             copies: Copies::into_directory(roots.shared()),
             swap: Swap::default(),
@@ -158,15 +192,19 @@ impl Agent {
         let log = Log::console();
         log.set_level(crate::log::Level::Critical);
         let (stopper, _) = Stopper::new();
-        let reaper = Reaper::start(&log).map(Arc::new);
+        let reaper = Reaper::start(&log).map(Arc::new).expect("a reaper");
         let roots = Roots::below(directory);
         Self::new(Parts {
-            reaper: reaper.expect("a reaper"),
+            engine: Engine::unavailable(Arc::clone(&reaper), &log),
+            reaper,
+            oom: OomEvents::start(&log).expect("events of memory"),
             hotplug: Hotplug::looking(&roots.sys, &roots.dev, std::time::Duration::ZERO),
             roots,
             log,
             tee_active,
             initdata: None,
+            passfd: None,
+            pipe_size: PipeSize::default(),
             audit,
             stopper,
         })

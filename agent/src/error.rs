@@ -135,7 +135,9 @@ pub enum AgentError {
     #[error("policy")]
     Policy(#[from] PolicyError),
     /// A policy by an argument, in a confidential guest.
-    #[error("--policy: inside a confidential guest the policy comes from initdata or from the measured image")]
+    #[error(
+        "--policy: inside a confidential guest the policy comes from initdata or from the measured image"
+    )]
     PolicyArgument,
     /// Hardening of the process.
     #[error("process")]

@@ -61,11 +61,7 @@ enum Ruling {
 
 impl Gate {
     /// A gate without a policy, which lets nothing through. `replacements`: which texts SetPolicy may name.
-    pub(crate) fn new(
-        replacements: Option<BTreeSet<Sha256Digest>>,
-        audit: Arc<Audit>,
-        log: &Log,
-    ) -> Self {
+    pub(crate) fn new(replacements: Option<BTreeSet<Sha256Digest>>, audit: Arc<Audit>, log: &Log) -> Self {
         Self {
             engine: PolicyEngine::new(Limits::default(), FailingRequests::Denied),
             queue: Mutex::new(()),
@@ -108,10 +104,22 @@ impl Gate {
     }
 
     /// Whether the policy lets a request through that has nothing but defaults: for what is decided before there is a request.
+    #[cfg(test)]
     pub(crate) fn permits_default(&self, endpoint: Endpoint) -> bool {
         let message = endpoint.request().new_instance();
-        let Some(name) = endpoint.policy_rule().and_then(|rule| RequestName::new(rule).ok()) else { return true };
+        let Some(name) = endpoint.policy_rule().and_then(|rule| RequestName::new(rule).ok()) else {
+            return true;
+        };
         Input::of_request(endpoint, &*message, self.engine.limits())
+            .is_ok_and(|input| self.engine.decide(&name, &input).is_allowed())
+    }
+
+    /// Whether the policy would let this request through now: for what is decided before the host asks.
+    pub(crate) fn would_permit(&self, endpoint: Endpoint, request: &impl MessageFull) -> bool {
+        let Some(name) = endpoint.policy_rule().and_then(|rule| RequestName::new(rule).ok()) else {
+            return true;
+        };
+        Input::of_request(endpoint, request, self.engine.limits())
             .is_ok_and(|input| self.engine.decide(&name, &input).is_allowed())
     }
 
@@ -121,7 +129,11 @@ impl Gate {
     }
 
     /// A place in the queue, where the policy's state is involved.
-    async fn queue(&self, endpoint: Endpoint, name: &RequestName) -> Result<Option<MutexGuard<'_, ()>>, RpcError> {
+    async fn queue(
+        &self,
+        endpoint: Endpoint,
+        name: &RequestName,
+    ) -> Result<Option<MutexGuard<'_, ()>>, RpcError> {
         let uses = self.engine.state_use(name);
         if !uses.reads && !uses.writes && endpoint.policy_point() != PolicyPoint::OldPolicy {
             return Ok(None);
@@ -165,7 +177,8 @@ impl Gate {
     }
 
     fn log_denial(&self, endpoint: Endpoint, code: &'static str, trace: u64) {
-        let fields = [(Key::Method, endpoint.method().into()), (Key::Code, code.into()), (Key::Trace, trace.into())];
+        let fields =
+            [(Key::Method, endpoint.method().into()), (Key::Code, code.into()), (Key::Trace, trace.into())];
         self.log.say(Level::Warning, SUBSYSTEM, "request denied", &fields);
     }
 }
@@ -218,7 +231,8 @@ where
     F: Future<Output = Result<A, RpcError>>,
 {
     let rule = endpoint.message();
-    let name = RequestName::new(rule).map_err(|error| RpcError::PolicyFailed(rule, error.code().to_owned()))?;
+    let name =
+        RequestName::new(rule).map_err(|error| RpcError::PolicyFailed(rule, error.code().to_owned()))?;
     let gate = &agent.gate;
     let mut turn = gate.queue(endpoint, &name).await?;
     // GUARD: late-in-the-queue -> evil_host_deadline_in_the_queue

@@ -31,7 +31,6 @@ mod audit;
 mod audit_service;
 pub mod cgroup;
 pub mod cmdline;
-#[expect(dead_code, reason = "called by the handlers of requests")]
 mod containers;
 mod context;
 pub mod copy;

@@ -65,6 +65,8 @@ pub enum Key {
     Register,
     /// A signal.
     Signal,
+    /// A step of making a container.
+    Step,
     /// Areas of swap.
     Swap,
     /// The platform.
@@ -98,6 +100,7 @@ impl Key {
             Self::Probes => "probes",
             Self::Register => "register",
             Self::Signal => "signal",
+            Self::Step => "step",
             Self::Swap => "swap",
             Self::Tee => "tee",
             Self::Trace => "trace",

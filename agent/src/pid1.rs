@@ -26,14 +26,16 @@ use protected_memory::harden::{InitOnFree, KernelState, harden_process};
 use protected_memory::landing::HostFacts;
 
 use crate::cmdline::{self, CommandLine};
+use crate::engine::Engine;
 use crate::error::AgentError;
 use crate::insecure::{self, InsecureModes};
 use crate::log::{Key, Level, Log, Value};
 use crate::reaper::Reaper;
 use crate::server::{self, ServerAddress};
-use crate::{audit, start, sys};
+use crate::start::{self, Choices};
 use crate::tee::Platform;
 use crate::uevent::DiskNews;
+use crate::{audit, sys};
 
 /// Subsystem of the lines from here.
 pub(crate) const SUBSYSTEM: &str = "pid1";
@@ -116,7 +118,14 @@ fn live(log: &Log) -> Result<(), AgentError> {
         start::write_guest_files(initdata)?;
     }
     drop(watchdog);
-    serve(log, platform, &modes, initdata)
+    let names = modes.names();
+    let choices = Choices {
+        modes: &names,
+        policy: None,
+        passfd_port: line.passfd_port.unwrap_or_default(),
+        pipe_size: line.pipe_size.unwrap_or_default(),
+    };
+    serve(log, platform, initdata, choices)
 }
 
 /// What this process does to the machine is not for a container's process 1 to do.
@@ -223,8 +232,8 @@ fn binding(initdata: &Initdata) -> String {
 fn serve(
     log: &Log,
     platform: Platform,
-    modes: &InsecureModes,
     initdata: Option<Initdata>,
+    choices: Choices<'_>,
 ) -> Result<(), AgentError> {
     let tee_active = platform.sign().is_some();
     log.write_behind()?;
@@ -232,7 +241,8 @@ fn serve(
     let served = runtime.block_on(async {
         let (stopper, stop) = server::stop_on_signals(log)?;
         let reaper = Arc::new(Reaper::start(log)?);
-        let agent = start::agent(log, tee_active, &modes.names(), initdata, None, reaper, stopper)?;
+        let engine = Engine::unavailable(Arc::clone(&reaper), log);
+        let agent = start::agent(log, tee_active, initdata, reaper, engine, choices, stopper)?;
         if let Platform::Tee(attester) = platform {
             audit::attest(&agent.audit, Arc::new(attester), log);
         }

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use protected_memory::harden::harden_process;
 
 use crate::args::{Args, version_line};
+use crate::engine::Engine;
 use crate::error::AgentError;
 use crate::log::{Level, Log};
 use crate::reaper::Reaper;
+use crate::start::{self, Choices};
 use crate::tee::Platform;
-use crate::{audit, server, start, sys};
+use crate::{audit, server, sys};
 
 const SUBSYSTEM: &str = "main";
 const FAILURE: i32 = 1;
@@ -52,7 +54,9 @@ fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
     runtime.block_on(async {
         let (stopper, stop) = server::stop_on_signals(log)?;
         let reaper = Arc::new(Reaper::start(log)?);
-        let agent = start::agent(log, tee_active, &[], None, args.policy.as_deref(), reaper, stopper)?;
+        let choices = Choices { policy: args.policy.as_deref(), ..Choices::default() };
+        let engine = Engine::unavailable(Arc::clone(&reaper), log);
+        let agent = start::agent(log, tee_active, None, reaper, engine, choices, stopper)?;
         if let Platform::Tee(attester) = platform {
             audit::attest(&agent.audit, Arc::new(attester), log);
         }

@@ -10,12 +10,15 @@ use initdata::Initdata;
 use rustix::fs::{OFlags, fstatfs, major, minor};
 
 use crate::audit;
+use crate::cgroup::OomEvents;
 use crate::context::{Agent, Parts, Roots};
+use crate::engine::Engine;
 use crate::error::AgentError;
 use crate::hotplug::Hotplug;
 use crate::log::{Key, Log};
 use crate::reaper::Reaper;
 use crate::server::Stopper;
+use crate::streams::{Passfd, PipeSize};
 
 const SUBSYSTEM: &str = "start";
 /// The policy of the image, where upstream has it.
@@ -30,29 +33,57 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// What the kernel calls a dm-verity device in `dm/uuid`.
 const VERITY: &str = "CRYPT-VERITY-";
 
+/// What is chosen outside of bound configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Choices<'a> {
+    /// Insecure modes that are on.
+    pub(crate) modes: &'a [&'static str],
+    /// A policy, outside a TEE.
+    pub(crate) policy: Option<&'a Path>,
+    /// The port where the host connects them; 0 is none.
+    pub(crate) passfd_port: u32,
+    /// How much pipes hold.
+    pub(crate) pipe_size: PipeSize,
+}
+
+impl Choices<'_> {
+    fn listen(self, log: &Log) -> Result<Option<Passfd>, AgentError> {
+        if self.passfd_port == 0 {
+            return Ok(None);
+        }
+        let listening = Passfd::listen(self.passfd_port, log);
+        let failed = |error| AgentError::system("listen for streams")(io::Error::other(error));
+        listening.map(Some).map_err(failed)
+    }
+}
+
 /// Puts the agent together. Without a policy its gate denies everything but reading what was denied.
 pub(crate) fn agent(
     log: &Log,
     tee_active: bool,
-    modes: &[&'static str],
     initdata: Option<Initdata>,
-    given_policy: Option<&Path>,
     reaper: Arc<Reaper>,
+    engine: Engine,
+    choices: Choices<'_>,
     stopper: Stopper,
 ) -> Result<Arc<Agent>, AgentError> {
     let bound = initdata.as_ref().and_then(|initdata| initdata.document().policy()).map(str::to_owned);
-    let (text, origin) = match (bound, given_policy) {
+    let (text, origin) = match (bound, choices.policy) {
         (Some(text), _) => (Some(text), "initdata"),
         (None, Some(path)) => (Some(read_policy(&open(path)?, path)?), "argument"),
         (None, None) => (image_policy(Path::new(IMAGE_POLICY), tee_active)?, "image"),
     };
     let roots = Roots::system();
     let parts = Parts {
+        engine,
+        oom: OomEvents::start(log).map_err(AgentError::system("watch the memory of containers"))?,
+        passfd: choices.listen(log)?,
+        pipe_size: choices.pipe_size,
         log: log.clone(),
         hotplug: Hotplug::start(&roots.sys, &roots.dev, log)?,
         roots,
         tee_active,
-        audit: audit::begin(initdata.as_ref(), modes)?,
+        audit: audit::begin(initdata.as_ref(), choices.modes)?,
         initdata,
         reaper,
         stopper,
@@ -83,12 +114,8 @@ fn write_files(directory: &Path, initdata: &Initdata) -> Result<(), AgentError> 
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed(directory))?;
     for (name, text) in initdata.guest_files() {
         let path = directory.join(name);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o400)
-            .open(&path)
-            .map_err(failed(&path))?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o400).open(&path).map_err(failed(&path))?;
         file.write_all(text.as_bytes()).map_err(failed(&path))?;
     }
     Ok(())
@@ -124,7 +151,7 @@ fn image_policy(path: &Path, tee_active: bool) -> Result<Option<String>, AgentEr
 }
 
 /// Whether a file lies on the initramfs, or on a device that the kernel verifies.
-fn is_measured(file: &File) -> io::Result<bool> {
+pub(crate) fn is_measured(file: &File) -> io::Result<bool> {
     let magic = u64::try_from(fstatfs(file)?.f_type).unwrap_or_default();
     let device = file.metadata()?.dev();
     if matches!(magic, RAMFS_MAGIC | TMPFS_MAGIC) {

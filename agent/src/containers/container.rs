@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use protocol::ids::{ContainerId, ExecId};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
+use crate::cgroup::Cgroup;
 use crate::containers::process::{MAXIMUM_PROCESSES, MAXIMUM_REMEMBERED};
-use crate::containers::{ContainerError, Process, is_exec};
+use crate::containers::{Bundle, ContainerError, Process, is_exec};
+use crate::spec::Prepared;
 
 /// What a container is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +36,11 @@ impl fmt::Display for State {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
     started: bool,
     paused: bool,
+    removed: bool,
     /// In the order in which they were started.
     execs: VecDeque<Arc<Process>>,
 }
@@ -49,20 +52,46 @@ pub(crate) struct Work<'container> {
     _held: AsyncMutexGuard<'container, ()>,
 }
 
+/// What a container is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// Its id.
+    pub(crate) id: ContainerId,
+    /// The process that is held before its program.
+    pub(crate) first: Process,
+    /// What the engine runs.
+    pub(crate) prepared: Prepared,
+    /// The group of its processes.
+    pub(crate) cgroup: Cgroup,
+    /// Its directory.
+    pub(crate) bundle: Arc<Bundle>,
+}
+
 /// A container that is there as a whole.
 #[derive(Debug)]
 pub(crate) struct Container {
     id: ContainerId,
     first: Arc<Process>,
+    prepared: Prepared,
+    cgroup: Cgroup,
+    bundle: Arc<Bundle>,
     work: AsyncMutex<()>,
     inner: Mutex<Inner>,
 }
 
 impl Container {
-    /// A container that was just made, with the process that is held before its program.
-    pub(crate) fn new(id: ContainerId, first: Process) -> Self {
-        let inner = Mutex::new(Inner { started: false, paused: false, execs: VecDeque::new() });
-        Self { id, first: Arc::new(first), work: AsyncMutex::new(()), inner }
+    /// A container that was just made.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { id, first, prepared, cgroup, bundle } = parts;
+        Self {
+            id,
+            first: Arc::new(first),
+            prepared,
+            cgroup,
+            bundle,
+            work: AsyncMutex::default(),
+            inner: Mutex::default(),
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -74,9 +103,30 @@ impl Container {
         &self.id
     }
 
-    /// Waits for the work of others on this container to be done.
-    pub(crate) async fn work(&self) -> Work<'_> {
-        Work { _held: self.work.lock().await }
+    /// What the engine runs: the specification as it is enforced.
+    pub(crate) const fn prepared(&self) -> &Prepared {
+        &self.prepared
+    }
+
+    /// The group of its processes.
+    pub(crate) const fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// Its directory, with the root of its files.
+    pub(crate) const fn bundle(&self) -> &Arc<Bundle> {
+        &self.bundle
+    }
+
+    /// Waits for the work of others on this container to be done. `None` if it was removed by then.
+    pub(crate) async fn work(&self) -> Option<Work<'_>> {
+        let held = self.work.lock().await;
+        (!self.inner().removed).then_some(Work { _held: held })
+    }
+
+    /// Nothing is left of it, but for who still asks.
+    pub(crate) fn set_removed(&self) {
+        self.inner().removed = true;
     }
 
     /// Its state. Ended is ended, whatever it was before.
@@ -115,9 +165,19 @@ impl Container {
     }
 
     /// All processes that are known, the first one first.
+    #[cfg(test)]
     pub(crate) fn processes(&self) -> Vec<Arc<Process>> {
         let inner = self.inner();
         std::iter::once(&self.first).chain(&inner.execs).cloned().collect()
+    }
+
+    /// Refuses what is not done in another state.
+    ///
+    /// # Errors
+    /// `CONTAINER_STATE`.
+    pub(crate) fn expect(&self, expected: State, name: &'static str) -> Result<(), ContainerError> {
+        let found = self.state();
+        if found == expected { Ok(()) } else { Err(ContainerError::State { expected: name, found }) }
     }
 
     /// Whether a process of this id may be started. The id of one that ended is free as soon as somebody was told of the end.

@@ -1,41 +1,56 @@
-//! A process of a container: its number, its end, and who asked for it.
+//! A process of a container: how it is signalled, its streams, its end.
 
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::ids::ExecId;
-use rustix::process::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal};
 use tokio::sync::watch;
 
-use crate::reaper::Ended;
+use crate::reaper::{Admitted, Ended, Handle};
+use crate::streams::Streams;
 
-/// Processes of one container that are known at one time, ended ones included.
-pub(crate) const MAXIMUM_PROCESSES: usize = 1024;
+/// Processes of one container that are known at one time, those whose end nobody asked for included.
+pub(crate) const MAXIMUM_PROCESSES: usize = 512;
 /// Ended processes of one container whose status somebody took and that stay to be asked again.
-pub(crate) const MAXIMUM_REMEMBERED: usize = 64;
+pub(crate) const MAXIMUM_REMEMBERED: usize = 32;
 
 /// A process that was started for the runtime. Its status is kept until the container is removed, or until more than
-/// [`MAXIMUM_REMEMBERED`] later ones ended and were waited for.
+/// [`MAXIMUM_REMEMBERED`] others ended and were asked for.
 #[derive(Debug)]
 pub(crate) struct Process {
     exec: Option<ExecId>,
-    pid: Pid,
-    handle: Option<OwnedFd>,
-    terminal: bool,
+    handle: Handle,
+    streams: Arc<Streams>,
     ended: watch::Receiver<Option<Ended>>,
     taken: AtomicBool,
 }
 
 impl Process {
-    /// A process. `handle` is its pidfd, `None` if it had ended before one could be had; `ended` says how it ended.
-    pub(crate) fn new(
+    /// Takes over a process that the engine made. To be called inside a runtime: a task of its own waits for the end.
+    pub(crate) fn adopt(exec: Option<ExecId>, made: Admitted, streams: Streams) -> Self {
+        let (handle, streams) = (made.handle(), Arc::new(streams));
+        let (end, ended) = watch::channel(None);
+        let told = Arc::clone(&streams);
+        tokio::spawn(async move {
+            let how = made.await;
+            told.process_ended();
+            end.send_replace(how);
+        });
+        Self { exec, handle, streams, ended, taken: AtomicBool::new(false) }
+    }
+
+    /// One whose end the test decides.
+    #[cfg(test)]
+    pub(super) fn watched(
         exec: Option<ExecId>,
-        pid: Pid,
-        handle: Option<OwnedFd>,
-        terminal: bool,
+        handle: Handle,
+        streams: Arc<Streams>,
         ended: watch::Receiver<Option<Ended>>,
     ) -> Self {
-        Self { exec, pid, handle, terminal, ended, taken: AtomicBool::new(false) }
+        Self { exec, handle, streams, ended, taken: AtomicBool::new(false) }
     }
 
     /// Its id; the first process of a container may have none.
@@ -43,19 +58,29 @@ impl Process {
         self.exec.as_ref()
     }
 
-    /// Its number in the guest. Only while it runs it is this process's: for signals there is [`handle`](Self::handle).
-    pub(crate) const fn pid(&self) -> Pid {
-        self.pid
+    /// Its number in the guest. Only while it runs it is this process's.
+    pub(crate) fn pid(&self) -> Pid {
+        self.handle.process()
     }
 
-    /// Its pidfd: what is sent there reaches this process or nobody.
-    pub(crate) const fn handle(&self) -> Option<&OwnedFd> {
-        self.handle.as_ref()
+    /// Its standard streams.
+    pub(crate) fn streams(&self) -> &Streams {
+        &self.streams
     }
 
-    /// Whether its streams are one terminal.
-    pub(crate) const fn is_terminal(&self) -> bool {
-        self.terminal
+    /// Whether it runs; then its number was its own until now.
+    pub(crate) fn is_alive(&self) -> bool {
+        let Some(descriptor) = self.handle.pidfd() else { return false };
+        let mut polled = [PollFd::new(&descriptor, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())) == Ok(0)
+    }
+
+    /// Sends a signal to it, or to nobody.
+    ///
+    /// # Errors
+    /// `ESRCH` if it ended.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        self.handle.signal(signal)
     }
 
     /// How it ended, if it did.
@@ -63,13 +88,21 @@ impl Process {
         *self.ended.borrow()
     }
 
-    /// Waits for its end, and remembers that somebody was told. Any number may wait, at any time; one that is dropped
-    /// takes nothing away.
+    /// Waits for its end alone.
+    ///
+    /// `None` if the agent stopped waiting for children.
+    pub(crate) async fn end(&self) -> Option<Ended> {
+        let mut ended = self.ended.clone();
+        ended.wait_for(Option::is_some).await.ok().and_then(|ended| *ended)
+    }
+
+    /// Waits for its end, and until sockets of the host have its output; remembers that somebody was told. Any number may wait,
+    /// at any time; one that is dropped takes nothing away.
     ///
     /// `None` if the agent stopped waiting for children.
     pub(crate) async fn wait(&self) -> Option<Ended> {
-        let mut ended = self.ended.clone();
-        let found = ended.wait_for(Option::is_some).await.ok().and_then(|ended| *ended)?;
+        let found = self.end().await?;
+        self.streams.output_copied().await;
         self.taken.store(true, Ordering::Release);
         Some(found)
     }

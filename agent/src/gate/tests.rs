@@ -1,6 +1,6 @@
 use protocol::agent::{
-    CreateSandboxRequest, Empty, OnlineCPUMemRequest, ReadStreamRequest, ReadStreamResponse, RemoveContainerRequest,
-    SetPolicyRequest,
+    CreateSandboxRequest, Empty, OnlineCPUMemRequest, ReadStreamRequest, ReadStreamResponse,
+    RemoveContainerRequest, SetPolicyRequest,
 };
 use std::sync::atomic::AtomicUsize;
 
@@ -80,7 +80,10 @@ async fn without_a_policy_every_request_is_denied() {
         call(&agent, Endpoint::OnlineCPUMem, never(), OnlineCPUMemRequest::new(), Ok(())).await;
     let (code, text) = told(result.unwrap_err());
     assert_eq!(code, ttrpc::Code::PERMISSION_DENIED);
-    assert!(text.contains("OnlineCPUMemRequest is blocked by policy") && text.contains("POLICY_ABSENT"), "{text}");
+    assert!(
+        text.contains("OnlineCPUMemRequest is blocked by policy") && text.contains("POLICY_ABSENT"),
+        "{text}"
+    );
     assert_eq!(handled, 0);
 }
 
@@ -91,7 +94,10 @@ async fn evil_host_calls_what_the_policy_does_not_name() {
         call(&agent, Endpoint::CreateSandbox, never(), CreateSandboxRequest::new(), Ok(())).await;
     let (code, text) = told(result.unwrap_err());
     assert_eq!((code, handled), (ttrpc::Code::PERMISSION_DENIED, 0));
-    assert!(text.contains("CreateSandboxRequest is blocked by policy") && text.contains("POLICY_UNDEFINED"), "{text}");
+    assert!(
+        text.contains("CreateSandboxRequest is blocked by policy") && text.contains("POLICY_UNDEFINED"),
+        "{text}"
+    );
     assert_eq!(text.matches("blocked").count(), 1);
 }
 
@@ -119,7 +125,8 @@ async fn evil_host_stream_read_before_decision() {
         own.fetch_add(1, Ordering::Relaxed);
         Ok(ReadStreamResponse { data: b"secret".to_vec(), ..Default::default() })
     };
-    let answer = pass(&agent, Endpoint::ReadStdout, &never(), ReadStreamRequest::new(), handler).await.unwrap();
+    let answer =
+        pass(&agent, Endpoint::ReadStdout, &never(), ReadStreamRequest::new(), handler).await.unwrap();
     assert_eq!((answer.data.len(), touched.load(Ordering::Relaxed)), (0, 0), "the stream is untouched");
 }
 
@@ -147,7 +154,9 @@ async fn evil_host_floods_the_queue() {
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..MAXIMUM_QUEUED {
         let agent = Arc::clone(&agent);
-        waiting.spawn(async move { call(&agent, Endpoint::RemoveContainer, never(), request(), Ok(())).await.1 });
+        waiting.spawn(
+            async move { call(&agent, Endpoint::RemoveContainer, never(), request(), Ok(())).await.1 },
+        );
     }
     while agent.gate.queued.available_permits() > 0 {
         tokio::task::yield_now().await;

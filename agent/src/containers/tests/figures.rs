@@ -51,7 +51,6 @@ fn told<T: std::fmt::Debug>(answer: ttrpc::Result<T>) -> (String, String) {
 struct Stage {
     place: Place,
     container: Arc<Container>,
-    agent: Arc<Agent>,
     service: Service,
     end: End,
 }
@@ -67,7 +66,7 @@ impl Stage {
         }
         let place = Place::with(Arc::clone(&agent.reaper), directory);
         let (container, end) = place.added(&agent.containers, "c1");
-        let stage = Self { service: Service(Arc::clone(&agent)), place, container, agent, end };
+        let stage = Self { service: Service(Arc::clone(&agent)), place, container, end };
         for (name, text) in files {
             fs::write(stage.file(name), text).unwrap();
         }

@@ -1,0 +1,53 @@
+//! StartContainer.
+
+use protocol::agent::StartContainerRequest;
+use protocol::ids::ContainerId;
+use protocol::status::RpcError;
+
+use crate::containers::create::engine_error;
+use crate::containers::{Container, State};
+use crate::context::Agent;
+use crate::gate::Permitted;
+
+/// Lets the first process execute its program.
+///
+/// # Errors
+/// The program does not run then. Once it was to be released and could not be, its processes are dead, and the container is there
+/// to be removed.
+pub(crate) async fn start(agent: &Agent, request: Permitted<StartContainerRequest>) -> Result<(), RpcError> {
+    let id = ContainerId::parse(&request.container_id)?;
+    let container = agent.containers.get(&id).ok_or(RpcError::NoContainerToRun)?;
+    let _work = container.work().await.ok_or(RpcError::NoContainerToRun)?;
+    container.expect(State::Created, "created")?;
+    before_release(agent, &container, &request).await?;
+    // GUARD: start-in-time -> evil_host_deadline_before_the_start
+    if request.is_late() {
+        return Err(RpcError::Deadline);
+    }
+    // The sandbox's own container holds namespaces, and nobody asks for its memory.
+    if !agent.sandbox.is_called(id.as_str()) {
+        agent.oom.watch(&id, container.cgroup())?;
+    }
+    if let Err(error) = agent.engine.start(&id).await {
+        agent.oom.forget(&id);
+        return Err(engine_error(error));
+    }
+    container.set_started();
+    if request.is_late() {
+        // Nobody waits for it any more, and the policy's state does not know of it.
+        container.cgroup().kill_all().await?;
+        return Err(RpcError::Deadline);
+    }
+    Ok(())
+}
+
+/// Between create and start: here the container gets what is meant for its verified root, before its program can look.
+async fn before_release(
+    agent: &Agent,
+    container: &Container,
+    request: &Permitted<StartContainerRequest>,
+) -> Result<(), RpcError> {
+    let (state, process) = (agent.gate.policy_state(), container.first().pid().as_raw_nonzero().get());
+    agent.sealed.attach(container.id(), state.as_ref(), process, || request.is_late()).await?;
+    Ok(())
+}

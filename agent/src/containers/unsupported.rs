@@ -1,0 +1,105 @@
+//! What a container may ask for and this agent does not give it: refused, where it would otherwise start without what it counts on.
+
+use protocol::agent::CreateContainerRequest;
+use protocol::status::RpcError;
+
+/// The device that stands for a volume that the confidential data hub makes and encrypts.
+const TRUSTED_STORE: &str = "/dev/trusted_store";
+/// A variable whose value the confidential data hub has to open.
+const SEALED: &str = "sealed.";
+/// An annotation that asks for devices by name.
+const CDI: &str = "cdi.k8s.io/";
+/// The annotation that tells the sandbox's own container, and the value that does.
+const CONTAINER_TYPE: (&str, &str) = ("io.katacontainers.pkg.oci.container_type", "pod_sandbox");
+
+/// Refuses what is not there.
+///
+/// # Errors
+/// `CDH_ABSENT`, `CDI_ABSENT`, `SHARED_MOUNTS_ABSENT`.
+pub(super) fn refuse(request: &CreateContainerRequest) -> Result<(), RpcError> {
+    let failed = |code, text: &str| RpcError::Failed(code, text.to_owned());
+    let variables = request.OCI.Process.Env.iter().filter_map(|entry| entry.split_once('='));
+    // GUARD: sealed-variable -> evil_host_sealed_variable_without_a_hub
+    if variables.clone().any(|(_, value)| value.starts_with(SEALED)) {
+        return Err(failed(
+            "CDH_ABSENT",
+            "process.env: a sealed value, and no confidential data hub to open it",
+        ));
+    }
+    let mut devices = request.OCI.Linux.Devices.iter();
+    // GUARD: trusted-store -> evil_host_trusted_store_without_a_hub
+    if devices.any(|device| device.Path == TRUSTED_STORE) {
+        return Err(failed(
+            "CDH_ABSENT",
+            "linux.devices: a trusted store, and no confidential data hub to make it",
+        ));
+    }
+    let annotations = &request.OCI.Annotations;
+    let is_sandbox = annotations.get(CONTAINER_TYPE.0).is_some_and(|kind| kind == CONTAINER_TYPE.1);
+    // GUARD: cdi-devices -> evil_host_devices_by_name_that_nobody_gives
+    if !is_sandbox && annotations.keys().any(|key| key.starts_with(CDI)) {
+        return Err(failed(
+            "CDI_ABSENT",
+            "annotations: devices by name, and no descriptions of devices in this guest",
+        ));
+    }
+    // GUARD: shared-mounts -> evil_host_mount_of_another_container
+    if !request.shared_mounts.is_empty() {
+        return Err(failed("SHARED_MOUNTS_ABSENT", "shared_mounts: no container has a mount of another one"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::oci::{Linux, LinuxDevice, Process, Spec};
+
+    fn code(spec: Spec) -> Option<&'static str> {
+        let request = CreateContainerRequest { OCI: Some(spec).into(), ..CreateContainerRequest::default() };
+        refuse(&request).err().map(|error| match error {
+            RpcError::Failed(code, _) => code,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn evil_host_sealed_variable_without_a_hub() {
+        let with = |entry: &str| {
+            let process = Process { Env: vec!["A=b".to_owned(), entry.to_owned()], ..Process::default() };
+            code(Spec { Process: Some(process).into(), ..Spec::default() })
+        };
+        assert_eq!(with("KEY=sealed.fakejwsheader.x.y"), Some("CDH_ABSENT"));
+        assert_eq!(with("KEY=unsealed.x"), None);
+        assert_eq!(with("sealed.x"), None);
+    }
+
+    #[test]
+    fn evil_host_mount_of_another_container() {
+        let mount = protocol::agent::SharedMount { src_ctr: "other".to_owned(), ..Default::default() };
+        let request = CreateContainerRequest { shared_mounts: vec![mount], ..Default::default() };
+        assert!(matches!(refuse(&request), Err(RpcError::Failed("SHARED_MOUNTS_ABSENT", _))));
+    }
+
+    #[test]
+    fn evil_host_trusted_store_without_a_hub() {
+        let with = |path: &str| {
+            let device = LinuxDevice { Path: path.to_owned(), ..LinuxDevice::default() };
+            let linux = Linux { Devices: vec![device], ..Linux::default() };
+            code(Spec { Linux: Some(linux).into(), ..Spec::default() })
+        };
+        assert_eq!(with("/dev/trusted_store"), Some("CDH_ABSENT"));
+        assert_eq!(with("/dev/fuse"), None);
+    }
+
+    #[test]
+    fn evil_host_devices_by_name_that_nobody_gives() {
+        let with = |pairs: &[(&str, &str)]| {
+            let annotations = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            code(Spec { Annotations: annotations.collect(), ..Spec::default() })
+        };
+        assert_eq!(with(&[("cdi.k8s.io/gpu", "vendor.com/gpu=0")]), Some("CDI_ABSENT"));
+        assert_eq!(with(&[("cdi.k8s.io/gpu", "x"), CONTAINER_TYPE]), None);
+        assert_eq!(with(&[("other", "x")]), None);
+    }
+}
