@@ -109,6 +109,7 @@ fn in_text(file: &Path, text: &str) -> anyhow::Result<Vec<Guard>> {
         let after = text.get(offset..).unwrap_or_default();
         let statement = statement::first(after).with_context(place)?;
         guards.push(Guard {
+            in_guest: false,
             name,
             tests,
             packages: BTreeSet::new(),
