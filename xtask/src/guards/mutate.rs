@@ -93,7 +93,7 @@ impl Copy {
     /// Without a change every named test exists and passes; else its failure would prove nothing.
     fn baseline(&self, guards: &[Guard]) -> anyhow::Result<()> {
         let packages = packages(guards);
-        if !self.build(&packages)? {
+        if !self.build(&packages, guards)? {
             bail!("the copy does not compile");
         }
         let tests: BTreeSet<String> = guards.iter().flat_map(|guard| guard.tests.clone()).collect();
@@ -120,8 +120,9 @@ impl Copy {
     }
 
     fn observe(&self, guard: &Guard) -> anyhow::Result<Outcome> {
-        let packages = packages(std::slice::from_ref(guard));
-        if !self.build(&packages)? {
+        let guards = std::slice::from_ref(guard);
+        let packages = packages(guards);
+        if !self.build(&packages, guards)? {
             return Ok(Outcome::DoesNotCompile);
         }
         Ok(match self.test(&packages, &guard.tests)? {
@@ -132,9 +133,18 @@ impl Copy {
     }
 
     /// Builds tests, and the programs that end-to-end tests start; false when it does not compile.
-    fn build(&self, packages: &BTreeSet<String>) -> anyhow::Result<bool> {
-        let mut cargo = self.cargo(&["build", "--profile", "ci", "--bins", "--tests", "--quiet"], packages);
-        Ok(cargo.status().with_context(|| format!("start {}", shell::shown(&cargo)))?.success())
+    fn build(&self, packages: &BTreeSet<String>, guards: &[Guard]) -> anyhow::Result<bool> {
+        let mut builds =
+            vec![self.cargo(&["build", "--profile", "ci", "--bins", "--tests", "--quiet"], packages)];
+        if guards.iter().any(|guard| guard.in_guest) {
+            builds.push(self.cargo(&["xtask", "vm", "build"], &BTreeSet::new()));
+        }
+        for mut cargo in builds {
+            if !cargo.status().with_context(|| format!("start {}", shell::shown(&cargo)))?.success() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The exit status of the named tests, all of them together.
@@ -193,7 +203,8 @@ fn is_called(full: &str, test: &str) -> bool {
 }
 
 /// The packages whose programs end-to-end tests start.
-const STARTED: [&str; 4] = ["cli", "chip-emulator", "tee-emulator", "key-broker-emulator"];
+const STARTED: [&str; 6] =
+    ["agent", "attestation-agent", "cli", "chip-emulator", "tee-emulator", "key-broker-emulator"];
 
 /// The packages to build for these guards: those with the tests, and the programs for end-to-end tests.
 fn packages(guards: &[Guard]) -> BTreeSet<String> {

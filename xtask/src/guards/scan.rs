@@ -16,6 +16,8 @@ pub struct Guard {
     pub tests: Vec<String>,
     /// Packages (directories) in which such tests are.
     pub packages: BTreeSet<PathBuf>,
+    /// Whether such a test boots a guest, which needs the guest's own build of our programs.
+    pub in_guest: bool,
     /// The file, relative to the root.
     pub file: PathBuf,
     /// The comment's line, from 1.
@@ -31,6 +33,8 @@ impl Guard {
     }
 }
 
+/// How files of tests begin that boot guests.
+const GUEST_TESTS: &str = "tests/tests/vm_";
 /// How the comment begins.
 const MARK: &str = "// GUARD:";
 
@@ -39,6 +43,7 @@ pub fn guards(workspace: &Workspace) -> anyhow::Result<Vec<Guard>> {
     let mut guards = Vec::new();
     let mut problems = Vec::new();
     let mut functions = BTreeMap::<String, BTreeSet<PathBuf>>::new();
+    let mut in_guest = BTreeSet::new();
     for file in workspace.rust_files()? {
         // The texts in xtask itself speak about guards, and guard nothing.
         if file.starts_with("xtask") || file.starts_with("fuzz") {
@@ -48,6 +53,9 @@ pub fn guards(workspace: &Workspace) -> anyhow::Result<Vec<Guard>> {
             .with_context(|| format!("read {}", file.display()))?;
         for name in test_functions(&text) {
             functions.entry(name.to_owned()).or_default().insert(package_dir(workspace, &file));
+            if file.to_string_lossy().starts_with(GUEST_TESTS) {
+                in_guest.insert(name.to_owned());
+            }
         }
         match in_text(&file, &text) {
             Ok(found) => guards.extend(found),
@@ -71,7 +79,10 @@ pub fn guards(workspace: &Workspace) -> anyhow::Result<Vec<Guard>> {
         for test in &guard.tests {
             let function = test.rsplit("::").next().unwrap_or(test);
             match functions.get(function) {
-                Some(packages) => guard.packages.extend(packages.iter().cloned()),
+                Some(packages) => {
+                    guard.packages.extend(packages.iter().cloned());
+                    guard.in_guest |= in_guest.contains(function);
+                }
                 None => problems.push(format!(
                     "{}:{}: guard `{}` names test `{test}`, which does not exist",
                     guard.file.display(),
