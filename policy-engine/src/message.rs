@@ -4,8 +4,8 @@
 //! Keys are the names of the wire, but for `type`, which is `type_`. Enumerations are numbers, bytes are lists of numbers, a
 //! oneof is keyed by its own name and holds `{"Variant": value}`.
 
-use protobuf::reflect::{FieldDescriptor, MessageRef, ReflectFieldRef, ReflectValueRef};
 use protobuf::MessageDyn;
+use protobuf::reflect::{FieldDescriptor, MessageRef, ReflectFieldRef, ReflectValueRef};
 use protocol::Endpoint;
 use protocol::agent::CopyFileRequest;
 use regorus::Value;
@@ -33,10 +33,8 @@ impl Input {
         message: &dyn MessageDyn,
         limits: &Limits,
     ) -> Result<Self, InputError> {
-        if endpoint == Endpoint::CopyFile {
-            if let Some(copy) = message.downcast_ref::<CopyFileRequest>() {
-                return copy_file(copy);
-            }
+        if let (Endpoint::CopyFile, Some(copy)) = (endpoint, message.downcast_ref::<CopyFileRequest>()) {
+            return copy_file(copy);
         }
         let mut budget = Budget { left: limits.input_bytes, max: limits.input_bytes };
         object(&MessageRef::from(message), &mut budget).map(Self)
@@ -53,7 +51,8 @@ impl Budget {
     fn take(&mut self, bytes: usize) -> Result<(), InputError> {
         let left = self.left.checked_sub(bytes);
         // GUARD: policy-message-cap -> evil_host_request_of_many_bytes
-        self.left = left.ok_or(InputError::TooLarge { found: self.max.saturating_add(bytes), max: self.max })?;
+        self.left =
+            left.ok_or(InputError::TooLarge { found: self.max.saturating_add(bytes), max: self.max })?;
         Ok(())
     }
 }
@@ -67,7 +66,8 @@ fn object(message: &MessageRef<'_>, budget: &mut Budget) -> Result<Value, InputE
             budget.take(oneof.name().len() + VALUE_BYTES)?;
             match field.get_singular(&**message) {
                 Some(value) => {
-                    let variant = BTreeMap::from([(Value::from(capitalised(field.name())), scalar(&value, budget)?)]);
+                    let variant =
+                        BTreeMap::from([(Value::from(capitalised(field.name())), scalar(&value, budget)?)]);
                     members.insert(name, Value::from(variant));
                 }
                 None => {
@@ -82,7 +82,11 @@ fn object(message: &MessageRef<'_>, budget: &mut Budget) -> Result<Value, InputE
     Ok(Value::from(members))
 }
 
-fn member(field: &FieldDescriptor, message: &MessageRef<'_>, budget: &mut Budget) -> Result<Value, InputError> {
+fn member(
+    field: &FieldDescriptor,
+    message: &MessageRef<'_>,
+    budget: &mut Budget,
+) -> Result<Value, InputError> {
     match field.get_reflect(&**message) {
         ReflectFieldRef::Optional(optional) => match optional.value() {
             Some(value) => scalar(&value, budget),
@@ -229,7 +233,8 @@ mod tests {
     fn values_have_the_forms_of_policies() {
         let mut syscall = oci::LinuxSyscall { Names: vec!["read".to_owned()], ..Default::default() };
         syscall.set_errnoret(22);
-        let expected = serde_json::json!({"Names": ["read"], "Action": "", "Args": [], "ErrnoRet": {"Errnoret": 22}});
+        let expected =
+            serde_json::json!({"Names": ["read"], "Action": "", "Args": [], "ErrnoRet": {"Errnoret": 22}});
         assert_eq!(json(Endpoint::CreateContainer, &syscall), expected);
         let write = agent::WriteStreamRequest { data: vec![1, 2, 255], ..Default::default() };
         assert_eq!(json(Endpoint::WriteStdin, &write)["data"], serde_json::json!([1, 2, 255]));
