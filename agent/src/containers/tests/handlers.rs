@@ -24,7 +24,7 @@ default WaitProcessRequest := true
 default WriteStreamRequest := true
 ";
 /// A deadline that a call meets only if nobody is in its way.
-const SHORT: Duration = Duration::from_millis(100);
+const SHORT: Duration = Duration::from_millis(500);
 
 fn context(timeout: Duration) -> TtrpcContext {
     TtrpcContext {
