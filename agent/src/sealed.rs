@@ -25,6 +25,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use initdata::{Artifact, Initdata, Root, Sha256Digest};
+use policy_engine::audit::Audit;
 use protocol::ids::ContainerId;
 use rustix::fs::lstat;
 
@@ -92,16 +93,16 @@ impl Sealed {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Landing begins, on a thread of its own, if there is anything to land.
+    /// Landing begins, on a thread of its own, if there is anything to land; nothing before there is evidence for the audit.
     ///
     /// # Errors
     /// No thread.
-    pub(crate) fn start(&self) -> Result<(), AgentError> {
+    pub(crate) fn start(&self, audit: &Arc<Audit>) -> Result<(), AgentError> {
         if self.artifacts().is_empty() {
             return Ok(());
         }
-        let worker = self.clone();
-        let thread = std::thread::Builder::new().name("sealed".to_owned()).spawn(move || worker.work());
+        let (worker, audit) = (self.clone(), Arc::clone(audit));
+        let thread = std::thread::Builder::new().name("sealed".to_owned()).spawn(move || worker.work(&audit));
         thread.map(drop).map_err(AgentError::system("start the thread that lands artifacts"))
     }
 
@@ -241,10 +242,10 @@ impl Sealed {
     }
 
     /// The thread that lands.
-    fn work(&self) {
+    fn work(&self, audit: &Audit) {
         loop {
             match self.inner.states.next(Instant::now()) {
-                Next::Land(index) => self.land(index),
+                Next::Land(index) => self.land(index, || audit.evidence_bytes().is_some()),
                 Next::Wait(pause) => self.sleep(Some(pause)),
                 Next::Rest => self.sleep(None),
             }
@@ -259,12 +260,13 @@ impl Sealed {
         *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
     }
 
-    fn land(&self, index: usize) {
+    fn land(&self, index: usize, is_attested: impl FnOnce() -> bool) {
         let Inner { setup, states, log, .. } = &*self.inner;
         let Some(artifact) = self.artifacts().get(index) else { return };
         let name = || Value::shown(artifact.name.as_str());
         let start = Instant::now();
-        let landed = setup.land(index, artifact, |total| {
+        let attested = require_attested(is_attested());
+        let begin = |total| {
             let count = Arc::new(Count::new(total));
             states.begin(index, Arc::clone(&count));
             log.info(
@@ -273,8 +275,8 @@ impl Sealed {
                 &[(Key::Artifact, name()), (Key::Bytes, total.into())],
             );
             count
-        });
-        match landed {
+        };
+        match attested.and_then(|()| setup.land(index, artifact, begin)) {
             Ok(landed) => {
                 let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let fields = [
@@ -302,6 +304,15 @@ impl Sealed {
             }
         }
     }
+}
+
+/// What is released has to be seen by whoever reads the audit.
+fn require_attested(is_attested: bool) -> Result<(), SealedError> {
+    // GUARD: sealed-audit-attested -> evil_host_artifact_before_the_audit_is_attested
+    if !is_attested {
+        return Err(SealedError::NotAttested);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ pub(crate) fn agent(
         None => log.warn(SUBSYSTEM, "no policy: every request is denied", &[]),
     }
     // After the policy: what containers may have is landed when it is known which there may be.
-    agent.sealed.start()?;
+    agent.sealed.start(&agent.audit)?;
     Ok(Arc::new(agent))
 }
 

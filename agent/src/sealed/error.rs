@@ -27,6 +27,9 @@ pub(crate) enum SealedError {
         /// Where it was looked for.
         reference: String,
     },
+    /// No evidence commits to the audit yet: what is released now could not be told from what is not.
+    #[error("artifacts: expected evidence for the audit of this guest, found none yet")]
+    NotAttested,
     /// The core was sealed for another environment than the guest was configured for.
     #[error("artifact {name}: expected a core for environment {expected}, found one for {found}")]
     Environment {
@@ -105,6 +108,7 @@ impl SealedError {
             Self::Landing(error) => error.code(),
             Self::NoCache { .. } => "SEALED_NO_CACHE",
             Self::NoKeySource { .. } => "SEALED_NO_KEY_SOURCE",
+            Self::NotAttested => "SEALED_NOT_ATTESTED",
             Self::NotInCache { .. } => "SEALED_NOT_IN_CACHE",
             Self::NotReady { .. } => "SEALED_NOT_READY",
             Self::Root => "SEALED_ROOT",

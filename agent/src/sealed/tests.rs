@@ -54,9 +54,9 @@ fn sealed(path: &str) -> Sealed {
     Sealed::of(setup, "/proc".into(), &Log::console())
 }
 
-/// The policy admitted `c` as its third container, and `no-root` as its second.
+/// The policy admitted `con` as its third container, and `no-root` as its second.
 fn state() -> serde_json::Value {
-    serde_json::json!({ "pstate": { "c": 2, "no-root": 1, "never-admitted": 2 } })
+    serde_json::json!({ "pstate": { "con": 2, "no-root": 1, "never-admitted": 2 } })
 }
 
 fn id(name: &str) -> ContainerId {
@@ -137,14 +137,14 @@ async fn a_container_that_is_not_named_gets_nothing_and_waits_for_nothing() {
 #[tokio::test]
 async fn evil_host_starts_before_the_artifact_is_there() {
     let sealed = sealed("/models/m");
-    sealed.admit(&id("c"), Some(root()), Path::new("/"), PROCESS.digest()).unwrap();
-    let error = sealed.attach(&id("c"), None, 1, || true).await.unwrap_err();
+    sealed.admit(&id("con"), Some(root()), Path::new("/"), PROCESS.digest()).unwrap();
+    let error = sealed.attach(&id("con"), None, 1, || true).await.unwrap_err();
     assert_eq!(error.code(), "SEALED_NOT_READY");
     assert_eq!(error.to_string(), "artifact first is not ready: waiting");
     let states = &sealed.inner.states;
     while states.failed(0, "SEALED_NO_CACHE", Instant::now()) {}
     // Given up, and tried once more for a container: the caller is told what is wrong.
-    let error = sealed.attach(&id("c"), None, 1, || true).await.unwrap_err();
+    let error = sealed.attach(&id("con"), None, 1, || true).await.unwrap_err();
     assert_eq!(error.to_string(), "artifact first is not ready: waiting after SEALED_NO_CACHE");
     let names: Vec<_> = sealed.progress().into_iter().map(|progress| progress.name).collect();
     assert_eq!(names, ["first", "second"]);
@@ -159,9 +159,9 @@ async fn an_artifact_is_seen_in_its_container_alone() {
     sealed.inner.states.ready(1, landing(b"second"));
     sealed.inner.states.ready(0, landing(b"first"));
     std::fs::create_dir(format!("{path}/m-2")).unwrap();
-    sealed.admit(&id("c"), Some(root()), Path::new("/"), Sha256Digest::new([9; 32])).unwrap();
+    sealed.admit(&id("con"), Some(root()), Path::new("/"), Sha256Digest::new([9; 32])).unwrap();
     let container = Container::start("true");
-    sealed.attach(&id("c"), Some(&state()), container.id(), || false).await.unwrap();
+    sealed.attach(&id("con"), Some(&state()), container.id(), || false).await.unwrap();
     let place = directory.path().join("m-2");
     assert_eq!(container.read(&place.join("model")).unwrap(), b"second");
     assert!(container.read(&directory.path().join("m/model")).is_err(), "the other one's artifact");
@@ -170,7 +170,7 @@ async fn an_artifact_is_seen_in_its_container_alone() {
     let mount = before.lines().find(|line| line.contains("m-2")).unwrap();
     assert!(mount.contains(" ro,nosuid,nodev,noexec"), "{mount}");
     // Once more for the same process: nothing is done twice.
-    sealed.attach(&id("c"), Some(&state()), container.id(), || false).await.unwrap();
+    sealed.attach(&id("con"), Some(&state()), container.id(), || false).await.unwrap();
     assert_eq!(container.mounts(), before);
 }
 
@@ -181,11 +181,11 @@ async fn evil_host_mounts_on_the_way_to_the_artifact() {
     std::fs::create_dir_all(format!("{path}/a/m-2")).unwrap();
     let sealed = sealed(&format!("{path}/a/m"));
     sealed.inner.states.ready(1, landing(b"second"));
-    sealed.admit(&id("c"), Some(root()), Path::new("/"), Sha256Digest::new([9; 32])).unwrap();
+    sealed.admit(&id("con"), Some(root()), Path::new("/"), Sha256Digest::new([9; 32])).unwrap();
     // The same name, in a file system of somebody else.
     let container = Container::start(&format!("mount -t tmpfs x {path}/a; mkdir {path}/a/m-2"));
     let before = container.mounts();
-    let error = sealed.attach(&id("c"), Some(&state()), container.id(), || false).await.unwrap_err();
+    let error = sealed.attach(&id("con"), Some(&state()), container.id(), || false).await.unwrap_err();
     assert_eq!(error.code(), "SEALED_TARGET");
     assert_eq!(container.mounts(), before, "something was attached");
     // A link to it.
@@ -209,10 +209,10 @@ async fn evil_host_other_root_under_the_process() {
     let sealed = sealed(&format!("{path}/m"));
     sealed.inner.states.ready(1, landing(b"second"));
     // What was verified is another directory than the one that became its root.
-    sealed.admit(&id("c"), Some(root()), directory.path(), Sha256Digest::new([9; 32])).unwrap();
+    sealed.admit(&id("con"), Some(root()), directory.path(), Sha256Digest::new([9; 32])).unwrap();
     let container = Container::start("true");
     let before = container.mounts();
-    let error = sealed.attach(&id("c"), Some(&state()), container.id(), || false).await.unwrap_err();
+    let error = sealed.attach(&id("con"), Some(&state()), container.id(), || false).await.unwrap_err();
     assert_eq!(error.code(), "SEALED_ROOT");
     assert_eq!(container.mounts(), before, "something was attached");
 }
@@ -226,10 +226,19 @@ async fn evil_host_files_beside_the_verified_root_of_a_named_process() {
     }
     let sealed = sealed(&format!("{path}/m"));
     sealed.inner.states.ready(0, landing(b"first"));
-    sealed.admit(&id("c"), Some(root()), Path::new("/"), PROCESS.digest()).unwrap();
+    sealed.admit(&id("con"), Some(root()), Path::new("/"), PROCESS.digest()).unwrap();
     let container = Container::start(&format!("mount --bind {path} {path}/bin"));
     let before = container.mounts();
-    let error = sealed.attach(&id("c"), None, container.id(), || false).await.unwrap_err();
+    let error = sealed.attach(&id("con"), None, container.id(), || false).await.unwrap_err();
     assert_eq!(error.code(), "SEALED_HOST_FILES");
     assert_eq!(container.mounts(), before, "something was attached");
+}
+
+#[test]
+fn evil_host_artifact_before_the_audit_is_attested() {
+    let sealed = sealed("/models/m");
+    sealed.land(0, || false);
+    assert_eq!(sealed.progress()[0].stage, Stage::Waiting(Some("SEALED_NOT_ATTESTED")));
+    sealed.land(0, || true);
+    assert_eq!(sealed.progress()[0].stage, Stage::Waiting(Some("SEALED_NO_CACHE")));
 }
