@@ -288,3 +288,28 @@ async fn evil_host_deep_directories() {
     assert_eq!(code(room.send(file(&deep, 0, 0, b"")).await), "COPY_IO");
     assert!(!Path::new(&room.at(&deep)).exists());
 }
+
+/// In a mount namespace of its own, which a process of its own has.
+#[test]
+fn evil_host_copies_into_a_mount() {
+    const ISOLATED: &str = "INNERKEEP_TEST_ISOLATED";
+    if std::env::var_os(ISOLATED).is_none() {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe().unwrap());
+        command.args(["--exact", "--nocapture", "copy::tests::evil_host_copies_into_a_mount"]);
+        let output = command.env(ISOLATED, "1").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let room = Room::new();
+        fs::create_dir_all(room.at("root/etc")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("x", room.at("root"), "tmpfs", flags, None::<&std::ffi::CStr>).unwrap();
+        for path in ["root/passwd", "root/etc/passwd"] {
+            assert_eq!(code(room.send(file(path, 1, 0, b"x")).await), "COPY_IO");
+        }
+        assert_eq!(fs::read_dir(room.at("root")).unwrap().count(), 0);
+    });
+}
