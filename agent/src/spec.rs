@@ -13,6 +13,7 @@
 //! It does not decide who may run what: the policy has, before. It makes no system call but by [`Facts`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use oci_spec::runtime as run;
 use protocol::oci;
@@ -28,12 +29,14 @@ mod hooks;
 mod identity;
 mod linux;
 mod mounts;
+pub mod pci;
 mod process;
 mod resources;
 pub mod seccomp;
 mod sysctl;
 #[cfg(test)]
 mod tests;
+pub mod visible;
 
 pub use cgroup_path::CgroupPath;
 pub use devices::{Access, DeviceKind, DeviceRule};
@@ -66,8 +69,8 @@ impl Limits {
     pub(crate) const SYSCTLS: usize = 256;
 }
 
-/// What the engine runs.
-#[derive(Clone, Debug)]
+/// What the engine runs. Its `Debug` shows no argument, variable or annotation.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Prepared {
     /// The specification, every field set on purpose. It has no seccomp profile, no device rules and no sysctls of the
@@ -86,14 +89,26 @@ pub struct Prepared {
     pub(crate) tee_active: bool,
 }
 
-/// A further process of a container.
-#[derive(Clone, Debug)]
+/// A further process of a container. Its `Debug` shows no argument or variable.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct PreparedProcess {
     /// The process, with five explicit sets of capabilities.
     pub process: run::Process,
     /// The container's filter of system calls.
     pub seccomp: Option<SeccompProgram>,
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").field("cgroup_path", &self.cgroup_path).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PreparedProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreparedProcess").finish_non_exhaustive()
+    }
 }
 
 /// New limits for a container.

@@ -141,7 +141,7 @@ pub fn allows(rules: &[DeviceRule], kind: DeviceKind, major: u32, minor: u32, as
     false
 }
 
-/// The rules of a specification, with what every container may use before them and what none may use behind them.
+/// The rules of a specification, with what every container may use behind them, and what none may use behind that.
 ///
 /// The list begins with "no". Making nodes is allowed for all devices, using them is not, as in other runtimes.
 pub(super) fn rules(
@@ -158,7 +158,7 @@ pub(super) fn rules(
         access,
     };
     let any = |allow, access| DeviceRule { allow, kind: DeviceKind::All, major: None, minor: None, access };
-    let mut rules = vec![any(false, Access::ALL), any(true, Access::MKNOD)];
+    let mut rules = vec![any(false, Access::ALL)];
     for (index, rule) in asked.iter().enumerate() {
         let at = || format!("linux.resources.devices[{index}]");
         let parsed = parse(rule).ok_or_else(|| SpecError::Value {
@@ -175,6 +175,7 @@ pub(super) fn rules(
         }
         rules.push(parsed);
     }
+    rules.push(any(true, Access::MKNOD));
     rules.extend(ALWAYS.into_iter().map(|numbers| character(true, numbers, Access::ALL)));
     let never = forbidden.numbers().map(|numbers| character(false, numbers, Access::ALL));
     // GUARD: forbidden-device-rules -> evil_host_device_rule_for_memory

@@ -6,16 +6,11 @@ use std::path::{Component, Path, PathBuf};
 use super::forbidden::is_forbidden_name;
 use super::{Facts, Limits, SpecError, plain};
 
-/// Trees of the guest that no container has a part of. `/run` and what else leads to one of them is refused, too.
-const PROTECTED: [&str; 7] = [
-    "/run/innerkeep",
-    "/run/kata-containers",
-    "/run/confidential-containers",
-    "/run/sandbox-ns",
-    "/proc",
-    "/sys",
-    "/dev/vfio",
-];
+/// Our own directories. `/run` and what else leads to one of them is refused, too.
+pub(super) const DIRECTORIES: [&str; 4] =
+    ["/run/innerkeep", "/run/kata-containers", "/run/confidential-containers", "/run/sandbox-ns"];
+/// The kernel's: containers have instances of their own.
+const OF_THE_KERNEL: [&str; 2] = ["/proc", "/sys"];
 /// What runtimes mount into containers from our directory: what the host shares, and what storages of the sandbox made.
 const SHARED_TREES: [&str; 3] = [
     "/run/kata-containers/shared/containers",
@@ -119,6 +114,12 @@ pub fn root_source(spec: &protocol::oci::Spec, facts: &Facts) -> Result<PathBuf,
     source(AT, path, facts)
 }
 
+/// What a container may have of our directories.
+pub(super) fn shared(facts: &Facts) -> impl Iterator<Item = PathBuf> + '_ {
+    let places = SHARED_TREES.iter().chain(&SHARED_PLACES).map(PathBuf::from);
+    places.chain(facts.storages.iter().cloned()).chain([facts.bundle.join("rootfs")])
+}
+
 /// Whether a tree is, leads to, or lies in another.
 fn touches(path: &Path, tree: &Path) -> bool {
     path.starts_with(tree) || tree.starts_with(path)
@@ -126,22 +127,20 @@ fn touches(path: &Path, tree: &Path) -> bool {
 
 fn check(at: &str, path: &Path, facts: &Facts) -> Result<(), SpecError> {
     let refused = |what| SpecError::Floor { at: at.to_owned(), what };
-    if let Some(name) = path.to_str()
-        && name.starts_with("/dev/")
-        && is_forbidden_name(name)
-    {
+    let in_dev = path.strip_prefix("/dev").ok().and_then(Path::to_str);
+    // GUARD: floor-device-source -> evil_host_mounts_a_device_of_the_guest
+    if in_dev.is_some_and(|name| name.is_empty() || is_forbidden_name(name)) {
         return Err(refused("have a device of the guest itself"));
     }
-    if path == Path::new("/dev") {
-        return Err(refused("have all devices of the guest"));
-    }
+    // GUARD: floor-landing -> evil_host_mounts_what_has_landed
     if facts.protected.iter().any(|tree| touches(path, tree)) {
         return Err(refused("see what the guest keeps to itself"));
     }
     let shared = SHARED_TREES.iter().any(|tree| path.starts_with(tree) && path != Path::new(tree))
         || SHARED_PLACES.iter().any(|place| path == Path::new(place))
         || facts.storages.iter().any(|storage| path.starts_with(storage));
-    if !shared && PROTECTED.iter().any(|tree| touches(path, Path::new(tree))) {
+    // GUARD: floor-protected -> evil_host_mounts_our_directories
+    if !shared && DIRECTORIES.iter().chain(&OF_THE_KERNEL).any(|tree| touches(path, Path::new(tree))) {
         return Err(refused("see what the guest keeps to itself"));
     }
     Ok(())

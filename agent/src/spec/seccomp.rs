@@ -63,6 +63,8 @@ impl Limits {
     const SECCOMP_RULES: usize = 2048;
     /// Names of a rule.
     const SECCOMP_NAMES: usize = 2048;
+    /// Names of all rules, each with its alternatives: a program of 4096 instructions has fewer.
+    const SECCOMP_ENTRIES: usize = 4096;
     /// Conditions of a rule.
     const SECCOMP_CONDITIONS: usize = 16;
 }

@@ -143,6 +143,8 @@ pub(super) struct Profile {
     pub(super) default: Action,
     pub(super) tables: Vec<Table>,
     pub(super) flags: u32,
+    /// Entries of the profile: names, each with its alternatives.
+    size: usize,
 }
 
 /// Reads a profile for a machine.
@@ -150,8 +152,12 @@ pub(super) fn parse(asked: &oci::LinuxSeccomp, machine: Machine) -> Result<Profi
     within("linux.seccomp.syscalls", asked.Syscalls.len(), Limits::SECCOMP_RULES)?;
     within("linux.seccomp.architectures", asked.Architectures.len(), Limits::SECCOMP_CONDITIONS * 4)?;
     let default = Action::parse(&asked.DefaultAction, None, "linux.seccomp.defaultAction")?;
-    let mut profile =
-        Profile { default, tables: tables(&asked.Architectures, machine)?, flags: flags(&asked.Flags)? };
+    let mut profile = Profile {
+        default,
+        tables: tables(&asked.Architectures, machine)?,
+        flags: flags(&asked.Flags)?,
+        size: 0,
+    };
     for (index, call) in asked.Syscalls.iter().enumerate() {
         add(&mut profile, call, &format!("linux.seccomp.syscalls[{index}]"))?;
     }
@@ -202,6 +208,9 @@ fn add(profile: &mut Profile, call: &oci::LinuxSyscall, at: &str) -> Result<(), 
     let conditions =
         call.Args.iter().map(|argument| condition(argument, at)).collect::<Result<Vec<_>, _>>()?;
     let alternatives = alternatives(conditions);
+    profile.size += call.Names.len().saturating_mul(alternatives.len());
+    // GUARD: seccomp-size -> evil_host_profile_larger_than_the_kernel_takes
+    within(at, profile.size, Limits::SECCOMP_ENTRIES)?;
     for name in &call.Names {
         // GUARD: seccomp-unknown-call -> evil_host_denies_a_call_of_no_table
         if stricter && !Abi::is_known(name) {
