@@ -86,8 +86,6 @@ pub(crate) struct Agent {
     pub(crate) roots: Roots,
     /// Whether this is a confidential guest.
     pub(crate) tee_active: bool,
-    /// Bound configuration, where there is some.
-    pub(crate) initdata: Option<Arc<Initdata>>,
     pub(crate) gate: Gate,
     /// What the gate decided.
     pub(crate) audit: Arc<Audit>,
@@ -170,7 +168,6 @@ impl Agent {
             swap: Swap::default(),
             volumes: Volumes::below(&roots.run, tee_active),
             hotplug,
-            initdata: initdata.map(Arc::new),
             log,
             roots,
             tee_active,

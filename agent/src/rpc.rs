@@ -82,3 +82,21 @@ handlers! {
     wait_process: WaitProcess(WaitProcessRequest) -> wire::WaitProcessResponse;
     write_stdin: WriteStdin(WriteStreamRequest) -> wire::WriteStreamResponse;
 }
+
+#[cfg(test)]
+mod tests {
+    use protocol::endpoint::ServiceName;
+
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_service_has_a_handler() {
+        let mut missing: Vec<_> = Endpoint::ALL
+            .into_iter()
+            .filter(|endpoint| endpoint.service() == ServiceName::AgentService)
+            .collect();
+        assert_eq!(missing.len(), 42);
+        missing.retain(|endpoint| !HANDLED.contains(endpoint));
+        assert_eq!(missing, [], "without a handler");
+    }
+}

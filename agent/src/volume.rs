@@ -42,8 +42,11 @@ pub struct Volumes {
     tee_active: bool,
     questions: Arc<Semaphore>,
     /// Of each container: its log, or why it may not be read.
-    logs: Arc<Mutex<HashMap<ContainerId, Result<Option<PathBuf>, RpcError>>>>,
+    logs: Arc<Mutex<HashMap<ContainerId, Log>>>,
 }
+
+/// A container's log, where it has one, or why it may not be read.
+type Log = Result<Option<PathBuf>, RpcError>;
 
 impl Volumes {
     /// Below this directory of the runtime.

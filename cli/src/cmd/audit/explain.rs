@@ -21,16 +21,16 @@ pub(super) fn report(story: &Story, trace: Option<&str>) -> Report {
     let mut lost = 0_u64;
     for told in story.told() {
         match told {
-            Told::Record { sequence, record: Record::Decision(decision) } => {
-                if decision.ruling != Ruling::Allowed {
-                    let kind = Kind {
-                        first: decision,
-                        count: 1,
-                        last_trace: &decision.trace,
-                        last_ms: decision.time_ms,
-                    };
-                    kinds.insert(*sequence, kind);
-                }
+            Told::Record { sequence, record: Record::Decision(decision) }
+                if decision.ruling != Ruling::Allowed =>
+            {
+                let kind = Kind {
+                    first: decision,
+                    count: 1,
+                    last_trace: &decision.trace,
+                    last_ms: decision.time_ms,
+                };
+                kinds.insert(*sequence, kind);
             }
             Told::Record { record: Record::Repeats(repeats), .. } => {
                 if let Some(kind) = kinds.get_mut(&repeats.first) {
