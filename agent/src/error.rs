@@ -10,6 +10,8 @@ use policy_engine::audit::AuditError;
 use protected_memory::harden::HardenError;
 use protected_memory::landing::LandingError;
 
+use crate::engine::EngineError;
+
 /// An error of the agent. As PID 1 each of them ends the machine.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -37,6 +39,9 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// What makes containers.
+    #[error("container engine")]
+    Engine(#[from] EngineError),
     /// The program cannot be started again without environment and arguments.
     #[error("start {path} again with an empty environment")]
     Environment {
@@ -154,6 +159,18 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    /// The process that starts compartments.
+    #[error("zygote: {what}")]
+    Zygote {
+        /// What was tried.
+        what: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// It is dead: nothing can be confined any more.
+    #[error("zygote: it died")]
+    ZygoteGone,
 }
 
 impl AgentError {
@@ -165,6 +182,7 @@ impl AgentError {
             Self::Attestation(error) => error.code(),
             Self::Audit(error) => error.code(),
             Self::Cgroup { .. } => "AGENT_CGROUP",
+            Self::Engine(error) => error.code(),
             Self::Environment { .. } => "AGENT_ENVIRONMENT",
             Self::Hardening { .. } => "AGENT_HARDENING",
             Self::ImagePolicy { .. } => "AGENT_IMAGE_POLICY",
@@ -182,6 +200,7 @@ impl AgentError {
             Self::Process(error) => error.code(),
             Self::Socket(error) => error.code(),
             Self::System { .. } => "AGENT_SYSTEM",
+            Self::Zygote { .. } | Self::ZygoteGone => "AGENT_ZYGOTE",
         }
     }
 

@@ -65,6 +65,8 @@ mod sys;
 mod tee;
 pub mod uevent;
 pub mod volume;
+#[doc(hidden)]
+pub mod zygote;
 
 pub use error::AgentError;
 
@@ -82,6 +84,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub fn run() -> i32 {
     if rustix::process::getpid().is_init() {
         return pid1::run();
+    }
+    if zygote::is_one() {
+        return zygote::run();
     }
     standalone::run()
 }

@@ -26,7 +26,6 @@ use protected_memory::harden::{InitOnFree, KernelState, harden_process};
 use protected_memory::landing::HostFacts;
 
 use crate::cmdline::{self, CommandLine};
-use crate::engine::Engine;
 use crate::error::AgentError;
 use crate::insecure::{self, InsecureModes};
 use crate::log::{Key, Level, Log, Value};
@@ -35,6 +34,7 @@ use crate::server::{self, ServerAddress};
 use crate::start::{self, Choices};
 use crate::tee::Platform;
 use crate::uevent::DiskNews;
+use crate::zygote::Zygote;
 use crate::{audit, sys};
 
 /// Subsystem of the lines from here.
@@ -107,6 +107,8 @@ fn live(log: &Log) -> Result<(), AgentError> {
     if let Some(level) = line.log_level {
         log.set_level(level);
     }
+    // The last thing that one thread does: the zygote is as old as this program can make it, and has seen nothing of the host's.
+    let zygote = Zygote::start()?;
     // From here on there is a second thread, and the host is asked for something.
     let watchdog = end::watch_start(log)?;
     let platform = Platform::detect()?;
@@ -125,7 +127,7 @@ fn live(log: &Log) -> Result<(), AgentError> {
         passfd_port: line.passfd_port.unwrap_or_default(),
         pipe_size: line.pipe_size.unwrap_or_default(),
     };
-    serve(log, platform, initdata, choices)
+    serve(log, zygote, platform, initdata, choices)
 }
 
 /// What this process does to the machine is not for a container's process 1 to do.
@@ -231,6 +233,7 @@ fn binding(initdata: &Initdata) -> String {
 /// Serves until a signal says stop.
 fn serve(
     log: &Log,
+    zygote: Zygote,
     platform: Platform,
     initdata: Option<Initdata>,
     choices: Choices<'_>,
@@ -241,12 +244,13 @@ fn serve(
     let served = runtime.block_on(async {
         let (stopper, stop) = server::stop_on_signals(log)?;
         let reaper = Arc::new(Reaper::start(log)?);
-        let engine = Engine::unavailable(Arc::clone(&reaper), log);
+        let nursery = Arc::new(zygote.watch()?);
+        let engine = start::engine(Some(&nursery), &reaper, log)?;
         let agent = start::agent(log, tee_active, initdata, reaper, engine, choices, stopper)?;
         if let Platform::Tee(attester) = platform {
             audit::attest(&agent.audit, Arc::new(attester), log);
         }
-        server::serve(&ServerAddress::Vsock { port: PORT }, &agent, stop).await
+        nursery.outlive(server::serve(&ServerAddress::Vsock { port: PORT }, &agent, stop)).await
     });
     runtime.shutdown_timeout(TASKS_END);
     served

@@ -314,3 +314,33 @@ fn reap(table: &Mutex<Table>, log: &Log) {
         log.say(Level::Debug, SUBSYSTEM, "orphans ended", &[(Key::Count, orphans.into())]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evil_container_floods_the_machine_with_orphans() {
+        let mut table = Table { expecting: 1, ..Table::default() };
+        for number in 0..3 * i32::try_from(MAXIMUM_UNCLAIMED).unwrap() {
+            table.keep(number, Ended::Exited(number));
+        }
+        assert_eq!(table.unclaimed.len(), MAXIMUM_UNCLAIMED);
+        assert_eq!(table.take_unclaimed(0), None);
+        let last = 3 * i32::try_from(MAXIMUM_UNCLAIMED).unwrap() - 1;
+        assert_eq!(table.take_unclaimed(last), Some(Ended::Exited(last)));
+        assert_eq!(table.take_unclaimed(last), None);
+    }
+
+    #[test]
+    fn of_one_number_the_last_end_counts() {
+        let mut table = Table { expecting: 1, ..Table::default() };
+        for status in [3, 4, 5] {
+            table.keep(77, Ended::Exited(status));
+        }
+        assert_eq!(table.take_unclaimed(77), Some(Ended::Exited(5)));
+        table.expecting = 0;
+        table.keep(78, Ended::Exited(1));
+        assert_eq!(table.take_unclaimed(78), None, "nobody expects any");
+    }
+}

@@ -2,18 +2,18 @@
 //!
 //! It serves the port and nothing else of what [`crate::pid1`] does: the machine is somebody else's.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::sync::Arc;
 
 use protected_memory::harden::harden_process;
 
 use crate::args::{Args, version_line};
-use crate::engine::Engine;
 use crate::error::AgentError;
 use crate::log::{Level, Log};
 use crate::reaper::Reaper;
 use crate::start::{self, Choices};
 use crate::tee::Platform;
+use crate::zygote::Zygote;
 use crate::{audit, server, sys};
 
 const SUBSYSTEM: &str = "main";
@@ -42,6 +42,8 @@ pub(crate) fn run() -> i32 {
 }
 
 fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
+    // Before anything else, and before there is a second thread.
+    let zygote = zygote(log)?;
     harden_process()?;
     let platform = Platform::detect()?;
     let tee_active = platform.sign().is_some();
@@ -55,11 +57,28 @@ fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
         let (stopper, stop) = server::stop_on_signals(log)?;
         let reaper = Arc::new(Reaper::start(log)?);
         let choices = Choices { policy: args.policy.as_deref(), ..Choices::default() };
-        let engine = Engine::unavailable(Arc::clone(&reaper), log);
+        let nursery = zygote.map(Zygote::watch).transpose()?.map(Arc::new);
+        let engine = start::engine(nursery.as_ref(), &reaper, log)?;
         let agent = start::agent(log, tee_active, None, reaper, engine, choices, stopper)?;
         if let Platform::Tee(attester) = platform {
             audit::attest(&agent.audit, Arc::new(attester), log);
         }
-        server::serve(&args.server_addr, &agent, stop).await
+        let served = server::serve(&args.server_addr, &agent, stop);
+        match &nursery {
+            Some(nursery) => nursery.outlive(served).await,
+            None => served.await,
+        }
     })
+}
+
+/// The zygote. Who may not mount has none, and makes no containers: everybody else has one.
+fn zygote(log: &Log) -> Result<Option<Zygote>, AgentError> {
+    match Zygote::start() {
+        Ok(zygote) => Ok(Some(zygote)),
+        Err(AgentError::Zygote { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+            log.warn(SUBSYSTEM, "no privileges: no containers can be made", &[]);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -12,13 +12,14 @@ use rustix::fs::{OFlags, fstatfs, major, minor};
 use crate::audit;
 use crate::cgroup::OomEvents;
 use crate::context::{Agent, Parts, Roots};
-use crate::engine::Engine;
+use crate::engine::{Engine, Places};
 use crate::error::AgentError;
 use crate::hotplug::Hotplug;
 use crate::log::{Key, Log};
 use crate::reaper::Reaper;
 use crate::server::Stopper;
 use crate::streams::{Passfd, PipeSize};
+use crate::zygote::Nursery;
 
 const SUBSYSTEM: &str = "start";
 /// The policy of the image, where upstream has it.
@@ -99,6 +100,23 @@ pub(crate) fn agent(
     // After the policy: what containers may have is landed when it is known which there may be.
     agent.sealed.start(&agent.audit)?;
     Ok(Arc::new(agent))
+}
+
+/// What makes containers. Without a nursery it makes none.
+pub(crate) fn engine(
+    nursery: Option<&Arc<Nursery>>,
+    reaper: &Arc<Reaper>,
+    log: &Log,
+) -> Result<Engine, AgentError> {
+    let Some(nursery) = nursery else { return Ok(Engine::unavailable(Arc::clone(reaper), log)) };
+    let roots = Roots::system();
+    let places = Places {
+        state: roots.own.join("containers"),
+        cgroup: roots.cgroup,
+        sysctl: roots.proc.join("sys"),
+        ..Places::default()
+    };
+    Ok(Engine::new(Arc::clone(nursery), Arc::clone(reaper), log, places)?)
 }
 
 /// Writes what guest components of upstream read, for root alone.

@@ -123,4 +123,9 @@ impl EngineError {
             Self::Unavailable { .. } => "ENGINE_UNAVAILABLE",
         }
     }
+
+    /// The error of a system call that has no better word.
+    pub(crate) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::System { what, source: source.into() }
+    }
 }
