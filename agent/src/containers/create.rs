@@ -258,7 +258,9 @@ impl Draft<'_> {
         let verified_root = agent.storages.verified_root(&asked, &self.id);
         let identity = spec::process_identity(&prepared).map_err(spec_error)?;
         let root = verified_root.as_ref().map(VerifiedRoot::identity);
-        agent.sealed.admit(&self.id, root, &bundle.root(), identity)?;
+        // Where the root was verified, not where the container's is: a storage of the host may lie at the bundle's `rootfs`, and what was
+        // verified beside it says nothing about it.
+        agent.sealed.admit(&self.id, root, &asked, identity)?;
         self.container = Some(Arc::new(Container::new(Parts {
             id: self.id.clone(),
             first,
