@@ -13,6 +13,8 @@ const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_CGROUP_DEVICE: u32 = 6;
 const ALLOW_MULTI: u32 = 2;
 const REPLACE: u32 = 4;
+/// How often a program is given to the verifier, which stops at a signal, such as the end of a child.
+const LOADS: u32 = 16;
 /// Programs of one control group that are listed: the kernel attaches no more than 64.
 const MAXIMUM_PROGRAMS: usize = 64;
 
@@ -123,8 +125,18 @@ pub(crate) fn load_device_program(program: &[Instruction]) -> Result<OwnedFd, Er
     };
     // At most 15 characters, and a zero.
     attributes.name[15] = 0;
-    // SAFETY: the layout is that of this command; the instructions are a slice of that length, the license is a terminated text.
-    let descriptor = unsafe { call(PROG_LOAD, &mut attributes) }?;
+    let mut load = || {
+        // SAFETY: the layout is that of this command; the instructions are a slice of that length, the license is a terminated text.
+        unsafe { call(PROG_LOAD, &mut attributes) }
+    };
+    let mut loaded = load();
+    for _ in 1..LOADS {
+        if loaded != Err(Errno::AGAIN) {
+            break;
+        }
+        loaded = load();
+    }
+    let descriptor = loaded?;
     let descriptor = i32::try_from(descriptor).map_err(|_| Errno::BADF)?;
     // SAFETY: the kernel made this descriptor for this call.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
