@@ -8,6 +8,9 @@ use crate::containers::create::engine_error;
 use crate::containers::{Container, State};
 use crate::context::Agent;
 use crate::gate::Permitted;
+use crate::log::{Key, Level, Value};
+
+const SUBSYSTEM: &str = "container";
 
 /// Lets the first process execute its program.
 ///
@@ -26,7 +29,11 @@ pub(crate) async fn start(agent: &Agent, request: Permitted<StartContainerReques
     }
     // The sandbox's own container holds namespaces, and nobody asks for its memory.
     if !agent.sandbox.is_called(id.as_str()) {
-        agent.oom.watch(&id, container.cgroup())?;
+        // A guest whose kernel does not count memory has no such events.
+        if let Err(error) = agent.oom.watch(&id, container.cgroup()) {
+            let fields = [(Key::Code, error.code().into()), (Key::Error, Value::shown(&error.to_string()))];
+            agent.log.say(Level::Warning, SUBSYSTEM, "a container's memory is not watched", &fields);
+        }
     }
     if let Err(error) = agent.engine.start(&id).await {
         agent.oom.forget(&id);
