@@ -88,6 +88,10 @@ const C_ALLOWED: &str = "aws-lc-sys";
 /// Crates that depend on a C compiler at build time, with the feature that keeps them from using it.
 const C_SWITCHED_OFF: &[(&str, &str)] = &[("blake3", "pure")];
 
+/// Crates that depend on a C compiler at build time and use it for other architectures alone, in the version that was read:
+/// the build script of `nc` compiles C where the stable compiler has no inline assembly, which x86-64 has.
+const C_OF_OTHER_ARCHITECTURES: &[(&str, &str)] = &[("nc", "0.9.8")];
+
 /// Build dependencies that mean C, or a library of the system.
 const C_BUILDERS: &[&str] =
     &["autotools", "bindgen", "cc", "cmake", "meson", "nasm-rs", "pkg-config", "vcpkg"];
@@ -211,10 +215,16 @@ fn builds_c(package: &Package, node: &Node) -> bool {
     let switched_off = C_SWITCHED_OFF
         .iter()
         .any(|(crate_, feature)| *crate_ == name && node.features.iter().any(|f| f.as_str() == *feature));
+    let elsewhere = C_OF_OTHER_ARCHITECTURES
+        .iter()
+        .any(|(crate_, version)| *crate_ == name && package.version.to_string() == *version);
     let has_builder = package.dependencies.iter().any(|dependency| {
         dependency.kind == DependencyKind::Build && C_BUILDERS.contains(&dependency.name.as_str())
     });
-    name != C_ALLOWED && !switched_off && (has_builder || (package.links.is_some() && name.ends_with("-sys")))
+    name != C_ALLOWED
+        && !switched_off
+        && !elsewhere
+        && (has_builder || (package.links.is_some() && name.ends_with("-sys")))
 }
 
 /// Lines of the emulator that name more of the driver than the wire.
