@@ -41,7 +41,7 @@ pub fn rootfs(guest: &Guest, container: &str) -> String {
         "mkdir -p {root}/bin {root}/proc {root}/sys {root}/dev {root}/tmp {root}/etc {root}/root && \
          cp /bin/busybox {root}/bin/ && chroot {root} /bin/busybox --install -s /bin && \
          echo root:x:0:0:root:/root:/bin/sh > {root}/etc/passwd && \
-         echo user:x:1000:1000:user:/home/user:/bin/sh >> {root}/etc/passwd"
+         echo user:x:1000:1000:user:/srv/user:/bin/sh >> {root}/etc/passwd"
     );
     shell(guest, &line);
     root

@@ -324,10 +324,11 @@ async fn processes_join_under_the_same_rules(engine: &Engine) -> Result<()> {
     expect_confined(&text)?;
     ensure!(!text.contains("CHMOD"), "{text}");
     // The program is for its owner alone: root, here.
-    let own = bundle.root().join("root/echo");
+    let own = bundle.root().join("opt/echo");
+    fs::create_dir_all(bundle.root().join("opt"))?;
     fs::copy(bundle.root().join("bin/busybox"), &own)?;
     fs::set_permissions(&own, fs::Permissions::from_mode(0o700))?;
-    let (ended, text) = bundle.exec(engine, &process(&["/root/echo", "mine"])).await?;
+    let (ended, text) = bundle.exec(engine, &process(&["/opt/echo", "mine"])).await?;
     ensure!((ended, text.as_str()) == (Ended::Exited(0), "mine\n"), "{ended:?} {text}");
     engine.delete(&bundle.id).await.map_err(told)
 }
