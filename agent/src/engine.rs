@@ -181,10 +181,7 @@ impl Engine {
             let operation = Operation::begin(nursery, &self.reaper, "start", &order, Vec::new()).await?;
             let program = async {
                 let process = container.site.latch.ready().await?;
-                // GUARD: first-process -> evil_helper_other_process_at_the_latch
-                if process != container.first.process() {
-                    return Err(EngineError::Helper { action: "start", what: "made another process" });
-                }
+                verify::first(process, container.first.process())?;
                 look(process, &container.guise, &container)?;
                 container.site.latch.go()?;
                 container.site.latch.executed().await

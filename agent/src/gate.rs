@@ -138,9 +138,15 @@ impl Gate {
         if !uses.reads && !uses.writes && endpoint.policy_point() != PolicyPoint::OldPolicy {
             return Ok(None);
         }
+        // Held until its turn has come.
+        let place = self.queued.try_acquire().ok();
         // GUARD: queue-bound -> evil_host_floods_the_queue
-        let _place = self.queued.try_acquire().map_err(|_| RpcError::Busy)?;
-        Ok(Some(self.queue.lock().await))
+        if place.is_none() {
+            return Err(RpcError::Busy);
+        }
+        let turn = self.queue.lock().await;
+        drop(place);
+        Ok(Some(turn))
     }
 
     /// Asks the policy.

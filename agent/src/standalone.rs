@@ -3,6 +3,7 @@
 //! It serves the port and nothing else of what [`crate::pid1`] does: the machine is somebody else's.
 
 use std::io::{ErrorKind, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 
 use protected_memory::harden::harden_process;
@@ -47,10 +48,7 @@ fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
     harden_process()?;
     let platform = Platform::detect()?;
     let tee_active = platform.sign().is_some();
-    // GUARD: policy-argument-off-tee -> evil_image_policy_argument_in_a_tee
-    if tee_active && args.policy.is_some() {
-        return Err(AgentError::PolicyArgument);
-    }
+    check_policy_argument(tee_active, args.policy.as_deref())?;
     log.write_behind()?;
     let runtime = server::runtime()?;
     runtime.block_on(async {
@@ -71,6 +69,15 @@ fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
     })
 }
 
+/// Whether a policy of the command line may count: in a TEE it is one that initdata binds, or the measured image holds.
+fn check_policy_argument(tee_active: bool, policy: Option<&Path>) -> Result<(), AgentError> {
+    // GUARD: policy-argument-off-tee -> evil_image_policy_argument_in_a_tee
+    if tee_active && policy.is_some() {
+        return Err(AgentError::PolicyArgument);
+    }
+    Ok(())
+}
+
 /// The zygote. Who may not mount has none, and makes no containers: everybody else has one.
 fn zygote(log: &Log) -> Result<Option<Zygote>, AgentError> {
     match Zygote::start() {
@@ -80,5 +87,19 @@ fn zygote(log: &Log) -> Result<Option<Zygote>, AgentError> {
             Ok(None)
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evil_image_policy_argument_in_a_tee() {
+        let policy = Some(Path::new("/etc/policy.rego"));
+        let error = check_policy_argument(true, policy).unwrap_err();
+        assert_eq!(error.code(), "AGENT_POLICY_ARGUMENT");
+        check_policy_argument(true, None).unwrap();
+        check_policy_argument(false, policy).unwrap();
     }
 }

@@ -64,8 +64,9 @@ impl Target {
         if !shared.is_dir() {
             std::fs::create_dir_all(shared).map_err(CopyError::io("make the shared directory"))?;
         }
+        let root = Beneath::open(shared).map_err(failed)?;
         // GUARD: copy-onto-no-mount -> evil_host_copies_into_a_mount
-        let root = Beneath::open(shared).map(Beneath::without_mounts).map_err(failed)?;
+        let root = root.without_mounts();
         let Some(parent) = self.place.parent() else { return Ok(root) };
         let mut made = Vec::new();
         let directory = root.make_directories(parent, self.parent_mode, &mut made);

@@ -38,13 +38,13 @@ impl Site {
         let id = order.id.as_str().to_owned();
         let state = places.state.join(&id);
         let group = Group::new(&places.cgroup, order.prepared.cgroup_path.as_path());
-        // GUARD: container-state-free -> evil_host_takes_the_id_of_a_container
+        // GUARD: container-state-free -> vm_engine
         if state.symlink_metadata().is_ok() {
             return Err(EngineError::Exists { id });
         }
         let populated = group.is_populated().map_err(EngineError::system("look at the control group"))?;
         // Whoever takes the container away kills what is in there.
-        // GUARD: group-free -> evil_host_takes_the_group_of_others
+        // GUARD: group-free -> vm_engine
         if populated {
             return Err(EngineError::Order { what: "its control group has processes already" });
         }
@@ -142,21 +142,27 @@ pub(super) struct Container {
 pub(super) fn check(order: &CreateOrder) -> Result<(&Process, Guise), EngineError> {
     let spec = &order.prepared.spec;
     let process = spec.process().as_ref().ok_or(EngineError::Order { what: "no process" })?;
+    check_namespaces(spec)?;
+    check_streams(process, &order.stdio)?;
+    let guise = Guise::of(process, order.prepared.seccomp.as_ref())?;
+    Ok((process, guise))
+}
+
+/// Whether the namespaces are such that a container is apart from the agent, and whoever joins it is inside.
+fn check_namespaces(spec: &Spec) -> Result<(), EngineError> {
     let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
     let has = |kind| namespaces.is_some_and(|all| all.iter().any(|one| one.typ() == kind));
     // Without one of its own, its mounts would be made among the agent's.
-    // GUARD: mount-namespace -> evil_host_container_among_the_mounts_of_the_agent
+    // GUARD: engine-mount-namespace -> evil_host_container_among_the_mounts_of_the_agent
     if !has(LinuxNamespaceType::Mount) {
         return Err(EngineError::Order { what: "a container without a mount namespace" });
     }
     // Processes that join it would stay outside.
-    // GUARD: no-user-namespace -> evil_host_container_in_a_user_namespace
+    // GUARD: engine-user-namespace -> evil_host_container_in_a_user_namespace
     if has(LinuxNamespaceType::User) {
         return Err(EngineError::Order { what: "a container with a user namespace" });
     }
-    check_streams(process, &order.stdio)?;
-    let guise = Guise::of(process, order.prepared.seccomp.as_ref())?;
-    Ok((process, guise))
+    Ok(())
 }
 
 /// Whether the streams are of the kind that a process has.
@@ -185,4 +191,35 @@ pub(super) fn descriptors(latch: OwnedFd, stdio: Stdio) -> Vec<OwnedFd> {
 /// Sets the switches of the network that a container asks for.
 pub(super) fn switch(places: &Places, prepared: &Prepared) -> Result<Switched, EngineError> {
     Switched::new(&places.sysctl, &prepared.net_sysctls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(namespaces: &serde_json::Value) -> Option<String> {
+        let linux = serde_json::json!({ "namespaces": namespaces });
+        let spec = serde_json::json!({ "ociVersion": "1.2.0", "linux": linux });
+        let spec: Spec = serde_json::from_value(spec).unwrap();
+        let error = check_namespaces(&spec).err()?;
+        assert_eq!(error.code(), "ENGINE_ORDER");
+        Some(error.to_string())
+    }
+
+    #[test]
+    fn evil_host_container_among_the_mounts_of_the_agent() {
+        assert_eq!(refused(&serde_json::json!([{"type": "mount"}, {"type": "pid"}])), None);
+        for namespaces in
+            [serde_json::json!([{"type": "pid"}]), serde_json::json!([]), serde_json::Value::Null]
+        {
+            let text = refused(&namespaces).unwrap();
+            assert!(text.contains("without a mount namespace"), "{namespaces}: {text}");
+        }
+    }
+
+    #[test]
+    fn evil_host_container_in_a_user_namespace() {
+        let text = refused(&serde_json::json!([{"type": "mount"}, {"type": "user"}])).unwrap();
+        assert!(text.contains("with a user namespace"), "{text}");
+    }
 }

@@ -7,6 +7,15 @@ use rustix::process::Pid;
 use super::EngineError;
 use super::wire::Guise;
 
+/// Holds the process at the latch against the one that was claimed when the container was made.
+pub(super) fn first(process: Pid, claimed: Pid) -> Result<(), EngineError> {
+    // GUARD: first-process -> evil_helper_other_process_at_the_latch
+    if process != claimed {
+        return Err(EngineError::Helper { action: "start", what: "made another process" });
+    }
+    Ok(())
+}
+
 /// Holds user, groups, capabilities, filter and `no_new_privs` of a process against an order.
 pub(super) fn guise(process: Pid, ordered: &Guise) -> Result<(), EngineError> {
     let read = |path: &str| std::fs::read_to_string(path).map_err(EngineError::system("look at a process"));
@@ -147,6 +156,15 @@ mod tests {
                 "{instead}"
             );
         }
+    }
+
+    #[test]
+    fn evil_helper_other_process_at_the_latch() {
+        let [first, other] = [7, 8].map(|number| Pid::from_raw(number).unwrap());
+        super::first(first, first).unwrap();
+        let error = super::first(other, first).unwrap_err();
+        assert_eq!(error.code(), "ENGINE_HELPER");
+        assert!(error.to_string().contains("made another process"), "{error}");
     }
 
     #[test]

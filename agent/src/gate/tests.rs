@@ -161,7 +161,9 @@ async fn evil_host_floods_the_queue() {
     while agent.gate.queued.available_permits() > 0 {
         tokio::task::yield_now().await;
     }
-    let (result, handled) = call(&agent, Endpoint::RemoveContainer, never(), request(), Ok(())).await;
+    let refused = call(&agent, Endpoint::RemoveContainer, never(), request(), Ok(()));
+    // One that waits instead never ends by itself: the queue does not move.
+    let (result, handled) = tokio::time::timeout(Duration::from_secs(30), refused).await.unwrap();
     assert_eq!((told(result.unwrap_err()).0, handled), (ttrpc::Code::RESOURCE_EXHAUSTED, 0));
     // What does not touch the state does not queue.
     let (result, _) = call(&agent, Endpoint::OnlineCPUMem, never(), OnlineCPUMemRequest::new(), Ok(())).await;

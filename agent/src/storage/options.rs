@@ -60,7 +60,7 @@ impl Options {
             "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared" => return Ok(()),
             _ => {}
         }
-        // GUARD: mount-options -> evil_host_option_that_names_a_source
+        // GUARD: storage-mount-options -> evil_host_option_that_names_a_source
         if matches!(
             name(option),
             "source" | "remount" | "move" | "fd" | "journal_path" | "journal_dev" | "loop"

@@ -63,7 +63,7 @@ impl OwnExecutor {
         let groups: Vec<Gid> = guise.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         // libcontainer sets none where there are none, and the helper's would stay.
         set_thread_groups(&groups)?;
-        // GUARD: directory-inside -> evil_image_workdir_is_a_leaked_fd
+        // GUARD: directory-inside -> vm_engine
         if !is_inside(rustix::process::getcwd(Vec::new())?.as_bytes()) {
             return Err(Errno::NOTDIR);
         }
