@@ -149,8 +149,8 @@ async fn evil_host_copies_through_a_symlink() {
     room.send(of_mode(0o12_0777, "link", b"../outside")).await.unwrap();
     room.send(of_mode(0o12_0777, "absolute", outside.to_str().unwrap().as_bytes())).await.unwrap();
     for path in ["link/file", "absolute/file", "link/new/file"] {
-        for mode in [0o10_0644, 0o4_0755, 0o12_0777] {
-            assert_eq!(code(room.send(of_mode(mode, path, b"")).await), "COPY_IO", "{path} {mode:o}");
+        for (mode, data) in [(0o10_0644, &b""[..]), (0o4_0755, b""), (0o12_0777, b"target")] {
+            assert_eq!(code(room.send(of_mode(mode, path, data)).await), "COPY_IO", "{path} {mode:o}");
         }
     }
     // The last name, too: the link is replaced, what it leads to is not.
