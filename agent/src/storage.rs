@@ -6,7 +6,7 @@
 //!    ─▶ device waited for ─▶ claimed ─▶ verified ─▶ mounted detached ─▶ attached      each a Step, undone in reverse
 //!  release(container): one user less; the last one takes the mount with it, unless it is shared by the sandbox
 //! ```
-//! Places are below `/run/kata-containers` ([`place`]), and are reached through no link. Nothing is mounted over what is mounted, and
+//! Places are below `/run/kata-containers` (`place`), and are reached through no link. Nothing is mounted over what is mounted, and
 //! nothing into a root that was verified.
 
 mod beneath;
