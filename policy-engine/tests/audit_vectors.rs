@@ -1,7 +1,7 @@
 //! The vectors of `docs/spec/audit-v1.md` §8, which the second reader in `tests/compat/audit.py` reads too. Made anew (their keys are new then) by
 //! `cargo test -p policy-engine --test audit_vectors -- --ignored`.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 use std::path::PathBuf;
 

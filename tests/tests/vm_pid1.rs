@@ -217,8 +217,10 @@ fn process_1_makes_the_machine_serves_the_host_and_ends_in_order() {
     let version = ttrpc::call(&mut stream, 1, "grpc.Health", "Version");
     assert_eq!((version.code, ttrpc::text(&version.payload, 1)), (0, "0.0.1".to_owned()));
     assert_eq!(ttrpc::text(&version.payload, 2), "4.1.0");
-    let unknown = ttrpc::call(&mut stream, 3, "grpc.AgentService", "ExecProcess");
-    assert_eq!((unknown.code, unknown.message.as_str()), (12, "ExecProcess method"));
+    // There is no policy here.
+    let denied = ttrpc::call(&mut stream, 3, "grpc.AgentService", "ExecProcess");
+    let text = "\"ExecProcessRequest is blocked by policy: ExecProcessRequest [POLICY_ABSENT, trace 0]\"";
+    assert_eq!((denied.code, denied.message.as_str()), (7, text));
     let unknown = ttrpc::call(&mut stream, 5, "grpc.Nothing", "Check");
     assert_eq!((unknown.code, unknown.message.as_str()), (3, "grpc.Nothing service does not exist"));
 

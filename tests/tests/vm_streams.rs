@@ -121,7 +121,7 @@ fn with_terminal(mut request: ExecProcessRequest) -> ExecProcessRequest {
 
 fn pipes(guest: &Guest, client: &AgentClient) {
     run(guest, client, "pipes", "cat; echo done >&2; exit 5");
-    let line = vec![b'x'; 70_000];
+    let line = vec![b'x'; 40_000];
     // More than a pipe holds: written and read at the same time.
     let sent = write("pipes", "", &line);
     let writing =
@@ -322,7 +322,8 @@ fn out_of_memory(guest: &Guest, client: &AgentClient) {
 #[test]
 fn streams_limits_figures_and_events() {
     let (programs, work) = (Programs::built(), Work::create(User::Same));
-    let spec = spec(&programs, &work, ALLOW_ALL).cmdline(&format!("agent.passfd_listener_port={PASSFD}"));
+    let keys = format!("agent.passfd_listener_port={PASSFD} agent.container_pipe_size=4096");
+    let spec = spec(&programs, &work, ALLOW_ALL).cmdline(&keys);
     let guest = serving(spec);
     let client = AgentClient::connect(&guest);
     ok(&guest, client.create_sandbox(&sandbox("pod1")));

@@ -50,10 +50,7 @@ impl Latch {
 
     /// Waits until a process is ready, and returns which one.
     pub(super) async fn ready(&self) -> Result<Pid, EngineError> {
-        let frame = match self.next().await? {
-            Some(frame) => frame,
-            None => return Err(EngineError::Ended),
-        };
+        let Some(frame) = self.next().await? else { return Err(EngineError::Ended) };
         if frame.bytes == READY {
             return frame.sender.ok_or(BROKEN);
         }

@@ -68,7 +68,9 @@ mod tests {
 
     use super::*;
 
-    fn recorded(tee_active: bool) -> (Clock, Arc<Mutex<Vec<(i64, i64)>>>) {
+    type Settings = Arc<Mutex<Vec<(i64, i64)>>>;
+
+    fn recorded(tee_active: bool) -> (Clock, Settings) {
         let set = Arc::new(Mutex::new(Vec::new()));
         let own = Arc::clone(&set);
         let clock = Clock::new(tee_active, move |time| {
