@@ -133,7 +133,7 @@ fn pipes(guest: &Guest, client: &AgentClient) {
         found.extend(data);
     }
     assert_eq!(found, line);
-    assert_eq!(ok(guest, client.join(writing)).len, 70_000);
+    assert_eq!(ok(guest, client.join(writing)).len, 40_000);
     // Without bytes it is the end, as runtime-rs says it.
     assert_eq!(ok(guest, client.write_stdin(&write("pipes", "", b""))).len, 0);
     assert_eq!(ok(guest, client.wait_process(&wait("pipes", ""))).status, 5);
