@@ -170,44 +170,6 @@ fn terminal(guest: &Guest, client: &AgentClient) {
     assert!(ok(guest, client.read_stdout(&read("patient", "tty", 100))).data.is_empty());
 }
 
-fn sockets(guest: &Guest, client: &AgentClient) {
-    let ((mut stdin, stdin_port), (mut stdout, stdout_port), (mut stderr, stderr_port)) =
-        (passfd(guest), passfd(guest), passfd(guest));
-    let script = "cat; echo bad >&2; exit 6";
-    let request = ExecProcessRequest {
-        stdin_port,
-        stdout_port,
-        stderr_port,
-        ..exec("patient", "passfd", &["sh", "-c", script])
-    };
-    ok(guest, client.exec_process(&request));
-    let sent = vec![b'y'; 20_000];
-    stdin.write_all(&sent).unwrap();
-    let mut found = vec![0; sent.len()];
-    stdout.read_exact(&mut found).unwrap();
-    assert!(found == sent);
-    stdin.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(stdout.read_to_end(&mut found).unwrap(), 0);
-    let mut complaint = String::new();
-    stderr.read_to_string(&mut complaint).unwrap();
-    assert_eq!(complaint, "bad\n");
-    refused(client.read_stdout(&read("patient", "passfd", 1)), "INTERNAL", "cannot get stream reader");
-    refused(client.write_stdin(&write("patient", "passfd", b"x")), "INTERNAL", "Cannot get writer");
-    assert_eq!(ok(guest, client.wait_process(&wait("patient", "passfd"))).status, 6);
-    // A port that nobody connected from is a stream that is not there; the others are.
-    let (mut stdout, stdout_port) = passfd(guest);
-    let request = ExecProcessRequest {
-        stdin_port: 1,
-        stdout_port,
-        ..exec("patient", "partly", &["sh", "-c", "cat; echo x"])
-    };
-    ok(guest, client.exec_process(&request));
-    let mut found = String::new();
-    stdout.read_to_string(&mut found).unwrap();
-    assert_eq!(found, "x\n");
-    assert_eq!(ok(guest, client.wait_process(&wait("patient", "partly"))).status, 0);
-}
-
 fn limits(guest: &Guest, client: &AgentClient) {
     let wanted = update("patient", |resources| {
         let memory = resources.Memory.mut_or_insert_default();
@@ -331,7 +293,6 @@ fn streams_limits_figures_and_events() {
     run(&guest, &client, "patient", PATIENT);
     assert_eq!(read_until(&client, "patient", "", "ready\n"), "ready\n");
     terminal(&guest, &client);
-    sockets(&guest, &client);
     limits(&guest, &client);
     standing_still(&guest, &client);
     out_of_memory(&guest, &client);
