@@ -1,5 +1,7 @@
 //! Children whose number is known only after they began, in a process of its own: whoever expects one has its status.
 
+#![expect(clippy::unwrap_used, clippy::zombie_processes, reason = "a test; the reaper waits")]
+
 use std::process::Command;
 use std::time::Duration;
 
