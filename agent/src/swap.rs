@@ -208,6 +208,7 @@ mod tests {
         assert!(page[..1024].iter().all(|byte| *byte == 0));
     }
 
+    // COMPAT: AddSwap, AddSwapPath stricter: only disks, and only behind a cipher whose key nobody keeps
     /// Without a cipher there is no swap, whatever the host has written on the disk.
     #[tokio::test]
     async fn evil_host_swap_as_exfiltration() {

@@ -277,6 +277,7 @@ mod tests {
         error.status().1.split(':').next().unwrap().to_owned()
     }
 
+    // COMPAT: GetDiagnosticData same: the first 4,096 bytes, or nothing
     #[tokio::test]
     async fn logs_are_read_to_their_end_or_4096_bytes() {
         let room = Room::new();
@@ -290,6 +291,7 @@ mod tests {
         assert_eq!(room.log(&unmounted).await.unwrap(), "");
     }
 
+    // COMPAT: GetDiagnosticData stricter: only a regular file that host and guest share, in a confidential guest one whose name says that it is a log
     #[tokio::test]
     async fn evil_host_reads_a_secret_mount_by_diagnostics() {
         let room = Room::new();
@@ -313,6 +315,7 @@ mod tests {
         }
     }
 
+    // COMPAT: GetVolumeStats stricter: only what lies below the directory of the runtime
     #[tokio::test]
     async fn evil_host_asks_about_files_of_the_guest() {
         let room = Room::new();
@@ -327,6 +330,7 @@ mod tests {
         assert_eq!(code(&room.volumes().statistics(&link).await.unwrap_err()), "VOLUME_IO");
     }
 
+    // COMPAT: GetVolumeStats, RemoveStaleVirtiofsShareMounts same
     #[tokio::test]
     async fn volumes_say_how_full_they_are() {
         let room = Room::new();

@@ -12,10 +12,12 @@ Values of JSON are those of the fields; bytes are hex. Exit status 0: the call w
 
 from __future__ import annotations
 
+import enum
 import json
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -248,6 +250,21 @@ ENVELOPE = Wire(
 )  # fmt: skip
 
 
+class Code(enum.IntEnum):
+    """Of a status that is no success."""
+
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+
+
 class RpcError(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"code {code}: {text}")
@@ -303,7 +320,10 @@ def receive_frame(link: socket.socket) -> tuple[int, int, bytes]:
 
 
 class Client:
-    """One connection. Calls of it may wait at the same time: `begin`, then `end` in any order."""
+    """One connection. Calls of it may wait at the same time: `begin`, then `end` in any order.
+
+    Each method of the table is one of the client: `client.WaitProcess(container_id="c1")`.
+    """
 
     def __init__(self, address: str, timeout: float = 60, wire: Wire | None = None) -> None:
         self.wire = wire or Wire.read()
@@ -344,6 +364,22 @@ class Client:
 
     def call(self, method: str, values: dict[str, Any] | None = None, timeout_nano: int = 0) -> dict[str, Any]:
         return self.end(method, self.begin(method, values, timeout_nano))
+
+    def refused(self, method: str, values: dict[str, Any] | None = None, timeout_nano: int = 0) -> RpcError:
+        """A call that has to fail."""
+        return self.end_refused(method, self.begin(method, values, timeout_nano))
+
+    def end_refused(self, method: str, stream: int) -> RpcError:
+        try:
+            answer = self.end(method, stream)
+        except RpcError as error:
+            return error
+        raise AssertionError(f"{method} was not refused: {answer}")
+
+    def __getattr__(self, method: str) -> Callable[..., dict[str, Any]]:
+        if method not in self.wire.methods:
+            raise AttributeError(method)
+        return lambda **values: self.call(method, values)
 
 
 def from_json(wire: Wire, message: str, values: dict[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,10 @@ fn end(guest: &Guest, client: &AgentClient, container: &str) {
     shell(guest, &format!("rm -rf /run/kata-containers/shared/containers/{container}"));
 }
 
+// COMPAT: CreateContainer, StartContainer, SignalProcess, RemoveContainer, DestroySandbox same
+// COMPAT: ExecProcess stricter: only in a running container
+// COMPAT: ExecProcess same: starts at once, with a terminal or pipes; `exec_id 'X' already exists`; HOME of the container's passwd
+// COMPAT: WaitProcess better: the status stays until the container is removed
 #[test]
 fn a_container_lives_and_leaves_nothing() {
     let (programs, work) = (Programs::built(), Work::create(User::Same));
@@ -225,6 +229,8 @@ fn a_container_lives_and_leaves_nothing() {
     assert_eq!(guest.wait_end(Duration::from_secs(60)).unwrap(), End::PoweredOff, "{}", guest.serial());
 }
 
+// COMPAT: CreateContainer stricter: everything is taken back when a step fails or the caller's time is over
+// COMPAT: RemoveContainer same: unknown and reserved ids
 #[test]
 fn containers_that_fail_and_hosts_that_are_evil() {
     let (programs, work) = (Programs::built(), Work::create(User::Same));
@@ -412,6 +418,7 @@ fn without_exec() -> String {
     format!("{kept}\n{NO_EXEC}")
 }
 
+// COMPAT: ExecProcess, StartContainer, CreateContainer stricter: what policy does not let one of them do no other does
 /// The policy denies ExecProcess: no other way leads to a process in the container, and nobody has to read what it writes.
 #[test]
 fn evil_host_exec_by_another_endpoint() {

@@ -162,6 +162,7 @@ fn assert_bare(guest: &Guest) {
     assert_eq!(shell(guest, "tr '\\0' '|' < /proc/1/cmdline"), "innerkeep-agent|");
 }
 
+// COMPAT: Check, Version same: over vsock
 #[test]
 fn process_1_makes_the_machine_serves_the_host_and_ends_in_order() {
     let programs = Programs::built();

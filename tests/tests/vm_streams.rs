@@ -281,6 +281,9 @@ fn out_of_memory(guest: &Guest, client: &AgentClient) {
     assert_eq!(ok(guest, client.join(event)).container_id, "thirsty");
 }
 
+// COMPAT: ReadStdout, ReadStderr, WriteStdin, CloseStdin, TtyWinResize same: pipes and terminals, waiting reads, no data as the end, both ways
+// COMPAT: UpdateContainer better: all limits or none
+// COMPAT: StatsContainer, PauseContainer, ResumeContainer, GetOOMEvent, GetMetrics same
 #[test]
 fn streams_limits_figures_and_events() {
     let (programs, work) = (Programs::built(), Work::create(User::Same));
@@ -315,6 +318,7 @@ fn streams_limits_figures_and_events() {
     guest.power_off().unwrap();
 }
 
+// COMPAT: ReadStdout, ReadStderr better: what policy keeps is thrown away as it comes, and holds nobody up
 #[test]
 fn evil_host_reads_what_policy_keeps() {
     let policy = ALLOW_ALL

@@ -7,11 +7,11 @@ mod supply;
 mod unsafe_islands;
 
 use crate::shell::{self, Workspace};
-use crate::{deps, guards};
+use crate::{compat, deps, guards};
 use anyhow::bail;
 use clap::Args;
 
-/// Check the sources: rustfmt, clippy, rustdoc, dependency table, file sizes, unsafe islands, guards, leaks, licences.
+/// Check the sources: rustfmt, clippy, rustdoc, dependency table, file sizes, unsafe islands, guards, leaks, compatibility, licences.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Only the rules that need no compilation.
@@ -22,7 +22,7 @@ pub struct Arguments {
 /// Runs the subcommand: every rule, then one verdict.
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     type Rule = fn(&Workspace) -> anyhow::Result<()>;
-    let quick: [(&str, Rule); 8] = [
+    let quick: [(&str, Rule); 9] = [
         ("rustfmt", rustfmt),
         ("deps", |workspace| deps::run(workspace, &deps::Arguments {})),
         ("file sizes", file_size::lint),
@@ -30,6 +30,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
         ("leaks", leaks::lint),
         ("guard comments", guards::lint),
         ("named tests", named_tests::lint),
+        ("compatibility", compat::lint),
         ("supply chain", supply::lint),
     ];
     let slow: [(&str, Rule); 2] = [("clippy", clippy), ("rustdoc", rustdoc)];

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod compat;
 #[expect(
     clippy::indexing_slicing,
     reason = "JSON of our own programs: a member that is missing is null, and is judged as such"
@@ -32,6 +33,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Arguments),
+    Compat(compat::Arguments),
     Demo(demo::Arguments),
     /// What the demo runs on the landed file.
     #[command(hide = true)]
@@ -78,6 +80,7 @@ fn failure(error: &anyhow::Error) -> ExitCode {
 fn run(workspace: &shell::Workspace, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Bench(arguments) => bench::run(workspace, &arguments),
+        Command::Compat(arguments) => compat::run(workspace, &arguments),
         Command::DemoConsumer { path } => demo::consumer::run(&path),
         Command::Demo(arguments) => demo::run(workspace, &arguments),
         Command::Deps(arguments) => deps::run(workspace, &arguments),

@@ -166,6 +166,7 @@ async fn evil_container_makes_groups_without_end() {
     );
 }
 
+// COMPAT: PauseContainer better: if not all stand still in time, all run again
 #[tokio::test(start_paused = true)]
 async fn processes_that_do_not_freeze_run_again() {
     let fake = Fake::new(&[("cgroup.freeze", "0\n"), ("cgroup.events", "populated 1\nfrozen 0\n")]);
@@ -180,6 +181,7 @@ async fn who_survives_is_an_error() {
     assert_eq!(fake.text("cgroup.kill"), "1");
 }
 
+// COMPAT: StatsContainer better: `throttled_time` and `failcnt` are filled
 #[test]
 fn stats_are_those_of_the_files() {
     let fake = Fake::new(&[
@@ -288,6 +290,7 @@ fn limits_are_written_as_version_2_has_them() {
     }
 }
 
+// COMPAT: UpdateContainer better: -1 is no limit; quota and period alone leave the other as it is
 #[test]
 fn what_is_absent_stays() {
     let fake =
@@ -305,6 +308,7 @@ fn what_is_absent_stays() {
     assert_eq!((fake.text("memory.swap.max"), fake.text("memory.max")), ("max".into(), "max".into()));
 }
 
+// COMPAT: UpdateContainer better: all limits or none
 #[test]
 fn one_limit_that_fails_takes_the_others_back() {
     let fake = Fake::new(&[("memory.max", "max\n"), ("pids.max", "10\n"), ("cpu.max", "max 100000\n")]);
@@ -323,6 +327,7 @@ fn one_limit_that_fails_takes_the_others_back() {
     assert_eq!(fake.text("cpu.max"), "max 100000\n");
 }
 
+// COMPAT: UpdateContainer stricter: limits that groups of version 2 do not have are refused
 #[test]
 fn what_no_file_holds_is_refused_before_anything_is_changed() {
     let fake = Fake::new(&[("pids.max", "10\n"), ("io.max", ""), ("memory.max", "max\n")]);
@@ -420,6 +425,7 @@ fn id(id: &str) -> ContainerId {
     ContainerId::parse(id).unwrap()
 }
 
+// COMPAT: GetOOMEvent same: one event for each container, to one of those who ask
 #[tokio::test]
 async fn an_event_comes_once_and_to_somebody() {
     let fake = Fake::new(&[("memory.events", "oom 0\noom_kill 0\n")]);

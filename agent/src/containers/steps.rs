@@ -162,6 +162,7 @@ mod tests {
         assert_eq!(recorder.there, Step::ALL);
     }
 
+    // COMPAT: CreateContainer stricter: everything is taken back when a step fails or the caller's time is over
     #[test]
     fn evil_host_deadline_at_any_step() {
         for late_at in 0..=Step::ALL.len() {

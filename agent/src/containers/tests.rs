@@ -110,6 +110,7 @@ async fn evil_host_id_collision_in_the_table() {
     containers.reserve(&id("c1")).unwrap().release();
 }
 
+// COMPAT: CreateContainer stricter: ids of containers that left something are taken for ever
 #[tokio::test]
 async fn evil_host_takes_the_id_of_a_tombstone() {
     let place = Place::new();
@@ -127,6 +128,7 @@ async fn evil_host_takes_the_id_of_a_tombstone() {
     assert!(!containers.is_empty());
 }
 
+// COMPAT: CreateContainer stricter: names of the agent's own directories are no ids
 #[test]
 fn evil_host_container_with_a_name_of_the_agent() {
     let containers = Containers::default();
@@ -145,6 +147,7 @@ fn evil_host_more_containers_than_there_may_be() {
     assert_eq!(containers.reserve(&id("one-more")).unwrap_err().code(), "CONTAINER_TOO_MANY");
 }
 
+// COMPAT: StartContainer stricter: only a container that was created and not started
 #[tokio::test]
 async fn states_follow_each_other() {
     let place = Place::new();
@@ -162,6 +165,7 @@ async fn states_follow_each_other() {
     assert_eq!(container.state(), State::Stopped);
 }
 
+// COMPAT: WaitProcess better: the status stays until the container is removed
 #[tokio::test]
 async fn a_status_is_kept_for_all_who_ask() {
     let place = Place::new();
@@ -231,6 +235,7 @@ async fn evil_host_exec_id_collision() {
     assert_eq!(container.processes().len(), 2);
 }
 
+// COMPAT: ExecProcess stricter: at most 512 processes whose end nobody asked for
 #[tokio::test]
 async fn evil_host_more_processes_than_there_may_be() {
     let place = Place::new();

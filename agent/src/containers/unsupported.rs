@@ -63,6 +63,7 @@ mod tests {
         })
     }
 
+    // COMPAT: CreateContainer stricter: what needs a hub that is not there is refused (`CDH_ABSENT`), not left out
     #[test]
     fn evil_host_sealed_variable_without_a_hub() {
         let with = |entry: &str| {
@@ -74,6 +75,7 @@ mod tests {
         assert_eq!(with("sealed.x"), None);
     }
 
+    // COMPAT: CreateContainer stricter: mounts of another container are refused (`SHARED_MOUNTS_ABSENT`), not left out
     #[test]
     fn evil_host_mount_of_another_container() {
         let mount = protocol::agent::SharedMount { src_ctr: "other".to_owned(), ..Default::default() };
@@ -92,6 +94,7 @@ mod tests {
         assert_eq!(with("/dev/fuse"), None);
     }
 
+    // COMPAT: CreateContainer stricter: devices by name are refused (`CDI_ABSENT`), not left out
     #[test]
     fn evil_host_devices_by_name_that_nobody_gives() {
         let with = |pairs: &[(&str, &str)]| {

@@ -68,6 +68,7 @@ fn code(result: Result<(), CopyError>) -> &'static str {
     result.unwrap_err().code()
 }
 
+// COMPAT: CopyFile better: a file appears when it is whole, and each has a temporary place of its own
 #[tokio::test]
 async fn files_come_in_pieces_and_appear_when_they_are_complete() {
     let room = Room::new();
@@ -86,6 +87,7 @@ async fn files_come_in_pieces_and_appear_when_they_are_complete() {
     assert_eq!(room.names(), ["c", "c/one.cfg", "c/one.txt", "empty"]);
 }
 
+// COMPAT: CopyFile same: modes, owners, directories, links
 #[tokio::test]
 async fn owners_modes_and_kinds_are_those_of_the_host() {
     let room = Room::new();
@@ -129,6 +131,7 @@ async fn what_is_there_is_replaced() {
     assert_eq!(room.names(), ["place"]);
 }
 
+// COMPAT: CopyFile stricter: `..` is refused, not resolved inside of the directory
 #[tokio::test]
 async fn evil_host_copies_by_dotdot() {
     let room = Room::new();
@@ -166,6 +169,7 @@ async fn evil_host_copies_through_a_symlink() {
     assert!(outside.join("file").exists());
 }
 
+// COMPAT: CopyFile stricter: pieces lie within the length, in order, and a file has at most 2 GiB
 #[tokio::test]
 async fn evil_host_lies_about_the_length() {
     let room = Room::new();
@@ -267,6 +271,7 @@ async fn evil_host_files_that_are_never_complete() {
     assert!(room.names().is_empty());
 }
 
+// COMPAT: CopyFile stricter: files, directories and links alone
 #[tokio::test]
 async fn evil_host_copies_a_device() {
     let room = Room::new();

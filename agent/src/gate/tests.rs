@@ -116,6 +116,7 @@ async fn the_state_changes_with_the_effect() {
     assert!(result.is_err() && handled == 0, "the state says that it was");
 }
 
+// COMPAT: ReadStdout, ReadStderr stricter: denied before the stream is touched, and not after
 #[tokio::test]
 async fn evil_host_stream_read_before_decision() {
     let (_directory, agent) = agent(Some(STATEFUL), false);
@@ -204,6 +205,8 @@ async fn set_policy(agent: &Arc<Agent>, policy: &str) -> ttrpc::Result<Empty> {
     .await
 }
 
+// COMPAT: SetPolicy stricter: in a confidential guest only a text that bound initdata lists
+// COMPAT: SetPolicy better: a text that is no policy leaves the old one in force
 #[tokio::test]
 async fn evil_host_policy_downgrade() {
     let open = "package agent_policy\n\ndefault CreateSandboxRequest := true\n";

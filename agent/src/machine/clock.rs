@@ -80,6 +80,7 @@ mod tests {
         (clock, set)
     }
 
+    // COMPAT: SetGuestDateTime stricter: in a confidential guest never earlier than this release, nor than what a broker dated
     #[test]
     fn evil_host_sets_the_clock_back() {
         let (clock, set) = recorded(true);
@@ -94,6 +95,7 @@ mod tests {
         assert_eq!(*set.lock().unwrap(), [(RELEASED + 500, 7000)]);
     }
 
+    // COMPAT: SetGuestDateTime same: elsewhere any time from 1970 on
     #[test]
     fn outside_of_a_tee_the_clock_is_the_hosts() {
         let (clock, set) = recorded(false);

@@ -55,6 +55,7 @@ mod tests {
 
     use super::*;
 
+    // COMPAT: GetGuestDetails same
     #[test]
     fn details_are_those_of_the_kernel() {
         let root = tempfile::tempdir().unwrap();

@@ -57,6 +57,7 @@ mod tests {
         assert_eq!(mixed, b"sixteen and more");
     }
 
+    // COMPAT: ReseedRandomDev stricter: in a confidential guest it is mixed in and not credited
     #[test]
     fn evil_host_gives_entropy_that_it_knows() {
         let (asked, mixed) = asked_first(true);
@@ -64,6 +65,7 @@ mod tests {
         assert_eq!(mixed, b"sixteen and more");
     }
 
+    // COMPAT: ReseedRandomDev same: code and text without data
     #[test]
     fn no_bytes_are_an_error() {
         let root = tempfile::tempdir().unwrap();

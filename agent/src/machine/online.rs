@@ -235,6 +235,8 @@ mod tests {
         }
     }
 
+    // COMPAT: OnlineCPUMem same: 100 tries, and the text
+    // COMPAT: OnlineCPUMem better: what was switched on for a call that fails is off again
     #[tokio::test(start_paused = true)]
     async fn processors_that_do_not_come_are_waited_for_and_then_told() {
         let guest = Guest::new(&OFF, "0\n");
@@ -259,6 +261,8 @@ mod tests {
         assert_eq!(guest.switch("memory/memory32"), "0");
     }
 
+    // COMPAT: MemHotplugByProbe stricter: `MACHINE_NO_PROBE` where the kernel has no interface
+    // COMPAT: MemHotplugByProbe not exercised: with a kernel that has the interface; the test guest's does not
     #[tokio::test]
     async fn memory_is_probed_by_address_where_the_kernel_can() {
         let guest = Guest::new(&[], "0\n");

@@ -18,6 +18,7 @@ fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
     proc
 }
 
+// COMPAT: GetMetrics same: names and units
 #[test]
 fn names_and_units_are_upstreams() {
     let proc = tree(&[
@@ -99,6 +100,7 @@ nonsense
     assert!(text.contains("\"/\"") && text.contains("\"/over\""), "{text}");
 }
 
+// COMPAT: GetMetrics stricter: 1 MiB, 4,096 samples of a family, 10 s
 #[test]
 fn evil_host_devices_without_end() {
     let line = |index: usize| format!(" 254 0 {}{index} 1 2 3\n", "x".repeat(200));

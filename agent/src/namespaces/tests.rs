@@ -104,6 +104,7 @@ fn what_an_earlier_agent_left_is_replaced_and_nothing_else() {
     });
 }
 
+// COMPAT: CreateSandbox stricter: a host name is letters, digits, `.`, `-`, `_`, at most 64 bytes
 #[test]
 fn evil_host_name_of_the_sandbox() {
     let directory = tempfile::tempdir().unwrap();

@@ -188,6 +188,7 @@ mod tests {
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
+    // COMPAT: CreateSandbox stricter: a control character inside a line of `dns` is refused
     /// Policy sees entries; the resolver must not see more lines than policy did.
     #[test]
     fn evil_host_dns_line_injection() {

@@ -100,6 +100,7 @@ fn now<T>(call: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(call)
 }
 
+// COMPAT: UpdateInterface, ListInterfaces same
 #[test]
 fn a_link_becomes_what_the_host_says() {
     in_namespaces(&["--net"], || {
@@ -161,6 +162,7 @@ fn the_device_that_is_named_is_the_link() {
     });
 }
 
+// COMPAT: UpdateInterface better: a link that is renamed for another keeps routes and neighbours
 #[test]
 fn two_links_swap_their_names() {
     in_namespaces(&["--net"], || {
@@ -188,6 +190,7 @@ fn two_links_swap_their_names() {
     });
 }
 
+// COMPAT: UpdateInterface same: `Link not found`
 #[test]
 fn a_link_that_is_not_there_is_told_as_runtimes_expect() {
     in_namespaces(&["--net"], || {
@@ -205,6 +208,7 @@ fn a_link_that_is_not_there_is_told_as_runtimes_expect() {
     });
 }
 
+// COMPAT: UpdateInterface better: all of it or nothing
 /// The last step fails: two swapped links, down in between, are as they were.
 #[test]
 fn a_link_that_cannot_become_it_is_as_before() {
@@ -248,6 +252,7 @@ fn a_link_that_cannot_become_it_is_as_before() {
     });
 }
 
+// COMPAT: UpdateInterface stricter: not the loopback interface, nor its addresses
 #[test]
 fn evil_host_takes_the_loopback_interface() {
     in_namespaces(&["--net"], || {
@@ -271,6 +276,7 @@ fn evil_host_takes_the_loopback_interface() {
     });
 }
 
+// COMPAT: UpdateInterface stricter: names and numbers are checked before anything is changed
 #[test]
 fn evil_host_values_of_an_interface() {
     in_namespaces(&["--net"], || {
@@ -298,6 +304,7 @@ fn evil_host_values_of_an_interface() {
     });
 }
 
+// COMPAT: UpdateRoutes, ListRoutes same: with the two quirks of the list
 #[test]
 fn routes_are_set_and_listed_as_upstream_does() {
     in_namespaces(&["--net"], || {
@@ -357,6 +364,7 @@ fn routes_are_set_and_listed_as_upstream_does() {
     });
 }
 
+// COMPAT: UpdateRoutes better: all or none
 #[test]
 fn routes_that_cannot_all_be_set_are_not_set() {
     in_namespaces(&["--net"], || {
@@ -397,6 +405,7 @@ fn routes_that_cannot_all_be_set_are_not_set() {
     });
 }
 
+// COMPAT: AddARPNeighbors better: all or none
 #[test]
 fn neighbours_are_set_or_none_is() {
     in_namespaces(&["--net"], || {
@@ -434,6 +443,7 @@ fn neighbours_are_set_or_none_is() {
     });
 }
 
+// COMPAT: UpdateInterface, UpdateRoutes, AddARPNeighbors better: taken back for a caller who has stopped waiting
 /// What comes too late has no effect, whichever request it was.
 #[test]
 fn evil_host_is_gone_before_the_network_is_set() {
@@ -456,6 +466,7 @@ fn evil_host_is_gone_before_the_network_is_set() {
     });
 }
 
+// COMPAT: ListInterfaces, ListRoutes stricter: 1,024 links, 8,192 addresses, 8,192 routes
 #[test]
 fn a_list_for_the_host_has_an_end() {
     assert!(at_most("routes", 3, 3).is_ok());

@@ -52,6 +52,7 @@ default GetOOMEventRequest := true
         (directory, agent)
     }
 
+    // COMPAT: GetOOMEvent, DestroySandbox same: who waits is told of the end
     #[tokio::test]
     async fn events_come_and_end_with_the_sandbox() {
         let (directory, agent) = agent();

@@ -88,6 +88,7 @@ mod tests {
         assert_eq!(hooks.poststop(), &None);
     }
 
+    // COMPAT: CreateSandbox stricter: in a confidential guest only hooks of the measured image
     #[test]
     fn evil_host_hooks_of_a_disk() {
         let directory = tempfile::tempdir().unwrap();

@@ -147,6 +147,7 @@ mod tests {
         }
     }
 
+    // COMPAT: CreateSandbox stricter: in a confidential guest only modules that the image lists
     #[test]
     fn evil_host_module_that_the_image_does_not_list() {
         let allowed = BTreeSet::from(["nvidia".to_owned()]);

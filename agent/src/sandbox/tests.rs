@@ -66,6 +66,7 @@ fn mounts() -> Vec<String> {
     table.lines().map(|line| line.split(' ').nth(4).unwrap().to_owned()).collect()
 }
 
+// COMPAT: CreateSandbox same
 #[test]
 fn containers_share_what_a_sandbox_makes() {
     in_namespaces(UNSHARE, || {
@@ -90,6 +91,7 @@ fn containers_share_what_a_sandbox_makes() {
     });
 }
 
+// COMPAT: CreateSandbox stricter: not while there are containers, and not after the end
 #[test]
 fn evil_host_makes_the_sandbox_again() {
     in_namespaces(UNSHARE, || {
@@ -107,6 +109,7 @@ fn evil_host_makes_the_sandbox_again() {
     });
 }
 
+// COMPAT: CreateSandbox better: all of it or nothing, also for a caller who has stopped waiting
 #[test]
 fn evil_host_deadline_mid_sandbox() {
     in_namespaces(UNSHARE, || {

@@ -44,6 +44,7 @@ fn status(error: &ttrpc::Error) -> (ttrpc::Code, String) {
     (status.code(), status.message().to_owned())
 }
 
+// COMPAT: Check, Version same
 #[tokio::test]
 async fn health_answers_as_upstream() {
     let served = served().await;

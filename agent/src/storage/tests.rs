@@ -97,6 +97,7 @@ fn shm(place: &str, options: &[&str]) -> Storage {
 
 const SHM: &str = "/run/kata-containers/sandbox/shm";
 
+// COMPAT: CreateSandbox, CreateContainer better: options of `ephemeral` storages are in force
 #[test]
 fn ephemeral_storages_have_their_options_and_users() {
     isolated("ephemeral_storages_have_their_options_and_users", || async {
@@ -124,6 +125,7 @@ fn ephemeral_storages_have_their_options_and_users() {
     });
 }
 
+// COMPAT: CreateSandbox, CreateContainer better: a storage that fails takes the others back
 #[test]
 fn what_failed_leaves_nothing() {
     isolated("what_failed_leaves_nothing", || async {

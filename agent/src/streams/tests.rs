@@ -102,6 +102,7 @@ async fn the_ends_of_the_process_block_and_are_its_users() {
     }
 }
 
+// COMPAT: ReadStdout, ReadStderr better: a read that is given up has taken nothing
 #[tokio::test]
 async fn a_read_that_is_dropped_has_taken_nothing() {
     let (child, streams) = pipes();
@@ -156,6 +157,7 @@ async fn a_closed_input_takes_nothing() {
     assert_eq!(streams.write_stdin(b"x").await.unwrap_err().code(), "STREAM_NO_WRITER");
 }
 
+// COMPAT: WriteStdin, CloseStdin same: what was written comes before the end
 #[tokio::test]
 async fn writes_come_in_order_and_before_the_close() {
     let (child, streams) = pipes();
@@ -179,6 +181,7 @@ async fn writes_come_in_order_and_before_the_close() {
     }
 }
 
+// COMPAT: TtyWinResize same
 #[tokio::test]
 async fn a_terminal_is_read_written_and_resized() {
     let (mut slave, streams) = terminal();
@@ -201,6 +204,7 @@ async fn a_terminal_is_read_written_and_resized() {
     assert_eq!(all(&streams).await, b"typed\r\n");
 }
 
+// COMPAT: CloseStdin same: of a terminal it closes both ways
 #[tokio::test]
 async fn closing_the_input_of_a_terminal_ends_its_output() {
     let (slave, streams) = terminal();
@@ -214,6 +218,7 @@ async fn closing_the_input_of_a_terminal_ends_its_output() {
     assert_eq!(hung_up.await, 0);
 }
 
+// COMPAT: TtyWinResize same: code and text where there is no terminal
 #[tokio::test]
 async fn pipes_have_no_size() {
     let (_child, streams) = pipes();
@@ -222,6 +227,7 @@ async fn pipes_have_no_size() {
     assert_eq!(RpcError::from(error), RpcError::NoTerminal);
 }
 
+// COMPAT: ReadStdout, ReadStderr better: nothing is allocated before there is something to read, and at most 64 KiB at a time
 #[tokio::test]
 async fn evil_host_read_length_of_4_gib() {
     let (child, streams) = pipes();
@@ -237,6 +243,7 @@ async fn evil_host_read_length_of_4_gib() {
     assert!(data.await.unwrap().capacity() <= CHUNK_BYTES);
 }
 
+// COMPAT: WriteStdin better: a write that nobody reads ends with the process: `Cannot get writer`
 #[tokio::test]
 async fn evil_container_never_reads_stdin() {
     let (child, streams) = pipes();

@@ -322,7 +322,7 @@ good_process(wanted, asked, name, space) if {
     print("good_process: cwd", wanted.Cwd, asked.Cwd)
     wanted.Cwd == asked.Cwd
     wanted.NoNewPrivileges == asked.NoNewPrivileges
-    is_null(asked.OOMScoreAdj)
+    asked.OOMScoreAdj == 0
     good_user(wanted.User, asked.User)
     good_capabilities(wanted.Capabilities, asked.Capabilities)
     good_arguments(wanted, asked, name)

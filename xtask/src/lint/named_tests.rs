@@ -5,7 +5,8 @@ use crate::shell::Workspace;
 use anyhow::bail;
 
 /// The documents that name tests.
-const DOCUMENTS: &[&str] = &["ARCHITECTURE.md", "SPECIFICATION.md", "docs/threat-model.md"];
+const DOCUMENTS: &[&str] =
+    &["ARCHITECTURE.md", "SPECIFICATION.md", "docs/compatibility.md", "docs/threat-model.md"];
 
 /// The rule: every `code` word of the form of a test's name is one.
 pub fn lint(workspace: &Workspace) -> anyhow::Result<()> {

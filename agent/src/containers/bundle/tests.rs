@@ -28,6 +28,7 @@ fn evil_host_directory_that_is_there_already() {
     assert!(!run.join("c3").exists() && run.join("c1").exists() && run.join("c2").exists());
 }
 
+// COMPAT: CreateContainer stricter: the root lies in the shared directory or in a storage of this container
 #[test]
 fn evil_host_root_of_the_guest() {
     let (_kept, run) = run();

@@ -110,6 +110,7 @@ async fn limits_are_written_and_figures_read() {
     assert_eq!(stats.pids_stats.limit, 5);
 }
 
+// COMPAT: UpdateContainer better: all limits or none, also for a caller who has stopped waiting
 #[tokio::test(flavor = "multi_thread")]
 async fn evil_host_deadline_in_an_update() {
     let stage = Stage::new(&[("pids.max", "max\n")]);
@@ -143,6 +144,7 @@ async fn limits_are_taken_back_when_device_rules_cannot_be_replaced() {
     assert_eq!(stage.text("pids.max"), "max\n");
 }
 
+// COMPAT: PauseContainer, ResumeContainer same: only what runs, and only what is paused
 #[tokio::test]
 async fn only_what_runs_is_paused_and_only_what_is_paused_resumed() {
     let stage = Stage::new(&[("cgroup.freeze", "0\n"), ("cgroup.events", "populated 1\nfrozen 1\n")]);
@@ -165,6 +167,7 @@ async fn only_what_runs_is_paused_and_only_what_is_paused_resumed() {
     assert!(text.contains("current status is: stopped"), "{text}");
 }
 
+// COMPAT: UpdateContainer, StatsContainer, PauseContainer, ResumeContainer same: code and text where there is no such container
 #[tokio::test]
 async fn who_is_not_there_is_told_as_upstream_tells() {
     let stage = Stage::new(&[]);

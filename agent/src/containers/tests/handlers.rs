@@ -80,6 +80,7 @@ async fn late<T: Send + 'static>(
     call.await.unwrap()
 }
 
+// COMPAT: StartContainer stricter: not for a caller who has stopped waiting
 #[tokio::test(flavor = "multi_thread")]
 async fn evil_host_deadline_before_the_start() {
     let (place, agent) = agent();
@@ -94,6 +95,7 @@ async fn evil_host_deadline_before_the_start() {
     assert!(told(answer).1.starts_with("ENGINE_UNAVAILABLE"));
 }
 
+// COMPAT: ExecProcess stricter: not for a caller who has stopped waiting
 #[tokio::test(flavor = "multi_thread")]
 async fn evil_host_deadline_before_an_exec() {
     let (place, agent) = agent();
@@ -109,6 +111,7 @@ async fn evil_host_deadline_before_an_exec() {
     assert_eq!(container.processes().len(), 1);
 }
 
+// COMPAT: RemoveContainer better: `ETIME` also without a time, after 120 s, and the work is completed
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_that_takes_too_long_is_told_and_goes_on() {
     let (place, agent) = agent();
@@ -125,6 +128,7 @@ async fn a_removal_that_takes_too_long_is_told_and_goes_on() {
     drop(work);
 }
 
+// COMPAT: StartContainer, ExecProcess, RemoveContainer, WaitProcess, SignalProcess same: codes and texts where there is no such container
 #[tokio::test]
 async fn who_is_not_there_is_told_as_runtimes_expect_it() {
     let (_place, agent) = agent();
@@ -158,6 +162,7 @@ async fn who_is_not_there_is_told_as_runtimes_expect_it() {
     }
 }
 
+// COMPAT: SignalProcess, WaitProcess, ExecProcess same: codes and texts; a signal that comes too late is none
 #[tokio::test]
 async fn processes_that_are_not_there_and_signals_that_come_too_late() {
     let (place, agent) = agent();
@@ -205,6 +210,7 @@ async fn processes_that_are_not_there_and_signals_that_come_too_late() {
     service.signal_process(&now(), signal("", 15)).await.unwrap();
 }
 
+// COMPAT: CreateContainer same: EINVAL without a specification
 #[tokio::test]
 async fn a_container_that_cannot_be_made_leaves_nothing() {
     let (place, agent) = agent();

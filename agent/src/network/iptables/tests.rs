@@ -41,6 +41,7 @@ const IPV6: Filters = Filters { is_ipv6: true };
 const SAVE: &str = "cat $D/tables 2>/dev/null || true";
 const RESTORE: &str = "echo \"$@\" >> $D/arguments; env > $D/environment; cat > $D/tables; echo >> $D/runs; grep -q bad $D/tables && exit 2; echo done";
 
+// COMPAT: GetIPTables, SetIPTables better: IPv4 and IPv6 by their own programs, whose status counts
 #[tokio::test]
 async fn filters_are_what_the_programs_of_the_image_say() {
     let image = Image::new(&[
@@ -68,6 +69,7 @@ async fn filters_are_what_the_programs_of_the_image_say() {
     assert_eq!(image.read("tables").trim(), "*nat\n-F\n-X\nCOMMIT");
 }
 
+// COMPAT: SetIPTables better: a text that fails leaves the filters as before
 #[tokio::test]
 async fn filters_that_cannot_be_set_are_as_before() {
     let image = Image::new(&[("sbin/iptables-save", SAVE), ("sbin/iptables-restore", RESTORE)]);
@@ -82,6 +84,7 @@ async fn filters_that_cannot_be_set_are_as_before() {
     assert_eq!(image.read("runs").len(), 2);
 }
 
+// COMPAT: GetIPTables, SetIPTables stricter: a clear error where the image has no program for it
 #[tokio::test]
 async fn without_the_program_there_is_a_clear_error_and_no_effect() {
     let image = Image::new(&[("sbin/iptables-save", SAVE)]);
