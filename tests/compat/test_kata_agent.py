@@ -232,7 +232,7 @@ def a_generated_policy_decides(agent: Beside) -> None:
         # So the policy's state is as before: another pod's name may come first, and the container is not one that a probe may run in.
         starts(client.refused("CreateContainer", policy.create(1, "model-server-zzzzz")), Code.INTERNAL, "ENGINE_")
         expect(client.refused("ExecProcess", policy.execute(1, "/bin/true")), Code.INTERNAL, "Invalid container id")
-        starts(client.refused("ExecProcess", policy.execute(1, "/bin/echo", "worker-1")), Code.PERMISSION_DENIED, '"ExecProcessRequest is blocked by policy: ExecProcessRequest')
+        starts(client.refused("ExecProcess", policy.execute(1, "/bin/echo", "worker-1")), Code.PERMISSION_DENIED, '"ExecProcessRequest is blocked by policy: ')
 
         def altered(*way: str | int, to: object) -> dict[str, object]:
             request = copy.deepcopy(policy.create(1))
@@ -297,6 +297,8 @@ def a_container_without_control_groups_leaves_nothing(agent: Beside) -> None:
     with agent.client() as client:
         for path in (root, f"{root}/proc", f"{root}/dev", f"{root}/sys"):
             client.CopyFile(path=path, file_mode=make.DIRECTORY | 0o755, dir_mode=make.DIRECTORY | 0o755)
+        starts(client.refused("CreateContainer", make.create("c1", "pod1", root, make.process("true"))), Code.INTERNAL, "ENGINE_")
+        # What is made once is there now.
         before = agent.shell("cut -d' ' -f5 /proc/self/mountinfo; find /run -xdev | sort")
         starts(client.refused("CreateContainer", {"container_id": "c1"}), Code.INTERNAL, "EINVAL")
         starts(client.refused("CreateContainer", {**make.create("c1", "pod1", root, make.process("true")), "container_id": "../c1"}), Code.INVALID_ARGUMENT, "REQUEST_ID")
@@ -332,7 +334,8 @@ def the_network_becomes_what_the_host_says(agent: Beside) -> None:
         gateway = {"gateway": "192.0.2.1", "device": "eth0"}
         direct = {"dest": "198.51.100.0/24", "device": "eth0", "scope": 253}
         routes = client.UpdateRoutes(routes={"Routes": [gateway, direct]})
-        assert routes == client.ListRoutes()
+        listed = client.ListRoutes()["Routes"]
+        assert all(one in listed for one in routes["Routes"] if not one.get("dest", "").startswith("fe80")), (routes, listed)
         # Upstream says so of a route with a gateway.
         assert any(one.get("dest") == "0.0.0.0" and one.get("gateway") == "192.0.2.1" for one in routes["Routes"]), routes
         found = {one["dst"]: one for one in agent.ip("route show table main")}
@@ -374,7 +377,7 @@ def the_machine_answers(agent: Beside) -> None:
         client.OnlineCPUMem(wait=True)
         assert agent.shell("cat /sys/devices/system/memory/memory1/online") == "1"
         metrics = client.GetMetrics()["metrics"]
-        assert "# TYPE kata_agent_scrape_count counter\n" in metrics and "kata_guest_meminfo" in metrics, metrics[:400]
+        assert "kata_agent_scrape_count 1\n" in metrics and "kata_guest_meminfo" in metrics, metrics[:400]
         for method in ("MemAgentMemcgSet", "MemAgentCompactSet"):
             expect(client.refused(method), Code.INTERNAL, "mem-agent is disabled")
         expect(client.refused("ResizeVolume", {"volume_guest_path": "/x"}), Code.UNIMPLEMENTED, '"resize_volume is not implemented in kata-agent"')
