@@ -7,6 +7,7 @@ use ttrpc::asynchronous::{MethodHandler, Service, TtrpcContext};
 use ttrpc::{Request, Response};
 
 use crate::Endpoint;
+use crate::limits::LimitError;
 use crate::status::RpcError;
 
 type Handler = Box<dyn MethodHandler + Send + Sync>;
@@ -21,9 +22,18 @@ struct Admitted {
 impl MethodHandler for Admitted {
     async fn handler(&self, context: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
         // GUARD: served-within-limits -> evil_host_many_empty_members_over_a_connection
-        self.endpoint.check(&request.payload).map_err(|error| ttrpc::Error::from(RpcError::from(error)))?;
-        self.inner.handler(context, request).await
+        if let Err(error) = self.endpoint.check(&request.payload) {
+            return Ok(refusal(error));
+        }
+        // What a handler refuses is an answer of it. An error is a payload that it could not decode.
+        Ok(self.inner.handler(context, request).await.unwrap_or_else(|_| refusal(LimitError::Undecodable)))
     }
+}
+
+/// As an answer: of an error ttrpc makes the code `UNKNOWN`, and a text of what it looks like in the program.
+fn refusal(error: LimitError) -> Response {
+    let (code, text) = RpcError::from(error).status();
+    Response { status: Some(ttrpc::get_status(code, text)).into(), ..Response::new() }
 }
 
 /// The same services, each request within its limits before it is decoded. Methods that are no [`Endpoint`] are not served.
@@ -89,10 +99,13 @@ mod tests {
         let call = |payload: Vec<u8>| create.handler(context(), Request { payload, ..Request::new() });
         call(b"\x0a\x02ab".to_vec()).await.unwrap();
         assert_eq!(counting.0.load(Ordering::Relaxed), 1);
-        let error = call([0x2a, 0].repeat(1025)).await.unwrap_err();
-        let ttrpc::Error::RpcStatus(status) = error else { panic!("{error:?}") };
+        let status = call([0x2a, 0].repeat(1025)).await.unwrap().status;
         assert_eq!(status.code(), ttrpc::Code::INVALID_ARGUMENT);
         assert_eq!(status.message(), "REQUEST_COUNT: storages: expected at most 1024 of them");
+        // Within the limits, and no text.
+        let status = call(b"\x0a\x02\xff\xff".to_vec()).await.unwrap().status;
+        assert_eq!(status.code(), ttrpc::Code::INVALID_ARGUMENT);
+        assert!(status.message().starts_with("REQUEST_MALFORMED: "), "{}", status.message());
         assert_eq!(counting.0.load(Ordering::Relaxed), 1, "the handler was not reached");
     }
 }

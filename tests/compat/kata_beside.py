@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -39,55 +39,50 @@ mount --bind /run/resolv.conf /etc/resolv.conf
 """
 
 
+def inside(program: str, *words: str) -> None:
+    """Runs this program with these words in namespaces of its own, to its end. The agent serves nobody who is in others than it is."""
+    command = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--uts", "--ipc", "--propagation", "private", sys.executable, "-B", program]
+    subprocess.run([*command, *words], check=True)
+
+
 class Beside:
-    """One that serves. `shell` looks at what it sees."""
+    """One that serves. `shell` looks at what it sees: this process shares its namespaces."""
 
     def __init__(self, policy: str | None = None) -> None:
+        self.shell(f"set -e\n{PREPARE}")
         self.place = tempfile.TemporaryDirectory()
         directory = Path(self.place.name)
         self.address = f"unix://{directory}/agent.sock"
         self.log = directory / "log"
-        words = ["unshare", "--user", "--map-root-user", "--mount", "--net", "--uts", "--ipc", "--propagation", "private", "sh"]
-        self.inside = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.shell(f"set -e\n{PREPARE}\nset +e")
-        agent = f"{PROGRAMS}/innerkeep-agent --server-addr {self.address}"
+        words = [PROGRAMS / "innerkeep-agent", "--server-addr", self.address]
         if policy is not None:
             (directory / "policy.rego").write_text(policy)
-            agent += f" --policy {directory}/policy.rego"
-        # Nobody is left behind if this program ends.
-        self.shell(f"{agent} < /dev/null > {self.log} 2>&1 & agent=$!; trap 'kill $agent 2> /dev/null' EXIT")
+            words += ["--policy", directory / "policy.rego"]
+        with self.log.open("w") as out:
+            self.agent = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         end = time.monotonic() + 60
         while not (directory / "agent.sock").exists():
-            assert time.monotonic() < end and self.succeeds("kill -0 $agent"), self.log.read_text()
+            assert time.monotonic() < end and self.agent.poll() is None, self.log.read_text()
             time.sleep(0.02)
 
     def __enter__(self) -> Beside:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self.inside.stdin
-        if self.inside.poll() is None:
-            self.inside.stdin.write("kill $agent; wait $agent; exit 0\n")
-        self.inside.stdin.close()
-        self.inside.wait(60)
-        self.place.cleanup()
+        self.agent.terminate()
+        try:
+            self.agent.wait(30)
+        finally:
+            self.agent.kill()
+            self.place.cleanup()
 
     def client(self, timeout: float = 60) -> kata.Client:
         return kata.Client(self.address, timeout)
 
     def run(self, line: str) -> tuple[int, str]:
         """Status and output of a line of shell."""
-        assert self.inside.stdin and self.inside.stdout
-        mark = uuid.uuid4().hex
-        self.inside.stdin.write(f"{line}\necho {mark} $?\n")
-        self.inside.stdin.flush()
-        said = ""
-        for text in self.inside.stdout:
-            if text.startswith(mark) or f"{mark} " in text:
-                before, _, status = text.rpartition(f"{mark} ")
-                return int(status), said + before
-            said += text
-        raise AssertionError(f"the shell ended: {line}\n{said}")
+        said = subprocess.run(["sh", "-c", line], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        return said.returncode, said.stdout + said.stderr
 
     def succeeds(self, line: str) -> bool:
         return self.run(line)[0] == 0
@@ -100,7 +95,3 @@ class Beside:
     def ip(self, words: str) -> list[dict[str, Any]]:
         text = self.shell(f"/run/sbin/ip -j {words}")
         return json.loads(text) if text.strip() else []
-
-    def ended(self) -> int:
-        """Waits for the end of the agent: its status."""
-        return self.run("wait $agent")[0]

@@ -103,6 +103,7 @@ def processes_are_added(pod: Pod) -> None:
     term = of("py1", "term")
     client.call("ExecProcess", {**term, "process": make.process("sh", terminal=True)})
     expect(client.refused("ExecProcess", {**term, "process": make.process("sh")}), Code.INTERNAL, "exec_id 'term' already exists")
+    expect(client.refused("ExecProcess", of("py1", "none")), Code.INTERNAL, "Unable to parse process from ExecProcessRequest")
     client.TtyWinResize(**term, row=41, column=101)
     client.WriteStdin(**term, data=b"stty size; tty; hostname; echo $HOME $((40 + 2)); exit 5\n")
     said = read(client, "ReadStdout", term, "/root 42")
