@@ -1,7 +1,5 @@
 //! The guest's agent and a client that was written without it: `tests/compat/kata_guest.py`, over vsock.
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
