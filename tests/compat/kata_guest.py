@@ -72,9 +72,10 @@ def a_sandbox_begins(pod: Pod) -> None:
     client.CreateSandbox(hostname="python-pod", sandbox_id=POD, dns=["nameserver 192.0.2.53"], storages=[shm])
 
 
-# COMPAT: CreateContainer, StartContainer same: made, and then started; its process waits in between
+# COMPAT: CreateContainer, StartContainer same: the process is made by the one, and runs by the other
 # COMPAT: ExecProcess stricter: only in a running container
-# COMPAT: ReadStdout, ReadStderr, WriteStdin same: a read waits; bytes go both ways
+# COMPAT: ReadStdout, ReadStderr same: a read waits for what comes, also before the start
+# COMPAT: WriteStdin same: takes all, and answers how much
 def a_container_runs(pod: Pod) -> None:
     client = pod.client
     request = make.create("py1", POD, root("py1"), make.process("sh", "-c", SCRIPT))
@@ -97,7 +98,7 @@ def a_container_runs(pod: Pod) -> None:
 
 # COMPAT: ExecProcess same: starts at once, with a terminal or pipes; `exec_id 'X' already exists`; HOME of the container's passwd
 # COMPAT: TtyWinResize same
-# COMPAT: CloseStdin same: and so is a write without data, by which runtime-rs does it
+# COMPAT: CloseStdin, WriteStdin same: the end of input; a write without data is one, as runtime-rs does it
 def processes_are_added(pod: Pod) -> None:
     client = pod.client
     term = of("py1", "term")
@@ -143,7 +144,7 @@ def a_container_has_figures_and_limits(pod: Pod) -> None:
     assert "kata_agent_total_vm" in metrics or "kata_agent_" in metrics
 
 
-# COMPAT: SignalProcess same: also of a process that has ended
+# COMPAT: SignalProcess same: a signal that comes too late is none
 # COMPAT: WaitProcess better: the status stays until the container is removed
 # COMPAT: RemoveContainer same
 def a_container_ends(pod: Pod) -> None:
@@ -190,7 +191,8 @@ def a_generated_policy_decides(pod: Pod) -> None:
     starts(client.refused("ExecProcess", probe), Code.PERMISSION_DENIED, '"ExecProcessRequest is blocked by policy')
 
 
-# COMPAT: DestroySandbox, GetOOMEvent same: the machine ends, and who waits for an event is told
+# COMPAT: DestroySandbox same: the machine ends
+# COMPAT: GetOOMEvent same: who waits is told of the end
 def the_sandbox_ends(pod: Pod) -> None:
     end = pod.client.begin("DestroySandbox")
     expect(pod.other.end_refused("GetOOMEvent", pod.events), Code.INTERNAL, '""')

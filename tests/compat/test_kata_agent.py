@@ -221,7 +221,7 @@ def denials_name_rule_and_field(agent: Beside) -> None:
     assert secret not in agent.log.read_text()
 
 
-# COMPAT: SetPolicy stricter: a text that is no policy leaves the old one in force, with its state
+# COMPAT: SetPolicy better: a text that is no policy leaves the old one in force
 def a_policy_is_replaced_as_a_whole_or_not_at_all(agent: Beside) -> None:
     with agent.client() as client:
         error = client.refused("SetPolicy", {"policy": "package agent_policy\n\nCheck if {\n"})
@@ -236,7 +236,7 @@ def a_policy_is_replaced_as_a_whole_or_not_at_all(agent: Beside) -> None:
 AT_THE_USER = "STREAM_SYSTEM: change the owner of a stream: Invalid argument (os error 22)"
 
 
-# COMPAT: CreateContainer, ExecProcess, CopyFile same: a policy of the generated kind is taken as it is and decides as upstream decides
+# COMPAT: CreateContainer, ExecProcess, CopyFile same: a policy of the generated kind decides as upstream decides
 def a_generated_policy_decides(agent: Beside) -> None:
     worker = policy.container_id(1)
     with agent.client() as client:
@@ -288,7 +288,7 @@ def a_generated_policy_decides(agent: Beside) -> None:
 # ---- the methods, with everything permitted --------------------------------------------------------------------------
 
 
-# COMPAT: StartContainer, RemoveContainer, ExecProcess same: codes and texts where there is no such container
+# COMPAT: StartContainer, RemoveContainer, ExecProcess same: code and text where there is no such container
 # COMPAT: SignalProcess, WaitProcess, ReadStdout, ReadStderr, CloseStdin, TtyWinResize, WriteStdin same: codes and texts where there is no such process
 # COMPAT: UpdateContainer, StatsContainer, PauseContainer, ResumeContainer same: code and text where there is no such container
 # COMPAT: GetDiagnosticData same: code and text for another kind of log
@@ -307,7 +307,7 @@ def containers_that_are_not_there_are_told_as_runtimes_expect(agent: Beside) -> 
         expect(client.refused("GetDiagnosticData", {"log_type": "termination_log", "container_id": "none"}), Code.INVALID_ARGUMENT, '"invalid container id"')
 
 
-# COMPAT: CreateContainer stricter: without a group of version 2 nothing is made, and nothing is left
+# COMPAT: CreateContainer stricter: everything is taken back when a step fails or the caller's time is over
 def a_container_without_control_groups_leaves_nothing(agent: Beside) -> None:
     root = f"{make.SHARED}/c1/rootfs"
     with agent.client() as client:
@@ -329,7 +329,8 @@ def a_container_without_control_groups_leaves_nothing(agent: Beside) -> None:
         assert agent.shell("cut -d' ' -f5 /proc/self/mountinfo; find /run -xdev | sort") == before
 
 
-# COMPAT: UpdateInterface, UpdateRoutes, AddARPNeighbors same: effect, answer, texts of empty requests, `Link not found`
+# COMPAT: UpdateInterface same: `Link not found`
+# COMPAT: UpdateInterface, UpdateRoutes, AddARPNeighbors same: effect, answer, text of an empty request
 # COMPAT: ListInterfaces, ListRoutes same
 def the_network_becomes_what_the_host_says(agent: Beside) -> None:
     with agent.client() as client:
@@ -406,7 +407,7 @@ def the_machine_answers(agent: Beside) -> None:
         assert before <= time.time() < before + 600
 
 
-# COMPAT: AddSwap, AddSwapPath stricter: only a disk of the host, never a file of the guest
+# COMPAT: AddSwap, AddSwapPath stricter: only disks, and only behind a cipher whose key nobody keeps
 # COMPAT: UpdateEphemeralMounts same: text for storages of another driver
 # COMPAT: RemoveStaleVirtiofsShareMounts same
 # COMPAT: GetVolumeStats stricter: only what lies below the directory of the runtime
@@ -428,7 +429,7 @@ def disks_and_volumes_answer(agent: Beside) -> None:
         starts(client.refused("GetVolumeStats", {"volume_guest_path": "/etc"}), Code.INTERNAL, "VOLUME_PLACE")
 
 
-# COMPAT: CopyFile stricter: what would leave the directory is refused, not resolved inside of it
+# COMPAT: CopyFile stricter: `..` is refused, not resolved inside of the directory
 def files_come_whole_and_below_their_directory(agent: Beside) -> None:
     data = bytes(range(256)) * 10_000
     with agent.client() as client:

@@ -230,7 +230,7 @@ fn a_container_lives_and_leaves_nothing() {
 }
 
 // COMPAT: CreateContainer stricter: everything is taken back when a step fails or the caller's time is over
-// COMPAT: RemoveContainer same: unknown and reserved ids
+// COMPAT: RemoveContainer same: code and text where there is no such container
 #[test]
 fn containers_that_fail_and_hosts_that_are_evil() {
     let (programs, work) = (Programs::built(), Work::create(User::Same));
@@ -418,7 +418,7 @@ fn without_exec() -> String {
     format!("{kept}\n{NO_EXEC}")
 }
 
-// COMPAT: ExecProcess, StartContainer, CreateContainer stricter: what policy does not let one of them do no other does
+// COMPAT: ExecProcess, StartContainer, CreateContainer stricter: what policy denies is not reached by another method
 /// The policy denies ExecProcess: no other way leads to a process in the container, and nobody has to read what it writes.
 #[test]
 fn evil_host_exec_by_another_endpoint() {

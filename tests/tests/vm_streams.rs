@@ -281,7 +281,8 @@ fn out_of_memory(guest: &Guest, client: &AgentClient) {
     assert_eq!(ok(guest, client.join(event)).container_id, "thirsty");
 }
 
-// COMPAT: ReadStdout, ReadStderr, WriteStdin, CloseStdin, TtyWinResize same: pipes and terminals, waiting reads, no data as the end, both ways
+// COMPAT: ReadStdout, ReadStderr, WriteStdin, CloseStdin same: pipes and terminals; no data is the end
+// COMPAT: TtyWinResize same: code and text where there is no terminal
 // COMPAT: UpdateContainer better: all limits or none
 // COMPAT: StatsContainer, PauseContainer, ResumeContainer, GetOOMEvent, GetMetrics same
 #[test]

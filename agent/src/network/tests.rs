@@ -466,7 +466,8 @@ fn evil_host_is_gone_before_the_network_is_set() {
     });
 }
 
-// COMPAT: ListInterfaces, ListRoutes stricter: 1,024 links, 8,192 addresses, 8,192 routes
+// COMPAT: ListInterfaces stricter: at most 1,024 links and 8,192 addresses, else `NETWORK_TOO_MANY`
+// COMPAT: ListRoutes stricter: at most 8,192 routes, else `NETWORK_TOO_MANY`
 #[test]
 fn a_list_for_the_host_has_an_end() {
     assert!(at_most("routes", 3, 3).is_ok());

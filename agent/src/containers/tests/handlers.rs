@@ -128,7 +128,8 @@ async fn a_removal_that_takes_too_long_is_told_and_goes_on() {
     drop(work);
 }
 
-// COMPAT: StartContainer, ExecProcess, RemoveContainer, WaitProcess, SignalProcess same: codes and texts where there is no such container
+// COMPAT: StartContainer, ExecProcess, RemoveContainer same: code and text where there is no such container
+// COMPAT: WaitProcess, SignalProcess same: codes and texts where there is no such process
 #[tokio::test]
 async fn who_is_not_there_is_told_as_runtimes_expect_it() {
     let (_place, agent) = agent();
@@ -162,7 +163,9 @@ async fn who_is_not_there_is_told_as_runtimes_expect_it() {
     }
 }
 
-// COMPAT: SignalProcess, WaitProcess, ExecProcess same: codes and texts; a signal that comes too late is none
+// COMPAT: WaitProcess same: codes and texts where there is no such process
+// COMPAT: ExecProcess same: `exec_id 'X' already exists`
+// COMPAT: SignalProcess same: codes and texts where there is no such process; a signal that comes too late is none
 #[tokio::test]
 async fn processes_that_are_not_there_and_signals_that_come_too_late() {
     let (place, agent) = agent();
