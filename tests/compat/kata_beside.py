@@ -50,6 +50,7 @@ class Beside:
 
     def __init__(self, policy: str | None = None) -> None:
         self.shell(f"set -e\n{PREPARE}")
+        self.called: set[str] = set()
         self.place = tempfile.TemporaryDirectory()
         directory = Path(self.place.name)
         self.address = f"unix://{directory}/agent.sock"
@@ -77,7 +78,9 @@ class Beside:
             self.place.cleanup()
 
     def client(self, timeout: float = 60) -> kata.Client:
-        return kata.Client(self.address, timeout)
+        client = kata.Client(self.address, timeout)
+        client.called = self.called
+        return client
 
     def run(self, line: str) -> tuple[int, str]:
         """Status and output of a line of shell."""

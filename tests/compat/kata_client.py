@@ -330,6 +330,7 @@ class Client:
         self.link = connect(address, timeout)
         self.stream = 1
         self.early: dict[int, bytes] = {}
+        self.called: set[str] = set()
 
     def __enter__(self) -> Client:
         return self
@@ -357,6 +358,7 @@ class Client:
 
     def begin(self, method: str, values: dict[str, Any] | None = None, timeout_nano: int = 0) -> int:
         known = self.wire.methods[method]
+        self.called.add(method)
         return self.begin_raw(known.service, method, encode(self.wire, known.request, values or {}), timeout_nano)
 
     def end(self, method: str, stream: int) -> dict[str, Any]:
