@@ -36,8 +36,9 @@ impl Args {
 #[must_use]
 pub fn version_line() -> String {
     let (interface, api, own) = (crate::INTERFACE_VERSION, crate::API_VERSION, crate::VERSION);
+    let features = crate::EXTRA_FEATURES;
     format!(
-        "kata-agent version {interface} (api version: {api}, commit version: innerkeep-{own}, type: rust, extra-features: [])"
+        "kata-agent version {interface} (api version: {api}, commit version: innerkeep-{own}, type: rust, extra-features: {features:?})"
     )
 }
 
@@ -64,6 +65,24 @@ mod tests {
     fn the_version_has_the_form_of_upstream() {
         let line = version_line();
         assert!(line.starts_with("kata-agent version 4.1.0 (api version: 0.0.1, commit version: "), "{line}");
-        assert!(line.ends_with(", type: rust, extra-features: [])"), "{line}");
+        assert!(line.ends_with(", type: rust, extra-features: [\"agent-policy\", \"seccomp\"])"), "{line}");
+    }
+
+    /// Nothing but its path: what else the unit said would be decided by whoever writes units.
+    #[test]
+    fn the_unit_starts_the_program_as_it_is() {
+        let unit = include_str!("../../packaging/innerkeep-agent.service");
+        let value = |key: &str| {
+            let lines = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+            lines.collect::<Vec<_>>()
+        };
+        assert_eq!(value("ExecStart"), ["/usr/bin/innerkeep-agent"]);
+        // What containers would inherit, and programs in them would not survive.
+        for inherited in
+            ["NoNewPrivileges", "SystemCallFilter", "MemoryDenyWriteExecute", "LimitNOFILE", "PrivateMounts"]
+        {
+            assert_eq!(value(inherited), Vec::<&str>::new(), "{inherited}");
+        }
+        assert!(value("Environment").is_empty() && value("EnvironmentFile").is_empty());
     }
 }

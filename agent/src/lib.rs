@@ -34,6 +34,7 @@ pub mod cmdline;
 mod containers;
 mod context;
 pub mod copy;
+mod descriptors;
 pub mod devices;
 pub mod dm;
 #[doc(hidden)]
@@ -74,6 +75,8 @@ pub use error::AgentError;
 pub const INTERFACE_VERSION: &str = "4.1.0";
 /// The version of the ttrpc interface.
 pub const API_VERSION: &str = "0.0.1";
+/// What upstream builds only if asked to: what GetGuestDetails and `--version` answer.
+pub const EXTRA_FEATURES: [&str; 2] = ["agent-policy", "seccomp"];
 /// Our own version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 

@@ -10,7 +10,9 @@ mod online;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use attestation_agent::kbs::Dated;
 use protocol::status::RpcError;
 
 pub use clock::{Clock, RELEASED};
@@ -121,19 +123,53 @@ pub struct Machine {
     sys: PathBuf,
     dev: PathBuf,
     tee_active: bool,
-    clock: Clock,
+    clock: Arc<Clock>,
 }
 
 impl Machine {
     /// `sys` and `dev` are where `/sys` and `/dev` are; `tee_active`: whether the host is one that is not believed.
     #[must_use]
     pub fn new(sys: &Path, dev: &Path, tee_active: bool) -> Self {
-        Self { sys: sys.to_owned(), dev: dev.to_owned(), tee_active, clock: Clock::system(tee_active) }
+        let clock = Arc::new(Clock::system(tee_active));
+        Self { sys: sys.to_owned(), dev: dev.to_owned(), tee_active, clock }
     }
 
     /// The clock.
     #[must_use]
-    pub const fn clock(&self) -> &Clock {
+    pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// For clients of key brokers: what a broker dated is over.
+    #[must_use]
+    pub fn dated(&self) -> Dated {
+        let clock = Arc::clone(&self.clock);
+        Dated::new(move |issued| {
+            // A clock that cannot be set keeps its floor, which is what counts.
+            let _ = clock.is_at_least(i64::try_from(issued).unwrap_or(i64::MAX));
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evil_host_time_before_a_token_of_the_broker() {
+        let machine = |tee_active| Machine {
+            sys: PathBuf::new(),
+            dev: PathBuf::new(),
+            tee_active,
+            clock: Arc::new(Clock::new(tee_active, || i64::MAX, |_| Ok(()))),
+        };
+        let guest = machine(true);
+        guest.dated().hear(RELEASED.cast_unsigned() + 100);
+        assert_eq!(guest.clock().set(RELEASED + 99, 0).unwrap_err().code(), "MACHINE_CLOCK_BACK");
+        guest.clock().set(RELEASED + 100, 0).unwrap();
+        // Where the host is believed it goes on to be.
+        let laptop = machine(false);
+        laptop.dated().hear(RELEASED.cast_unsigned() + 100);
+        laptop.clock().set(1, 0).unwrap();
     }
 }

@@ -35,7 +35,7 @@ use crate::start::{self, Choices};
 use crate::tee::Platform;
 use crate::uevent::DiskNews;
 use crate::zygote::Zygote;
-use crate::{audit, sys};
+use crate::{audit, descriptors, sys};
 
 /// Subsystem of the lines from here.
 pub(crate) const SUBSYSTEM: &str = "pid1";
@@ -109,6 +109,7 @@ fn live(log: &Log) -> Result<(), AgentError> {
     }
     // The last thing that one thread does: the zygote is as old as this program can make it, and has seen nothing of the host's.
     let zygote = Zygote::start()?;
+    descriptors::raise()?;
     // From here on there is a second thread, and the host is asked for something.
     let watchdog = end::watch_start(log)?;
     let platform = Platform::detect()?;
@@ -145,7 +146,8 @@ fn is_the_machine(found: &str) -> Result<(), AgentError> {
     Ok(())
 }
 
-fn command_line() -> Result<CommandLine, AgentError> {
+/// The kernel's command line.
+pub(crate) fn command_line() -> Result<CommandLine, AgentError> {
     let limit = u64::try_from(cmdline::MAXIMUM_BYTES + 1).unwrap_or(u64::MAX);
     let mut bytes = Vec::new();
     let file = std::fs::File::open(COMMAND_LINE).map_err(AgentError::io("open", COMMAND_LINE))?;
@@ -187,6 +189,12 @@ fn report(
     if let Some(probes) = platform.absence() {
         log.warn(SUBSYSTEM, "no platform: nothing can be attested", &[(Key::Probes, Value::shown(probes))]);
     }
+    report_words(log, line);
+    Ok(())
+}
+
+/// What the host said in vain.
+pub(crate) fn report_words(log: &Log, line: &CommandLine) {
     if line.ignored_count > 0 || !line.malformed.is_empty() || line.arguments > 0 || line.is_cut {
         let fields = [
             (Key::Count, (line.ignored_count + line.arguments).into()),
@@ -195,12 +203,11 @@ fn report(
         ];
         log.warn(SUBSYSTEM, "kernel command line: words without effect", &fields);
     }
-    Ok(())
 }
 
 /// Finds initdata, reads it once, and takes it only if the platform vouches for it. What it configures is for those who
 /// come later; that it is the operator's is decided here, before a port is open.
-fn bind_initdata(
+pub(crate) fn bind_initdata(
     log: &Log,
     platform: &Platform,
     modes: &InsecureModes,

@@ -6,6 +6,7 @@
 
 mod error;
 mod hooks;
+mod listed;
 mod modules;
 
 use std::path::Path;
@@ -164,7 +165,7 @@ fn hooks_of(agent: &Agent, path: &str) -> Option<Hooks> {
     }
     let found = AbsolutePath::parse(path)
         .map_err(|error| SandboxError::Hooks { path: Path::new("").to_owned(), reason: error.to_string() })
-        .and_then(|path| hooks::find(path.as_path(), agent.tee_active));
+        .and_then(|path| hooks::find(path.as_path(), &agent.roots.etc, agent.tee_active));
     match found {
         Ok(hooks) => Some(hooks),
         Err(error) => {

@@ -1,6 +1,7 @@
 //! The program where another process is the first: on a developer's machine, or started by an init system.
 //!
-//! It serves the port and nothing else of what [`crate::pid1`] does: the machine is somebody else's.
+//! It serves the port, and in a confidential guest it binds initdata; nothing else of what [`crate::pid1`] does to a machine: that is somebody
+//! else's.
 
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
@@ -9,13 +10,17 @@ use std::sync::Arc;
 use protected_memory::harden::harden_process;
 
 use crate::args::{Args, version_line};
+use crate::cmdline::CommandLine;
 use crate::error::AgentError;
-use crate::log::{Level, Log};
+use crate::insecure::InsecureModes;
+use crate::log::{Key, Level, Log};
+use crate::pid1;
 use crate::reaper::Reaper;
+use crate::server::ServerAddress;
 use crate::start::{self, Choices};
 use crate::tee::Platform;
 use crate::zygote::Zygote;
-use crate::{audit, server, sys};
+use crate::{audit, descriptors, server, sys};
 
 const SUBSYSTEM: &str = "main";
 const FAILURE: i32 = 1;
@@ -45,28 +50,59 @@ pub(crate) fn run() -> i32 {
 fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
     // Before anything else, and before there is a second thread.
     let zygote = zygote(log)?;
+    descriptors::raise()?;
     harden_process()?;
     let platform = Platform::detect()?;
     let tee_active = platform.sign().is_some();
     check_policy_argument(tee_active, args.policy.as_deref())?;
+    let line = command_line(&args.server_addr)?;
+    if let Some(level) = line.log_level {
+        log.set_level(level);
+    }
+    log.info(SUBSYSTEM, "innerkeep-agent starts", &[(Key::Tee, platform.name().into())]);
+    pid1::report_words(log, &line);
+    // Elsewhere every disk of somebody's machine would be looked into.
+    let modes = InsecureModes::default();
+    let initdata = if tee_active { pid1::bind_initdata(log, &platform, &modes)? } else { None };
+    if let Some(initdata) = &initdata {
+        start::write_guest_files(initdata)?;
+    }
     log.write_behind()?;
     let runtime = server::runtime()?;
     runtime.block_on(async {
         let (stopper, stop) = server::stop_on_signals(log)?;
         let reaper = Arc::new(Reaper::start(log)?);
-        let choices = Choices { policy: args.policy.as_deref(), ..Choices::default() };
+        let choices = Choices {
+            policy: args.policy.as_deref(),
+            passfd_port: line.passfd_port.unwrap_or_default(),
+            pipe_size: line.pipe_size.unwrap_or_default(),
+            ..Choices::default()
+        };
         let nursery = zygote.map(Zygote::watch).transpose()?.map(Arc::new);
         let engine = start::engine(nursery.as_ref(), &reaper, log)?;
-        let agent = start::agent(log, tee_active, None, reaper, engine, choices, stopper)?;
+        let agent = start::agent(log, tee_active, initdata, reaper, engine, choices, stopper)?;
         if let Platform::Tee(attester) = platform {
             audit::attest(&agent.audit, Arc::new(attester), log);
         }
-        let served = server::serve(&args.server_addr, &agent, stop);
+        let served = async {
+            let served = server::serve(&args.server_addr, &agent, stop).await;
+            // The machine goes on: containers do not, nor what they share. The host may have ended them already.
+            let _ = agent.sandbox.destroy(&agent).await;
+            served
+        };
         match &nursery {
             Some(nursery) => nursery.outlive(served).await,
             None => served.await,
         }
     })
+}
+
+/// What the runtime says on the kernel's command line: it concerns nobody who serves a socket.
+fn command_line(address: &ServerAddress) -> Result<CommandLine, AgentError> {
+    match address {
+        ServerAddress::Vsock { .. } => pid1::command_line(),
+        ServerAddress::Unix(_) => Ok(CommandLine::default()),
+    }
 }
 
 /// Whether a policy of the command line may count: in a TEE it is one that initdata binds, or the measured image holds.

@@ -90,6 +90,12 @@ pub(crate) fn agent(
         stopper,
     };
     let agent = Agent::new(parts);
+    // Before anything is held against it: certificates, tokens.
+    let begun = agent.machine.clock().begin();
+    let failed = |error| AgentError::system("set a clock that is over")(io::Error::other(error));
+    if begun.map_err(failed)? {
+        log.warn(SUBSYSTEM, "the clock was before the release of this program, and is not any more", &[]);
+    }
     match text {
         Some(text) => {
             agent.gate.begin_with(&text)?;

@@ -104,7 +104,7 @@ mod token;
 mod trust;
 mod url;
 
-pub use client::{KbsClient, KbsOptions, TokenExporter, TokenSource, VerifierEvidence};
+pub use client::{Dated, KbsClient, KbsOptions, TokenExporter, TokenSource, VerifierEvidence};
 pub use error::{
     AnswerFault, Cause, Class, ConfigFault, Fault, Hop, JweFault, KbsError, LocalFault, TransportFault,
 };

@@ -64,6 +64,12 @@ const NEEDS: &[Need] = &[
         only_bench: false,
     },
     Need {
+        what: "iptables (packet filters of test guests)",
+        packages: &["iptables"],
+        present: || Path::new("/usr/sbin/xtables-nft-multi").is_file(),
+        only_bench: false,
+    },
+    Need {
         what: "swtpm (tests of the TPM speak to a real TPM 2.0)",
         packages: &["swtpm"],
         present: || shell::has_program("swtpm"),

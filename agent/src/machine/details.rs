@@ -25,7 +25,7 @@ impl Machine {
             init_daemon: rustix::process::getpid().is_init(),
             storage_handlers,
             supports_seccomp: true,
-            extra_features: ["agent-policy", "seccomp"].map(str::to_owned).into(),
+            extra_features: crate::EXTRA_FEATURES.map(str::to_owned).into(),
             ..AgentDetails::default()
         };
         Ok(GuestDetailsResponse {

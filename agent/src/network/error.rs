@@ -56,6 +56,28 @@ pub enum NetworkError {
         /// Why it is not as before.
         source: Errno,
     },
+    /// A line of packet filters that is not as `iptables-save` writes it.
+    #[error("packet filters, line {line}: expected {expected}")]
+    FilterForm {
+        /// Which one, from 1.
+        line: usize,
+        /// Its form.
+        expected: &'static str,
+    },
+    /// A packet filter for what workload and guest components say to each other.
+    #[error("packet filters, line {line}: loopback traffic is the guest's own: {what}")]
+    FilterLoopback {
+        /// Which one, from 1.
+        line: usize,
+        /// What it would be.
+        what: &'static str,
+    },
+    /// A target that copies packets, or hands them to somebody.
+    #[error("packet filters, line {line}: the target is none that a host may use")]
+    FilterTarget {
+        /// Which one, from 1.
+        line: usize,
+    },
     /// Packet filters could not be set, and then not be set back.
     #[error("{cause}; the filters that were there before could not be set back")]
     FiltersNotUndone {
@@ -109,6 +131,9 @@ impl NetworkError {
             Self::Kernel { .. } => "NETWORK_KERNEL",
             Self::Lost => "NETWORK_LOST",
             Self::NotUndone { .. } => "NETWORK_NOT_UNDONE",
+            Self::FilterForm { .. } => "IPTABLES_FORM",
+            Self::FilterLoopback { .. } => "IPTABLES_LOOPBACK",
+            Self::FilterTarget { .. } => "IPTABLES_TARGET",
             Self::FiltersNotUndone { .. } => "IPTABLES_NOT_UNDONE",
             Self::NoProgram { .. } => "IPTABLES_MISSING",
             Self::Program { .. } => "IPTABLES_START",

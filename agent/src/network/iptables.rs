@@ -3,6 +3,8 @@
 //! A program is found at a fixed place, has no environment, no input but the text, an end to its answer and to its time, and its status
 //! counts. A filter that cannot be set as a whole is not set: what was there before is written back.
 
+mod floor;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -27,6 +29,8 @@ const DIRECTORIES: [&str; 2] = ["/usr/sbin", "/sbin"];
 const LIMIT: Duration = Duration::from_secs(15);
 /// The longest answer, in bytes.
 const MAXIMUM_BYTES: usize = 2 << 20;
+/// The tables that there are.
+const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
 /// Which filters: IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +98,8 @@ impl Programs {
         filters: Filters,
         text: &[u8],
     ) -> Result<(Vec<u8>, FiltersBefore), NetworkError> {
+        // GUARD: filter-floor -> evil_host_filters_between_workload_and_guest_components
+        floor::check(filters, text)?;
         self.find(filters.restore())?;
         let saved = self.save(reaper, filters).await?;
         let before = FiltersBefore { filters, saved, named: tables(text) };
@@ -187,9 +193,8 @@ async fn tell(program: &'static str, pipe: OwnedFd, text: &[u8]) -> Result<(), N
 
 /// Names of the tables of a text: `*filter`. Only names that tables have.
 fn tables(text: &[u8]) -> BTreeSet<String> {
-    const NAMES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
     let named = |name: &&&str| text.split(|byte| *byte == b'\n').any(|line| is_table(line, name));
-    NAMES.iter().filter(named).map(ToString::to_string).collect()
+    TABLES.iter().filter(named).map(ToString::to_string).collect()
 }
 
 fn is_table(line: &[u8], name: &str) -> bool {

@@ -7,17 +7,25 @@ use std::path::{Path, PathBuf};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{Hook, HookBuilder, Hooks};
 
-use super::SandboxError;
+use super::{SandboxError, listed};
 use crate::start::is_measured;
 
+/// Which directories of hooks a confidential guest takes, a path a line: a file of the measured image, below `/etc`. The host chooses among
+/// them, and not among all programs of the image.
+const ALLOWED: &str = "innerkeep/guest-hooks";
 /// Most hooks of one kind.
 const MAXIMUM_HOOKS: usize = 64;
 
-/// Finds the hooks below a directory, by name of their kind. In a confidential guest each has to lie on what is measured.
+/// Finds the hooks below a directory, by name of their kind. In a confidential guest the image has to list the directory, and each has to lie on
+/// what is measured. `etc` is where `/etc` is.
 ///
 /// # Errors
 /// `SANDBOX_HOOKS`.
-pub(super) fn find(directory: &Path, tee_active: bool) -> Result<Hooks, SandboxError> {
+pub(super) fn find(directory: &Path, etc: &Path, tee_active: bool) -> Result<Hooks, SandboxError> {
+    // GUARD: hooks-listed -> evil_host_hooks_of_a_directory_that_the_image_does_not_list
+    if tee_active && !is_listed(directory, &etc.join(ALLOWED))? {
+        return Err(failed(directory, "the measured image does not list this directory"));
+    }
     let mut hooks = Hooks::default();
     let list = |kind: &str| of_kind(&directory.join(kind), kind, tee_active);
     hooks.set_prestart(list("prestart")?);
@@ -26,9 +34,19 @@ pub(super) fn find(directory: &Path, tee_active: bool) -> Result<Hooks, SandboxE
     Ok(hooks)
 }
 
+fn failed(path: &Path, reason: impl Into<String>) -> SandboxError {
+    SandboxError::Hooks { path: path.to_owned(), reason: reason.into() }
+}
+
+fn is_listed(directory: &Path, list: &Path) -> Result<bool, SandboxError> {
+    let found = listed::read(list).map_err(|error| failed(list, error.to_string()))?;
+    let allowed = found.ok_or_else(|| failed(list, "the list is not part of the measured image"))?;
+    Ok(allowed.iter().any(|line| Path::new(line) == directory))
+}
+
 /// Regular files that can be executed, by name; links are none.
 fn of_kind(directory: &Path, kind: &str, tee_active: bool) -> Result<Option<Vec<Hook>>, SandboxError> {
-    let failed = |reason: String| SandboxError::Hooks { path: directory.to_owned(), reason };
+    let failed = |reason: String| failed(directory, reason);
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -81,7 +99,7 @@ mod tests {
         program(&directory.path().join("poststart/a"), 0o755);
         program(&directory.path().join("poststart/text"), 0o644);
         std::os::unix::fs::symlink("/bin/true", directory.path().join("poststart/link")).unwrap();
-        let hooks = find(directory.path(), false).unwrap();
+        let hooks = find(directory.path(), directory.path(), false).unwrap();
         let found = hooks.poststart().as_ref().unwrap();
         let args: Vec<_> = found.iter().map(|hook| hook.args().clone().unwrap()).collect();
         assert_eq!(args, [["a", "poststart"], ["b", "poststart"]]);
@@ -93,7 +111,28 @@ mod tests {
     fn evil_host_hooks_of_a_disk() {
         let directory = tempfile::tempdir().unwrap();
         program(&directory.path().join("prestart/a"), 0o755);
-        assert!(find(directory.path(), false).is_ok());
-        assert_eq!(find(directory.path(), true).unwrap_err().code(), "SANDBOX_HOOKS");
+        assert!(of_kind(&directory.path().join("prestart"), "prestart", false).is_ok());
+        let error = of_kind(&directory.path().join("prestart"), "prestart", true).unwrap_err();
+        assert_eq!(error.code(), "SANDBOX_HOOKS");
+    }
+
+    // COMPAT: CreateSandbox stricter: in a confidential guest hooks only of directories that the image lists
+    #[test]
+    fn evil_host_hooks_of_a_directory_that_the_image_does_not_list() {
+        let (directory, etc) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        // There is no list, and nothing in the directory either: no program would be refused.
+        let error = find(directory.path(), etc.path(), true).unwrap_err();
+        assert_eq!(error.code(), "SANDBOX_HOOKS");
+        assert!(error.to_string().contains("does not list"), "{error}");
+    }
+
+    #[test]
+    fn evil_host_list_of_hooks_on_a_disk() {
+        let (directory, etc) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(etc.path().join("innerkeep")).unwrap();
+        fs::write(etc.path().join(ALLOWED), format!("# ours\n{}\n", directory.path().display())).unwrap();
+        let error = find(directory.path(), etc.path(), true).unwrap_err();
+        assert_eq!(error.code(), "SANDBOX_HOOKS");
+        assert!(error.to_string().contains("not part of the measured image"), "{error}");
     }
 }

@@ -1,18 +1,15 @@
 //! Kernel modules that the runtime asks for, loaded by the image's `modprobe`.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use protocol::agent::KernelModule;
 
-use super::SandboxError;
+use super::{SandboxError, listed};
 use crate::error::chain;
 use crate::reaper::{Ended, Reaper};
-use crate::start::is_measured;
 
 /// Which modules a confidential guest may load: a name a line, in a file of the measured image.
 const ALLOWED: &str = "/etc/innerkeep/kernel-modules";
@@ -79,23 +76,8 @@ fn check(modules: &[KernelModule], allowed: Option<&BTreeSet<String>>) -> Result
 
 /// The list of the image; without the file it is empty.
 fn allowed(path: &Path) -> Result<BTreeSet<String>, SandboxError> {
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        Err(error) => return Err(failed("", error.to_string())),
-    };
-    // GUARD: module-list-measured -> evil_host_list_of_modules_on_a_disk
-    if !is_measured(&file).unwrap_or(false) {
-        return Err(failed("", "the list of modules is not part of the measured image"));
-    }
-    let text =
-        io::read_to_string(io::Read::take(file, 64 << 10)).map_err(|error| failed("", error.to_string()))?;
-    Ok(text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(str::to_owned)
-        .collect())
+    let found = listed::read(path).map_err(|error| failed("", error.to_string()))?;
+    found.ok_or_else(|| failed("", "the list of modules is not part of the measured image"))
 }
 
 async fn modprobe(module: &KernelModule, reaper: &Reaper) -> Result<(), SandboxError> {
@@ -120,6 +102,8 @@ async fn modprobe(module: &KernelModule, reaper: &Reaper) -> Result<(), SandboxE
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn module(name: &str, parameters: &[&str]) -> KernelModule {

@@ -52,6 +52,30 @@ pub struct KbsOptions {
     pub attempt: Duration,
     /// Whether the verifier has to show evidence.
     pub verifier_evidence: VerifierEvidence,
+    /// Who hears when tokens of this broker were made.
+    pub dated: Option<Dated>,
+}
+
+/// Hears when a broker, known by its TLS key, made a token: seconds since 1970. It is no earlier than that, whatever the clock says.
+#[derive(Clone)]
+pub struct Dated(Arc<dyn Fn(u64) + Send + Sync>);
+
+impl Dated {
+    /// Calls this. It must not block.
+    pub fn new(hear: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hear))
+    }
+
+    /// Tells when.
+    pub fn hear(&self, issued: u64) {
+        (self.0)(issued);
+    }
+}
+
+impl std::fmt::Debug for Dated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dated").finish_non_exhaustive()
+    }
 }
 
 impl KbsOptions {
@@ -65,6 +89,7 @@ impl KbsOptions {
             resource_body_max: RESOURCE_BODY_MAX,
             attempt: ATTEMPT,
             verifier_evidence: VerifierEvidence::default(),
+            dated: None,
         }
     }
 
@@ -103,6 +128,7 @@ pub struct KbsClient {
     key: TeeKeyKind,
     resource_body_max: usize,
     attempt: Duration,
+    dated: Option<Dated>,
 }
 
 enum Mode {
@@ -142,6 +168,7 @@ impl KbsClient {
             key: options.key,
             resource_body_max: options.resource_body_max,
             attempt: options.attempt,
+            dated: options.dated.clone(),
         })
     }
 
@@ -228,6 +255,9 @@ impl KbsClient {
         let make = move || TeeKey::generate(kind);
         let (key, attested) = handshake(&self.broker, source, make, deadline, self.attempt).await?;
         let (cookie, token) = attested.into_parts();
+        if let (Some(dated), Some(issued)) = (&self.dated, token.issued()) {
+            dated.hear(issued);
+        }
         Ok(Session::with_cookie(key, token, cookie))
     }
 }

@@ -1,6 +1,7 @@
 //! Attestation tokens (EAR, a JWT).
 //!
-//! A guest does not verify tokens: they are for the broker. It reads `exp` and `nbf` to know when to ask for another.
+//! A guest does not verify tokens: they are for the broker. It reads `exp` and `nbf` to know when to ask for another, and `iat`, by which the
+//! broker, whom it knows by its TLS key, tells that it is no earlier than that.
 
 use std::fmt;
 
@@ -20,6 +21,7 @@ pub struct Token {
     text: Zeroizing<String>,
     expires: u64,
     not_before: u64,
+    issued: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -27,6 +29,9 @@ struct Claims {
     exp: u64,
     #[serde(default)]
     nbf: u64,
+    /// Of any form: a token without a whole number is of use all the same.
+    #[serde(default)]
+    iat: serde_json::Value,
 }
 
 impl fmt::Debug for Token {
@@ -63,7 +68,9 @@ impl Token {
         let decoded = URL_SAFE_NO_PAD.decode(claims).map_err(|_| parts)?;
         let claims: Claims = json::parse(&decoded)
             .map_err(|_| AnswerFault::TokenForm { expected: "claims with exp as a whole number" })?;
-        Ok(Self { text, expires: claims.exp, not_before: claims.nbf })
+        // What was made after its own end was not dated by a clock.
+        let issued = claims.iat.as_u64().filter(|issued| *issued < claims.exp);
+        Ok(Self { text, expires: claims.exp, not_before: claims.nbf, issued })
     }
 
     /// The compact form. It is a credential.
@@ -74,6 +81,11 @@ impl Token {
     /// Claim `exp`: seconds since 1970.
     pub fn expires(&self) -> u64 {
         self.expires
+    }
+
+    /// Claim `iat`, if it is there and before `exp`: seconds since 1970.
+    pub fn issued(&self) -> Option<u64> {
+        self.issued
     }
 
     /// Whether it is valid at `now`, in seconds since 1970.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use attestation_agent::kbs::{
-    ExportableKeyKind, Hop, KbsClient, KbsError, TeeKey, TeeKeyKind, TokenExporter, VerifierEvidence,
+    Dated, ExportableKeyKind, Hop, KbsClient, KbsError, TeeKey, TeeKeyKind, TokenExporter, VerifierEvidence,
 };
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
@@ -60,6 +60,20 @@ async fn one_attestation_and_one_connection_serve_many_resources() {
         assert!(!request.headers.contains_key("authorization"));
     }
     assert_eq!(broker.seen()[2].path, "/kbs/v0/resource/repository/type/tag");
+}
+
+#[tokio::test]
+async fn whoever_keeps_the_clock_hears_when_a_token_was_made() {
+    let broker = Broker::right().await;
+    let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let own = Arc::clone(&heard);
+    let mut options = options(&broker.url());
+    options.dated = Some(Dated::new(move |issued| own.lock().unwrap().push(issued)));
+    let client = KbsClient::background_check(&options, sample()).unwrap();
+    for _ in 0..2 {
+        get(&client).await.unwrap();
+    }
+    assert_eq!(*heard.lock().unwrap(), [broker::ISSUED], "one token, one time");
 }
 
 #[tokio::test]

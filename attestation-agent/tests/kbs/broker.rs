@@ -60,6 +60,9 @@ impl Reply {
     }
 }
 
+/// When its tokens were made.
+pub const ISSUED: u64 = 1_700_000_000;
+
 /// A running broker.
 pub struct Broker {
     pub port: u16,
@@ -263,7 +266,7 @@ impl State {
             return Reply::error("AttestationError");
         }
         *key = Some(data["tee-pubkey"].clone());
-        let claims = json!({"exp": now() + self.token_seconds, "n": nonce}).to_string();
+        let claims = json!({"iat": ISSUED, "exp": now() + self.token_seconds, "n": nonce}).to_string();
         let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
         self.tokens.lock().unwrap().insert(token.clone(), data["tee-pubkey"].clone());
         Reply::json(&json!({"token": token}))

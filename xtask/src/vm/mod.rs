@@ -18,6 +18,7 @@ mod initramfs;
 mod modules;
 mod monitor;
 mod packages;
+mod plug;
 mod programs;
 mod qmp;
 mod spec;

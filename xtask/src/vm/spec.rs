@@ -1,6 +1,7 @@
 //! What a guest is to be: programs, files, modules, devices.
 
 mod command;
+mod host_program;
 
 use super::backend;
 use super::guest::{self, Guest};
@@ -66,11 +67,14 @@ pub struct Spec {
     programs: Programs,
     files: Vec<(String, u32, Source)>,
     modules: Vec<String>,
+    offered: Vec<String>,
     chips: Vec<Chip>,
     disks: Vec<PathBuf>,
     tpm: Option<(PathBuf, u32)>,
     memory_mib: u32,
+    more_memory: Option<(u32, u32)>,
     cpus: u32,
+    more_cpus: u32,
     cmdline: String,
     pub(super) vsock: bool,
     pub(super) share: Option<PathBuf>,
@@ -95,11 +99,14 @@ impl Spec {
             programs,
             files: Vec::new(),
             modules: ["virtio_blk", "vmw_vsock_virtio_transport"].map(ToOwned::to_owned).to_vec(),
+            offered: Vec::new(),
             chips: Vec::new(),
             disks: Vec::new(),
             tpm: None,
             memory_mib: 1024,
+            more_memory: None,
             cpus: 2,
+            more_cpus: 0,
             cmdline: String::new(),
             vsock: false,
             share: None,
@@ -162,6 +169,13 @@ impl Spec {
         self
     }
 
+    /// Modules that are in the guest and that nobody has loaded: `modprobe` finds them, with what they need.
+    #[must_use]
+    pub fn offered_modules(mut self, names: &[&str]) -> Self {
+        self.offered.extend(names.iter().map(|name| (*name).to_owned()));
+        self
+    }
+
     /// A chip on the root bus, behind the IOMMU; with it the modules of VFIO. When `process` ends, the machine ends.
     #[must_use]
     pub fn chip(self, socket: &Path, process: Option<u32>) -> Self {
@@ -205,6 +219,20 @@ impl Spec {
     #[must_use]
     pub fn memory_mib(mut self, mib: u32) -> Self {
         self.memory_mib = mib;
+        self
+    }
+
+    /// Places for memory that comes later, see [`Guest::add_memory`]: how many, and how many MiB in all.
+    #[must_use]
+    pub fn room_for_memory(mut self, slots: u32, mib: u32) -> Self {
+        self.more_memory = Some((slots, mib));
+        self
+    }
+
+    /// Places for processors that come later, see [`Guest::add_processor`].
+    #[must_use]
+    pub fn room_for_processors(mut self, count: u32) -> Self {
+        self.more_cpus = count;
         self
     }
 
@@ -306,6 +334,29 @@ impl Spec {
         guest::start(&self, qemu, backends, work)
     }
 
+    /// As `depmod` leaves them.
+    fn offer_modules(&self, tools: &Tools, archive: &mut Initramfs) -> anyhow::Result<()> {
+        if self.offered.is_empty() {
+            return Ok(());
+        }
+        let directory = format!("/lib/modules/{}", tools.manifest.kernel);
+        let mut needs = String::new();
+        for wanted in &self.offered {
+            let closure = tools.modules.closure(std::slice::from_ref(wanted))?;
+            let Some((module, before)) = closure.split_last() else { continue };
+            let before: Vec<_> = before.iter().rev().map(|module| format!("{}.ko", module.name)).collect();
+            needs.push_str(&format!("{}.ko: {}\n", module.name, before.join(" ")));
+            for module in &closure {
+                let bytes =
+                    std::fs::read(&module.file).with_context(|| format!("read {}", module.file.display()))?;
+                archive.file(&format!("{directory}/{}.ko", module.name), 0o644, &bytes)?;
+            }
+        }
+        archive.directory("/sbin")?;
+        archive.link("/sbin/modprobe", "/bin/busybox")?;
+        archive.file(&format!("{directory}/modules.dep"), 0o644, needs.as_bytes())
+    }
+
     fn write_initramfs(&mut self, tools: &Tools, path: &Path) -> anyhow::Result<()> {
         let mut archive = Initramfs::create(path)?;
         let read = |file: &Path| std::fs::read(file).with_context(|| format!("read {}", file.display()));
@@ -319,6 +370,7 @@ impl Spec {
             archive.file(&path, 0o644, &read(&module.file)?)?;
             self.plan.modules.push(path);
         }
+        self.offer_modules(tools, &mut archive)?;
         archive.file("/etc/vm-init.json", 0o644, &serde_json::to_vec(&self.plan)?)?;
         for (to, mode, source) in &self.files {
             match source {
@@ -346,6 +398,7 @@ const APPLETS: &[&str] = &[
     "free",
     "grep",
     "head",
+    "hostname",
     "id",
     "insmod",
     "kill",
@@ -357,7 +410,9 @@ const APPLETS: &[&str] = &[
     "mount",
     "mv",
     "nc",
+    "nsenter",
     "od",
+    "ping",
     "poweroff",
     "ps",
     "readlink",

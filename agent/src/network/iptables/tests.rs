@@ -75,13 +75,23 @@ async fn filters_that_cannot_be_set_are_as_before() {
     let image = Image::new(&[("sbin/iptables-save", SAVE), ("sbin/iptables-restore", RESTORE)]);
     fs::write(image.0.path().join("tables"), "*filter\nold\nCOMMIT\n").unwrap();
     let (programs, reaper) = (image.programs(), reaper());
-    let error = programs.restore(&reaper, IPV4, b"*nat\nbad\nCOMMIT\n").await.unwrap_err();
+    let error = programs.restore(&reaper, IPV4, b"*nat\n-A bad\nCOMMIT\n").await.unwrap_err();
     assert!(
         matches!(error, NetworkError::ProgramFailed { status: 2, program: "iptables-restore" }),
         "{error}"
     );
     assert_eq!(image.read("tables"), "*filter\nold\nCOMMIT\n\n*nat\n-F\n-X\nCOMMIT\n");
     assert_eq!(image.read("runs").len(), 2);
+}
+
+#[tokio::test]
+async fn evil_host_filters_between_workload_and_guest_components() {
+    let image = Image::new(&[("sbin/iptables-save", SAVE), ("sbin/iptables-restore", RESTORE)]);
+    let (programs, reaper) = (image.programs(), reaper());
+    let text = b"*nat\n-A OUTPUT -p tcp --dport 8006 -j DNAT --to-destination 192.0.2.1:80\nCOMMIT\n";
+    let error = programs.restore(&reaper, IPV4, text).await.unwrap_err();
+    assert_eq!(error.code(), "IPTABLES_LOOPBACK");
+    assert_eq!(image.read("runs"), "", "nobody was asked");
 }
 
 // COMPAT: GetIPTables, SetIPTables stricter: a clear error where the image has no program for it

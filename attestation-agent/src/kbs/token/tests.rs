@@ -24,6 +24,22 @@ fn times_are_read_from_the_middle() {
 }
 
 #[test]
+fn the_time_of_issue_is_read_where_there_is_one() {
+    for (claims, issued) in [
+        (r#"{"exp":100,"iat":50}"#, Some(50)),
+        (r#"{"exp":100,"iat":0}"#, Some(0)),
+        (r#"{"exp":100}"#, None),
+        (r#"{"exp":100,"iat":100}"#, None),
+        (r#"{"exp":100,"iat":18446744073709551615}"#, None),
+        (r#"{"exp":100,"iat":-1}"#, None),
+        (r#"{"exp":100,"iat":1.5}"#, None),
+        (r#"{"exp":100,"iat":"50"}"#, None),
+    ] {
+        assert_eq!(parse(&token(claims)).unwrap().issued(), issued, "{claims}");
+    }
+}
+
+#[test]
 fn evil_broker_sends_an_expired_token() {
     let read = parse(&token(r#"{"exp":100}"#)).unwrap();
     assert!(matches!(

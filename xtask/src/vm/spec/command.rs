@@ -16,10 +16,18 @@ impl Spec {
         let mut qemu = tools.qemu();
         let at = |name: &str| work.join(name).to_string_lossy().into_owned();
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", &self.cpus.to_string()]);
+        let processors = match self.more_cpus {
+            0 => self.cpus.to_string(),
+            more => format!("{},maxcpus={}", self.cpus, self.cpus + more),
+        };
+        qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", &processors]);
         // Shared, since back ends reach the guest's memory by its file.
         let memory = format!("{}M", self.memory_mib);
-        qemu.args(["-m", &memory, "-machine", "q35,memory-backend=m"]);
+        let at_most = match self.more_memory {
+            None => memory.clone(),
+            Some((slots, mib)) => format!("{memory},slots={slots},maxmem={}M", self.memory_mib + mib),
+        };
+        qemu.args(["-m", &at_most, "-machine", "q35,memory-backend=m"]);
         qemu.args(["-object", &format!("memory-backend-memfd,id=m,size={memory},share=on")]);
         // In front of every device that is to be behind it. Without caching-mode QEMU refuses chips.
         qemu.args(["-device", "intel-iommu,caching-mode=on,intremap=on"]);
