@@ -19,7 +19,9 @@ from kata_client import Code
 
 Values = dict[str, Any]
 POD = "pod1"
-SCRIPT = "echo out; echo err >&2; read line; echo got $line; trap 'exit 7' TERM; while :; do sleep 0.05; done"
+SCRIPT = "echo out; echo err >&2; read line; echo got $line; trap 'echo the end > /dev/termination-log; exit 7' TERM; while :; do sleep 0.05; done"
+FILES = f"{make.SHARED}/py1-0123456789abcdef"
+HOSTS = "".join(f"192.0.2.{number} host-{number}\n" for number in range(255)).encode()
 
 
 def expect(error: kata.RpcError, code: Code, text: str) -> None:
@@ -72,6 +74,13 @@ def a_sandbox_begins(pod: Pod) -> None:
     client.CreateSandbox(hostname="python-pod", sandbox_id=POD, dns=["nameserver 192.0.2.53"], storages=[shm])
 
 
+# COMPAT: CopyFile same: what a container mounts where host and guest share no file system
+def files_are_copied(pod: Pod) -> None:
+    for name, data in (("hosts", HOSTS), ("termination-log", b"")):
+        for piece in make.copy_file(f"{FILES}-{name}", data, piece=2000):
+            pod.client.call("CopyFile", piece)
+
+
 # COMPAT: CreateContainer, StartContainer same: the process is made by the one, and runs by the other
 # COMPAT: ExecProcess stricter: only in a running container
 # COMPAT: ReadStdout, ReadStderr same: a read waits for what comes, also before the start
@@ -81,7 +90,13 @@ def a_container_runs(pod: Pod) -> None:
     request = make.create("py1", POD, root("py1"), make.process("sh", "-c", SCRIPT))
     # Shared memory is the sandbox's.
     mounts = [one for one in request["OCI"]["Mounts"] if one["destination"] != "/dev/shm"]
-    request["OCI"]["Mounts"] = [*mounts, make.mount("/dev/shm", "bind", "/run/kata-containers/sandbox/shm", "rbind")]
+    request["OCI"]["Mounts"] = [
+        *mounts,
+        make.mount("/dev/shm", "bind", "/run/kata-containers/sandbox/shm", "rbind"),
+        make.mount("/etc/hosts", "bind", f"{FILES}-hosts", "rbind", "rprivate", "ro"),
+        make.mount("/dev/termination-log", "bind", f"{FILES}-termination-log", "rbind", "rprivate", "rw"),
+    ]
+    request["OCI"]["Annotations"]["io.kubernetes.container.terminationMessagePath"] = "/dev/termination-log"
     client.call("CreateContainer", request)
     starts(client.refused("ExecProcess", of("py1", "early", process=make.process("true"))), Code.FAILED_PRECONDITION, "CONTAINER_STATE")
     # The forwarder reads before the container starts.
@@ -110,6 +125,9 @@ def processes_are_added(pod: Pod) -> None:
     said = read(client, "ReadStdout", term, "/root 42")
     assert "41 101" in said and "/dev/pts/" in said and "python-pod" in said, said
     assert client.WaitProcess(**term) == {"status": 5}
+    hosts = of("py1", "hosts")
+    client.call("ExecProcess", {**hosts, "process": make.process("cat", "/etc/hosts")})
+    assert read(client, "ReadStdout", hosts, None).encode() == HOSTS
     for name, end in (("close", "CloseStdin"), ("empty", "WriteStdin")):
         cat = of("py1", name)
         client.call("ExecProcess", {**cat, "process": make.process("cat", uid=1000)})
@@ -146,6 +164,7 @@ def a_container_has_figures_and_limits(pod: Pod) -> None:
 
 # COMPAT: SignalProcess same: a signal that comes too late is none
 # COMPAT: WaitProcess better: the status stays until the container is removed
+# COMPAT: GetDiagnosticData same: what the container wrote where Kubernetes looks for its last words
 # COMPAT: RemoveContainer same
 def a_container_ends(pod: Pod) -> None:
     client = pod.client
@@ -156,6 +175,7 @@ def a_container_ends(pod: Pod) -> None:
     client.SignalProcess(**of("py1", signal=15))
     client.SignalProcess(**of("py1", signal=9))
     assert client.ReadStdout(**of("py1", len=10)) == {}
+    assert client.GetDiagnosticData(log_type="termination_log", container_id="py1") == {"data": "the end\n"}
     client.RemoveContainer(container_id="py1")
     expect(client.refused("WaitProcess", of("py1")), Code.INVALID_ARGUMENT, "InvalidContainerId")
     expect(client.refused("RemoveContainer", {"container_id": "py1"}), Code.INTERNAL, "Invalid container id")
@@ -203,6 +223,7 @@ def main(address: str) -> None:
     pod = Pod(address)
     for part in (
         a_sandbox_begins,
+        files_are_copied,
         a_container_runs,
         processes_are_added,
         a_container_has_figures_and_limits,

@@ -10,8 +10,9 @@ use tests::work::Work;
 use xtask::vm::End;
 
 /// What it prints, a line each.
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 8] = [
     "a_sandbox_begins",
+    "files_are_copied",
     "a_container_runs",
     "processes_are_added",
     "a_container_has_figures_and_limits",
