@@ -66,6 +66,7 @@ mod sys;
 mod tee;
 pub mod uevent;
 pub mod volume;
+mod vsock;
 #[doc(hidden)]
 pub mod zygote;
 

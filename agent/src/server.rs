@@ -34,6 +34,7 @@ use crate::error::AgentError;
 use crate::health::Health;
 use crate::log::{Key, Level, Log, Value};
 use crate::rpc;
+use crate::vsock::Pieces;
 
 const SUBSYSTEM: &str = "server";
 /// Connections at one time. Runtimes hold one, tools two.
@@ -202,7 +203,7 @@ impl Listener {
             }
             Self::Vsock(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok(is_host(peer).map(|()| -> Box<dyn Stream> { Box::new(stream) }))
+                Ok(is_host(peer).map(|()| -> Box<dyn Stream> { Box::new(Pieces(stream)) }))
             }
         }
     }

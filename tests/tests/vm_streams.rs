@@ -3,16 +3,17 @@
 #![expect(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use protocol::agent::{
-    CgroupStats, CloseStdinRequest, ExecProcessRequest, GetMetricsRequest, GetOOMEventRequest,
-    PauseContainerRequest, ResumeContainerRequest, StatsContainerRequest, TtyWinResizeRequest,
-    UpdateContainerRequest,
+    CgroupStats, CloseStdinRequest, CopyFileRequest, ExecProcessRequest, GetMetricsRequest,
+    GetOOMEventRequest, PauseContainerRequest, ResumeContainerRequest, StatsContainerRequest,
+    TtyWinResizeRequest, UpdateContainerRequest,
 };
 use protocol::oci::{LinuxHugepageLimit, LinuxResources};
+use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 use tests::agent_client::requests::{
-    create, exec, read, remove, rootfs, sandbox, signal, start, wait, write,
+    SHARED, create, exec, read, remove, rootfs, sandbox, signal, start, wait, write,
 };
 use tests::agent_client::{ALLOW_ALL, AgentClient, Pending, Refused, serving, spec};
 use tests::programs::{Programs, User};
@@ -102,16 +103,10 @@ fn resume(container: &str) -> ResumeContainerRequest {
 
 /// A connection of the host, and the port that the guest sees it come from.
 fn passfd(guest: &Guest) -> (UnixStream, u32) {
-    let mut stream = UnixStream::connect(guest.vsock_path()).unwrap();
+    let (stream, port) = guest.vsock_from(PASSFD).unwrap();
+    assert_ne!(port, 0, "which would be no port");
     stream.set_read_timeout(Some(LONG)).unwrap();
-    stream.write_all(format!("CONNECT {PASSFD}\n").as_bytes()).unwrap();
-    let (mut answer, mut byte) = (String::new(), [0]);
-    while !answer.ends_with('\n') {
-        stream.read_exact(&mut byte).unwrap();
-        answer.push(char::from(byte[0]));
-    }
-    let port = answer.trim().strip_prefix("OK ").unwrap_or_else(|| panic!("{answer}"));
-    (stream, port.parse().unwrap())
+    (stream, port)
 }
 
 fn with_terminal(mut request: ExecProcessRequest) -> ExecProcessRequest {
@@ -121,7 +116,7 @@ fn with_terminal(mut request: ExecProcessRequest) -> ExecProcessRequest {
 
 fn pipes(guest: &Guest, client: &AgentClient) {
     run(guest, client, "pipes", "cat; echo done >&2; exit 5");
-    let line = vec![b'x'; 40_000];
+    let line = vec![b'x'; 70_000];
     // More than a pipe holds: written and read at the same time.
     let sent = write("pipes", "", &line);
     let writing =
@@ -133,7 +128,7 @@ fn pipes(guest: &Guest, client: &AgentClient) {
         found.extend(data);
     }
     assert_eq!(found, line);
-    assert_eq!(ok(guest, client.join(writing)).len, 40_000);
+    assert_eq!(ok(guest, client.join(writing)).len, 70_000);
     // Without bytes it is the end, as runtime-rs says it.
     assert_eq!(ok(guest, client.write_stdin(&write("pipes", "", b""))).len, 0);
     assert_eq!(ok(guest, client.wait_process(&wait("pipes", ""))).status, 5);
@@ -168,6 +163,91 @@ fn terminal(guest: &Guest, client: &AgentClient) {
     ok(guest, client.close_stdin(&close("patient", "tty")));
     assert_eq!(ok(guest, client.wait_process(&wait("patient", "tty"))).status, 128 + 1);
     assert!(ok(guest, client.read_stdout(&read("patient", "tty", 100))).data.is_empty());
+}
+
+/// Requests and answers that are longer than what one packet, one pipe and the credit of a connection hold.
+fn large(guest: &Guest, client: &AgentClient) {
+    for (name, pieces, piece) in [("in-pieces", 3, 1 << 20), ("at-once", 1, (4 << 20) - 4096)] {
+        let mut digest = Sha256::new();
+        for index in 0_i64..pieces {
+            let data: Vec<u8> = (0..piece / 4)
+                .flat_map(|word: i64| (word * (index + 3)).to_le_bytes())
+                .take(usize::try_from(piece).unwrap())
+                .collect();
+            digest.update(&data);
+            let request = CopyFileRequest {
+                path: format!("{SHARED}/{name}"),
+                file_size: pieces * piece,
+                file_mode: 0o10_0600,
+                dir_mode: 0o4_0700,
+                offset: index * piece,
+                data,
+                ..Default::default()
+            };
+            ok(guest, client.copy_file(&request));
+        }
+        let found = shell(guest, &format!("sha256sum {SHARED}/{name}"));
+        assert!(found.starts_with(&hex::encode(digest.finalize())), "{name}: {found}");
+    }
+    ok(
+        guest,
+        client.exec_process(&exec("patient", "large", &["sh", "-c", "wc -c; head -c 300000 /dev/zero"])),
+    );
+    let sent = write("patient", "large", &vec![b'z'; 512 << 10]);
+    assert_eq!(ok(guest, client.write_stdin(&sent)).len, 512 << 10);
+    ok(guest, client.close_stdin(&close("patient", "large")));
+    let mut found = Vec::new();
+    loop {
+        let data = ok(guest, client.read_stdout(&read("patient", "large", u32::MAX))).data;
+        if data.is_empty() {
+            break;
+        }
+        found.extend(data);
+    }
+    assert_eq!(found.len(), "524288\n".len() + 300_000);
+    assert!(found.starts_with(b"524288\n"));
+    assert_eq!(ok(guest, client.wait_process(&wait("patient", "large"))).status, 0);
+}
+
+fn sockets(guest: &Guest, client: &AgentClient) {
+    let ((stdin, stdin_port), (mut stdout, stdout_port), (mut stderr, stderr_port)) =
+        (passfd(guest), passfd(guest), passfd(guest));
+    let script = "cat; echo bad >&2; exit 6";
+    let request = ExecProcessRequest {
+        stdin_port,
+        stdout_port,
+        stderr_port,
+        ..exec("patient", "passfd", &["sh", "-c", script])
+    };
+    ok(guest, client.exec_process(&request));
+    // More than a pipe holds, and than what one packet does.
+    let sent = vec![b'y'; 200_000];
+    let (mut feed, bytes) = (stdin.try_clone().unwrap(), sent.clone());
+    let feeding = std::thread::spawn(move || feed.write_all(&bytes).unwrap());
+    let mut found = vec![0; sent.len()];
+    stdout.read_exact(&mut found).unwrap();
+    assert!(found == sent);
+    feeding.join().unwrap();
+    stdin.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(stdout.read_to_end(&mut found).unwrap(), 0);
+    let mut complaint = String::new();
+    stderr.read_to_string(&mut complaint).unwrap();
+    assert_eq!(complaint, "bad\n");
+    refused(client.read_stdout(&read("patient", "passfd", 1)), "INTERNAL", "cannot get stream reader");
+    refused(client.write_stdin(&write("patient", "passfd", b"x")), "INTERNAL", "Cannot get writer");
+    assert_eq!(ok(guest, client.wait_process(&wait("patient", "passfd"))).status, 6);
+    // A port that nobody connected from is a stream that is not there; the others are.
+    let (mut stdout, stdout_port) = passfd(guest);
+    let request = ExecProcessRequest {
+        stdin_port: u32::MAX - 1,
+        stdout_port,
+        ..exec("patient", "partly", &["sh", "-c", "cat; echo x"])
+    };
+    ok(guest, client.exec_process(&request));
+    let mut found = String::new();
+    stdout.read_to_string(&mut found).unwrap();
+    assert_eq!(found, "x\n");
+    assert_eq!(ok(guest, client.wait_process(&wait("patient", "partly"))).status, 0);
 }
 
 fn limits(guest: &Guest, client: &AgentClient) {
@@ -288,8 +368,7 @@ fn out_of_memory(guest: &Guest, client: &AgentClient) {
 #[test]
 fn streams_limits_figures_and_events() {
     let (programs, work) = (Programs::built(), Work::create(User::Same));
-    let keys = format!("agent.passfd_listener_port={PASSFD} agent.container_pipe_size=4096");
-    let spec = spec(&programs, &work, ALLOW_ALL).cmdline(&keys);
+    let spec = spec(&programs, &work, ALLOW_ALL).cmdline(&format!("agent.passfd_listener_port={PASSFD}"));
     let guest = serving(spec);
     let client = AgentClient::connect(&guest);
     ok(&guest, client.create_sandbox(&sandbox("pod1")));
@@ -297,6 +376,8 @@ fn streams_limits_figures_and_events() {
     run(&guest, &client, "patient", PATIENT);
     assert_eq!(read_until(&client, "patient", "", "ready\n"), "ready\n");
     terminal(&guest, &client);
+    large(&guest, &client);
+    sockets(&guest, &client);
     limits(&guest, &client);
     standing_still(&guest, &client);
     out_of_memory(&guest, &client);

@@ -1,4 +1,6 @@
+use protocol::agent::{AgentServiceClient, CopyFileRequest};
 use protocol::health::{CheckRequest, HealthClient};
+use protocol::ids::SHARED_DIRECTORY;
 use tokio::io::AsyncWriteExt as _;
 use ttrpc::asynchronous::Client;
 use ttrpc::context;
@@ -10,21 +12,28 @@ struct Served {
     path: std::path::PathBuf,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<Result<(), AgentError>>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 async fn served() -> Served {
+    served_under("").await
+}
+
+async fn served_under(policy: &str) -> Served {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("agent.sock");
     let address = format!("unix://{}", path.display());
     let (stop, stopped) = watch::channel(false);
     let parsed: ServerAddress = address.parse().unwrap();
     let agent = Arc::new(Agent::for_test(directory.path(), false));
+    if !policy.is_empty() {
+        agent.gate.begin_with(policy).unwrap();
+    }
     let task = tokio::spawn(async move { serve(&parsed, &agent, stopped).await });
     while !path.exists() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    Served { address, path, stop, task, _directory: directory }
+    Served { address, path, stop, task, directory }
 }
 
 impl Served {
@@ -82,6 +91,32 @@ async fn stopping_ends_connections_and_frees_the_socket() {
     served.task.await.unwrap().unwrap();
     assert!(health.check(context::with_timeout(10_000_000_000), &CheckRequest::new()).await.is_err());
     assert!(UnixStream::connect(&served.path).await.is_err());
+}
+
+/// Pieces as runtimes send them, and nearly the largest frame that there is.
+#[tokio::test]
+async fn files_come_whole_in_large_frames() {
+    let served = served_under("package agent_policy\ndefault CopyFileRequest := true\n").await;
+    let service = AgentServiceClient::new(served.client().await);
+    for (name, length, piece) in [("in-pieces", 3 << 20, 1 << 20), ("at-once", (4 << 20) - 4096, 4 << 20)] {
+        let sent: Vec<u8> = (0_u32..length / 4).flat_map(u32::to_le_bytes).collect();
+        let mut offset = 0;
+        for data in sent.chunks(piece) {
+            let request = CopyFileRequest {
+                path: format!("{SHARED_DIRECTORY}{name}"),
+                file_size: i64::from(length),
+                file_mode: 0o10_0640,
+                dir_mode: 0o4_0750,
+                offset,
+                data: data.to_vec(),
+                ..CopyFileRequest::default()
+            };
+            service.copy_file(context::with_timeout(60_000_000_000), &request).await.unwrap();
+            offset += i64::try_from(data.len()).unwrap();
+        }
+        let place = served.directory.path().join("run/kata-containers/shared/containers").join(name);
+        assert!(std::fs::read(place).unwrap() == sent, "{name}");
+    }
 }
 
 #[tokio::test]

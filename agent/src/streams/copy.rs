@@ -10,6 +10,7 @@ use crate::streams::Life;
 use crate::streams::input::Input;
 use crate::streams::output::Output;
 use crate::streams::port::{CHUNK_BYTES, Port};
+use crate::vsock::piece;
 
 /// What a process can have left in its pipe or terminal: so much is copied after its end before somebody whom it left behind,
 /// and who goes on writing, counts as somebody else.
@@ -79,7 +80,7 @@ pub(super) async fn into_process(
 
 async fn write_all(socket: &Port, mut rest: &[u8]) -> std::io::Result<()> {
     while !rest.is_empty() {
-        let count = socket.write(rest).await?;
+        let count = socket.write(piece(rest)).await?;
         rest = rest.get(count..).unwrap_or_default();
     }
     Ok(())

@@ -46,6 +46,8 @@ pub struct Guest {
     monitor: Option<std::thread::JoinHandle<()>>,
     backends: Arc<Mutex<Vec<Backend>>>,
     serial_copy: Option<PathBuf>,
+    /// Connections to the guest's vsock so far; `None` after one that nobody answered.
+    connections: Mutex<Option<u32>>,
     work: TempDir,
     /// From the start of QEMU until commands were accepted.
     pub boot: Duration,
@@ -102,6 +104,7 @@ pub(super) fn start(
             monitor: Some(monitor),
             backends,
             serial_copy: spec.serial_copy.clone(),
+            connections: Mutex::new(Some(0)),
             work,
             boot: started.elapsed(),
             ready,
@@ -212,7 +215,31 @@ impl Guest {
         }
     }
 
+    /// As [`Guest::vsock`], once somebody listens; with the port that the guest sees the connection come from.
+    ///
+    /// The back end's answer names the guest's own port in that place; but it numbers connections from 0 on, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Nobody listens there; an earlier connection was not answered, so that the number is not known.
+    pub fn vsock_from(&self, port: u32) -> anyhow::Result<(UnixStream, u32)> {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = connections.context("a connection before this one was not answered")?;
+        *connections = None;
+        let stream = self.vsock_stream(port)?;
+        *connections = Some(from + 1);
+        Ok((stream, from))
+    }
+
     fn vsock_once(&self, port: u32) -> anyhow::Result<UnixStream> {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = connections.take();
+        let stream = self.vsock_stream(port)?;
+        *connections = before.map(|count| count + 1);
+        Ok(stream)
+    }
+
+    fn vsock_stream(&self, port: u32) -> anyhow::Result<UnixStream> {
         let mut stream = UnixStream::connect(self.vsock_path())?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
