@@ -26,6 +26,7 @@ const CHECKS: [&str; 19] = [
     "many_processes_leave_nothing",
 ];
 
+// COMPAT: CreateContainer, ExecProcess stricter: what was ordered is held against what the kernel says of the process, before its program runs
 #[test]
 fn vm_engine() {
     let programs = Programs::built();
