@@ -137,6 +137,7 @@ fn some(guest: &Guest, client: &AgentClient, root: &str, first: usize, count: us
     }
 }
 
+// COMPAT: CreateContainer, StartContainer, RemoveContainer better: nothing of a container is left, and nothing grows with their number
 #[test]
 fn containers_by_the_thousand_leave_nothing() {
     let count = if long_run() { 1000 } else { 40 };
