@@ -5,7 +5,10 @@
 //!                                              └── spawn: calls that wait, beside others
 //! ```
 
+pub mod checks;
+pub mod confidential;
 pub mod requests;
+pub mod storages;
 
 use crate::programs::Programs;
 use crate::vm;

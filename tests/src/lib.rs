@@ -28,6 +28,7 @@ pub mod agent_client;
 pub mod attested;
 pub mod broker;
 pub mod chip_suite;
+pub mod disk_images;
 pub mod emulator;
 pub mod innerkeep;
 pub mod keyed;

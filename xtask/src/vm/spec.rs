@@ -2,6 +2,7 @@
 
 mod command;
 mod host_program;
+mod storage;
 
 use super::backend;
 use super::guest::{self, Guest};

@@ -120,7 +120,8 @@ impl Tools {
         command
     }
 
-    pub(super) fn busybox(&self) -> PathBuf {
+    /// The static busybox of the packages.
+    pub fn busybox(&self) -> PathBuf {
         self.root.join("usr/bin/busybox")
     }
 

@@ -1,0 +1,185 @@
+//! Disks as a host prepares them: file systems with files in them, and trees of hashes behind them, by the form that `veritysetup` writes.
+
+use crate::work::Work;
+use sha2::{Digest, Sha256};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use xtask::vm::Spec;
+
+/// Bytes of a block, of data and of hashes alike.
+const BLOCK: usize = 4096;
+const MKFS: &str = "/usr/sbin/mkfs.ext4";
+
+/// An ext4 of so many MiB without a journal, with what is in a directory; `NAME.img` of the scratch directory.
+#[track_caller]
+pub fn ext4(work: &Work, name: &str, mib: u32, from: &Path) -> PathBuf {
+    let image = work.write(format!("{name}.img"), b"");
+    let mut make = Command::new(MKFS);
+    make.args(["-q", "-F", "-O", "^has_journal", "-b", "4096", "-m", "0", "-E", "root_owner=0:0", "-d"]);
+    make.arg(from).arg(&image).arg(format!("{mib}M")).stdin(Stdio::null());
+    let output = make.output().unwrap_or_else(|error| panic!("start {MKFS} (package e2fsprogs): {error}"));
+    assert!(output.status.success(), "{make:?}: {}", String::from_utf8_lossy(&output.stderr));
+    image
+}
+
+/// As [`ext4`], with these files.
+#[track_caller]
+pub fn ext4_with(work: &Work, name: &str, mib: u32, files: &[(&str, &[u8])]) -> PathBuf {
+    let from = work.directory(format!("{name}.files"));
+    for (file, bytes) in files {
+        let path = from.join(file);
+        std::fs::create_dir_all(path.parent().expect("a file is in a directory")).expect("make a directory");
+        std::fs::write(path, bytes).expect("write a file of an image");
+    }
+    ext4(work, name, mib, &from)
+}
+
+/// A disk of so many MiB with nothing on it.
+#[track_caller]
+pub fn blank(work: &Work, name: &str, mib: u64) -> PathBuf {
+    let image = work.write(format!("{name}.img"), b"");
+    let file = std::fs::File::options().write(true).open(&image).expect("open an image");
+    file.set_len(mib << 20).expect("make an image longer");
+    image
+}
+
+/// What a container needs: busybox by the names of its programs, and directories to mount on.
+#[track_caller]
+pub fn root_tree(root: &Path, busybox: &Path) {
+    for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
+        std::fs::create_dir_all(root.join(name)).expect("make a directory of a root");
+    }
+    let program = root.join("bin/busybox");
+    std::fs::copy(busybox, &program).expect("copy busybox");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("set a mode");
+    for name in [
+        "cat",
+        "chmod",
+        "cut",
+        "dd",
+        "echo",
+        "env",
+        "false",
+        "grep",
+        "head",
+        "id",
+        "ls",
+        "mkdir",
+        "mknod",
+        "od",
+        "printenv",
+        "readlink",
+        "rm",
+        "sh",
+        "sha256sum",
+        "sleep",
+        "stat",
+        "tail",
+        "touch",
+        "tr",
+        "true",
+        "wc",
+    ] {
+        let link = root.join("bin").join(name);
+        if !link.is_symlink() {
+            symlink("busybox", &link).expect("link a name of busybox");
+        }
+    }
+    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").expect("write passwd");
+}
+
+/// `mkfs.ext4` of this machine in a guest, with the libraries that it needs.
+#[track_caller]
+pub fn with_mkfs(mut spec: Spec) -> Spec {
+    let output = Command::new("ldd").arg(MKFS).stdin(Stdio::null()).output().expect("start ldd");
+    let needs = String::from_utf8_lossy(&output.stdout).into_owned();
+    for path in needs.split_whitespace().filter(|word| word.starts_with('/')) {
+        spec = spec.copy(Path::new(path), path, 0o755);
+    }
+    spec.copy(Path::new(MKFS), MKFS, 0o755)
+}
+
+/// A tree of hashes behind the data of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verity {
+    /// The hash that leads to all others, hex.
+    pub root_hash: String,
+    /// Where its superblock is: behind the data.
+    pub hash_offset: u64,
+    /// Salt, hex.
+    pub salt: String,
+    /// Blocks of data.
+    pub data_blocks: u64,
+}
+
+impl Verity {
+    /// Writes superblock and tree behind the image, SHA-256 with this salt.
+    #[track_caller]
+    pub fn append(image: &Path, salt: &[u8]) -> Self {
+        let data = std::fs::read(image).expect("read an image");
+        assert!(!data.is_empty() && data.len().is_multiple_of(BLOCK), "an image of whole blocks");
+        let hash = |block: &[u8]| Sha256::new().chain_update(salt).chain_update(block).finalize();
+        let mut levels: Vec<Vec<u8>> = Vec::new();
+        let mut below = data.clone();
+        while levels.is_empty() || below.len() > BLOCK {
+            let mut level: Vec<u8> = below.chunks(BLOCK).flat_map(hash).collect();
+            level.resize(level.len().next_multiple_of(BLOCK), 0);
+            levels.push(level.clone());
+            below = level;
+        }
+        let data_blocks = (data.len() / BLOCK) as u64;
+        let mut file = std::fs::File::options().append(true).open(image).expect("open an image");
+        file.write_all(&superblock(data_blocks, salt)).expect("write a superblock");
+        // The topmost level first.
+        levels.iter().rev().for_each(|level| file.write_all(level).expect("write a tree"));
+        Self {
+            root_hash: hex::encode(hash(&below)),
+            hash_offset: data.len() as u64,
+            salt: hex::encode(salt),
+            data_blocks,
+        }
+    }
+
+    /// The options of a storage that is verified by it.
+    pub fn options(&self) -> Vec<String> {
+        vec![
+            "ro".to_owned(),
+            "X-kata.dmverity-enabled=true".to_owned(),
+            format!("X-kata.dmverity.roothash={}", self.root_hash),
+            format!("X-kata.dmverity.hashoffset={}", self.hash_offset),
+        ]
+    }
+}
+
+fn superblock(data_blocks: u64, salt: &[u8]) -> Vec<u8> {
+    let mut bytes = [&b"verity\0\0"[..], &1_u32.to_le_bytes(), &1_u32.to_le_bytes(), &[0x11; 16]].concat();
+    bytes.extend(b"sha256");
+    bytes.resize(64, 0);
+    bytes.extend([4096_u32.to_le_bytes(), 4096_u32.to_le_bytes()].concat());
+    bytes.extend(data_blocks.to_le_bytes());
+    bytes.extend(u16::try_from(salt.len()).expect("a salt").to_le_bytes());
+    bytes.resize(88, 0);
+    bytes.extend(salt);
+    bytes.resize(BLOCK, 0);
+    bytes
+}
+
+/// Where these bytes are in an image, the first time.
+#[track_caller]
+pub fn find(image: &Path, bytes: &[u8]) -> u64 {
+    let all = std::fs::read(image).expect("read an image");
+    let at = all.windows(bytes.len()).position(|window| window == bytes);
+    at.unwrap_or_else(|| panic!("{} has not what is looked for", image.display())) as u64
+}
+
+/// Flips one bit of an image that a guest may have.
+#[track_caller]
+pub fn flip(image: &Path, at: u64) {
+    let mut file = std::fs::File::options().read(true).write(true).open(image).expect("open an image");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("read an image");
+    file.seek(SeekFrom::Start(at)).expect("seek in an image");
+    file.write_all(&[byte[0] ^ 1]).expect("write an image");
+}
