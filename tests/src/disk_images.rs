@@ -69,7 +69,6 @@ pub fn root_tree(root: &Path, busybox: &Path) {
         "mkdir",
         "mknod",
         "od",
-        "printenv",
         "readlink",
         "rm",
         "sh",

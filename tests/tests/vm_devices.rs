@@ -224,7 +224,7 @@ fn devices_that_nobody_gets(guest: &Guest, client: &AgentClient, root: &str, bef
 fn addresses_are_those_of_the_guest(guest: &Guest, client: &AgentClient, root: &str) {
     let mut asked = device("vfio-pci-gk", "gpu", "", "/dev/vfio/7");
     asked.options = vec!["0000:65:00.0=11".to_owned(), "0000:66:00.0=".to_owned()];
-    let mut request = create("plugin", root, &["printenv", "PCIDEVICE_ACME_NIC"]);
+    let mut request = create("plugin", root, &["sh", "-c", "echo $PCIDEVICE_ACME_NIC"]);
     request.devices.push(asked);
     let process = request.OCI.as_mut().unwrap().Process.as_mut().unwrap();
     process.Env.push("PCIDEVICE_ACME_NIC=0000:65:00.0,0000:66:00.0".to_owned());

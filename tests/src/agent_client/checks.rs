@@ -23,14 +23,14 @@ pub fn refused<T>(answer: Result<T, Refused>, code: &str, text: &str) {
     }
 }
 
-/// What may be left behind: mounts, descriptors of process 1, user processes, control groups, devices of device-mapper, swap, huge pages,
+/// What may be left behind: mounts, descriptors of process 1, user processes, control groups of containers, devices of device-mapper, swap, huge pages,
 /// entries of the directories of runtime and agent.
 pub fn state(guest: &Guest) -> String {
     shell(
         guest,
         "echo mounts; cut -d' ' -f5 /proc/1/mountinfo | sort; echo descriptors; ls /proc/1/fd | wc -l; \
          echo processes; for p in /proc/[0-9]*; do readlink $p/exe 2>/dev/null; done | sort | uniq -c; \
-         echo groups; find /sys/fs/cgroup -mindepth 1 -type d | sort; \
+         echo groups; find /sys/fs/cgroup -mindepth 4 -type d | sort; \
          echo mapped; ls /sys/class/block | grep ^dm-; echo swap; cat /proc/swaps; \
          echo pages; cat /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages; \
          echo entries; find /run/kata-containers -xdev -mindepth 1 | sort; ls -A /run/innerkeep /run/innerkeep/* | sort",
