@@ -96,6 +96,12 @@ fn run(guest: &Guest, client: &AgentClient, request: &CreateContainerRequest) ->
     (said, ok(guest, client.wait_process(&wait(id, ""))).status)
 }
 
+// COMPAT: CreateContainer, CreateSandbox better: options of storages in memory are in force; a storage that fails takes those before it along
+// COMPAT: UpdateEphemeralMounts same: text for storages of another driver
+// COMPAT: UpdateEphemeralMounts better: all of them, or none
+// COMPAT: GetVolumeStats same: bytes, then inodes, and a condition
+// COMPAT: ResizeVolume same: code and text of an agent without it
+// COMPAT: RemoveStaleVirtiofsShareMounts same
 #[test]
 fn storages_of_every_driver() {
     let host = Host::new();

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::StorageError;
 use crate::hotplug::BlockDevice;
 
+/// What the kernel calls devices of device-mapper: those are the guest's own, a verified root or swap, and no disks of the host.
+const MAPPED: &str = "dm-";
+
 type Table = Arc<Mutex<BTreeMap<(u32, u32), String>>>;
 
 /// The devices that are in use. Clones are the same.
@@ -24,6 +27,13 @@ pub(crate) struct Claim {
 impl Claims {
     /// Takes a device.
     pub(crate) fn take(&self, device: &BlockDevice, user: &str) -> Result<Claim, StorageError> {
+        // GUARD: device-of-the-host -> evil_host_names_a_device_of_the_mapper
+        if device.name.starts_with(MAPPED) {
+            return Err(StorageError::DeviceTaken {
+                device: device.name.clone(),
+                user: "the guest".to_owned(),
+            });
+        }
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let number = (device.major, device.minor);
         // GUARD: one-user-of-a-device -> evil_host_gives_one_device_to_two
@@ -50,6 +60,14 @@ impl Drop for Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn evil_host_names_a_device_of_the_mapper() {
+        let claims = Claims::default();
+        let device = BlockDevice { name: "dm-0".to_owned(), major: 253, minor: 0, node: "/dev/dm-0".into() };
+        assert_eq!(claims.take(&device, "/one").unwrap_err().code(), "STORAGE_DEVICE_TAKEN");
+        assert_eq!(claims.user(&device), None);
+    }
 
     #[test]
     fn evil_host_gives_one_device_to_two() {

@@ -210,14 +210,16 @@ fn copy_file(from: &Beneath, source: &Path, target: &Beneath, path: &Path, owner
 #[derive(Debug)]
 pub(crate) struct Watcher {
     task: AbortHandle,
+    /// Attached nowhere; goes with this.
+    _own: Detached,
 }
 
 impl Watcher {
-    /// Makes the first copy, and goes on from there.
+    /// Makes the first copy, and goes on from there; `own` is where copies are written.
     pub(super) fn start(
         run: &Path,
         source: Place,
-        target: &Detached,
+        own: Detached,
         first: Snapshot,
         runtime: &Handle,
         log: &Log,
@@ -225,12 +227,12 @@ impl Watcher {
         let failed = |error: io::Error| StorageError::io("copy", &source.on_the_wire())(error);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory =
-            openat(target.root(), ".", flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+            openat(own.root(), ".", flags, Mode::empty()).map_err(|error| failed(error.into()))?;
         let target = Beneath::of(directory);
         copy(run, &source, &target, &Snapshot::default(), &first).map_err(failed)?;
         let (run, log) = (run.to_owned(), log.clone());
         let task = runtime.spawn(watch(run, source, target, first, log)).abort_handle();
-        Ok(Self { task })
+        Ok(Self { task, _own: own })
     }
 
     pub(super) fn stop(self) {
