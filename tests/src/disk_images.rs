@@ -89,15 +89,10 @@ pub fn root_tree(root: &Path, busybox: &Path) {
     std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").expect("write passwd");
 }
 
-/// `mkfs.ext4` of this machine in a guest, with the libraries that it needs.
+/// `mkfs.ext4` of this machine in a guest.
 #[track_caller]
-pub fn with_mkfs(mut spec: Spec) -> Spec {
-    let output = Command::new("ldd").arg(MKFS).stdin(Stdio::null()).output().expect("start ldd");
-    let needs = String::from_utf8_lossy(&output.stdout).into_owned();
-    for path in needs.split_whitespace().filter(|word| word.starts_with('/')) {
-        spec = spec.copy(Path::new(path), path, 0o755);
-    }
-    spec.copy(Path::new(MKFS), MKFS, 0o755)
+pub fn with_mkfs(spec: Spec) -> Spec {
+    spec.host_program(Path::new(MKFS), MKFS).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 /// A tree of hashes behind the data of an image.

@@ -82,6 +82,12 @@ const NEEDS: &[Need] = &[
         only_bench: false,
     },
     Need {
+        what: "mkfs.ext4 (disks of test guests)",
+        packages: &["e2fsprogs"],
+        present: || Path::new("/usr/sbin/mkfs.ext4").is_file(),
+        only_bench: false,
+    },
+    Need {
         what: "Debian's archive keys (packages of test guests)",
         packages: &["debian-archive-keyring"],
         present: || Path::new("/usr/share/keyrings/debian-archive-keyring.gpg").is_file(),
