@@ -118,8 +118,8 @@ fn devices_verified_disks_and_a_chip_that_comes_late() {
     a_disk_that_comes_during_the_call(&host, &mut guest, &client, &root);
     assert_settles(&guest, &before, "devices that were plugged in");
     devices_that_nobody_gets(&guest, &client, &root, &before);
-    a_verified_root(&host, &guest, &client);
-    assert_settles(&guest, &before, "a verified root");
+    a_verified_root(&host, &guest, &client, &before);
+    assert_settles(&guest, &before, "mounts into a verified root");
     evil_host_flips_a_bit(&host, &guest, &client, &before);
     evil_host_names_another_tree(&host, &guest, &client, &before);
     evil_host_hot_adds_a_chip(&host, &mut guest, &client, &root);
@@ -254,7 +254,7 @@ fn mapped(guest: &Guest) -> String {
 }
 
 /// The guest itself vouches for every block of the container's root.
-fn a_verified_root(host: &Host, guest: &Guest, client: &AgentClient) {
+fn a_verified_root(host: &Host, guest: &Guest, client: &AgentClient, before: &str) {
     let lower = shell(guest, "ls /sys/bus/pci/devices/0000:00:10.0/virtio*/block").trim().to_owned();
     let script = "wc -l < /data; head -n 1 /data; touch /x 2>/dev/null || echo read-only";
     let request = on_verified(host, "verified", script);
@@ -275,6 +275,7 @@ fn a_verified_root(host: &Host, guest: &Guest, client: &AgentClient) {
     let request = with_device("device", &root, device("blk", "10", "", "/dev/given"), "true");
     refused(client.create_container(&request), "INTERNAL", "DEVICE_TAKEN");
     ok(guest, client.remove_container(&remove("verified")));
+    assert_settles(guest, before, "a verified root");
     assert_eq!(mapped(guest), "");
     // Nothing is mounted into it.
     let mut request = on_verified(host, "inside", "true");
