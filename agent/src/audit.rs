@@ -78,6 +78,9 @@ fn evidence(audit: &Audit, attester: &Attester) -> Result<(), AgentError> {
     Ok(())
 }
 
+/// In place of the code of a denial: nobody sent the request, the agent asked for itself. A stream that may not be read is drained then.
+pub(crate) const ASKED_ITSELF: &str = "AGENT_ASKED";
+
 /// Takes down what the policy said, before anything comes of it.
 pub(crate) fn decided(
     audit: &Audit,
@@ -86,16 +89,32 @@ pub(crate) fn decided(
     why: &Explanation,
     trace: &str,
 ) -> Sequence {
-    let (ruling, code) = match decision.verdict() {
-        Verdict::Allowed => (Ruling::Allowed, ""),
-        Verdict::AllowedThoughDenied(denial) => (Ruling::AllowedThoughDenied, denial.code()),
-        Verdict::Denied(denial) => (Ruling::Denied, denial.code()),
-    };
+    let (ruling, code) = ruling(decision);
     audit.decided(&Entry { endpoint, ruling, code, reasons: why.reasons(), trace })
 }
 
-/// Takes down a request that the policy could not be asked about: it is denied.
-pub(crate) fn not_asked(audit: &Audit, endpoint: Endpoint, code: &str, trace: &str) {
+/// The same of a question that the agent asked for itself.
+pub(crate) fn asked_itself(
+    audit: &Audit,
+    endpoint: Endpoint,
+    decision: &Decision,
+    why: &Explanation,
+    trace: &str,
+) -> Sequence {
+    let (ruling, _) = ruling(decision);
+    audit.decided(&Entry { endpoint, ruling, code: ASKED_ITSELF, reasons: why.reasons(), trace })
+}
+
+const fn ruling(decision: &Decision) -> (Ruling, &'static str) {
+    match decision.verdict() {
+        Verdict::Allowed => (Ruling::Allowed, ""),
+        Verdict::AllowedThoughDenied(denial) => (Ruling::AllowedThoughDenied, denial.code()),
+        Verdict::Denied(denial) => (Ruling::Denied, denial.code()),
+    }
+}
+
+/// Takes down a request that the policy was not asked about: it is denied. Of many that are alike the first has a record, the others are counted.
+pub(crate) fn refused(audit: &Audit, endpoint: Endpoint, code: &str, trace: &str) {
     let denied = Entry { endpoint, ruling: Ruling::Denied, code, reasons: &[], trace };
     let _ = audit.decided(&denied);
 }

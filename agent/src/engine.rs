@@ -17,6 +17,7 @@ pub(crate) mod helper;
 mod latch;
 mod operation;
 mod order;
+mod pen;
 mod remains;
 mod switches;
 mod verify;
@@ -38,6 +39,7 @@ use tokio::time::timeout;
 
 use self::container::{Container, Site, Stage};
 use self::operation::{Operation, both};
+use self::pen::Pens;
 use self::wire::{Guise, Order, Task};
 use crate::error::chain;
 use crate::log::{Key, Level, Log, Value};
@@ -82,6 +84,7 @@ pub struct Engine {
     places: Places,
     /// Where helpers come from; an engine without makes nothing.
     nursery: Option<Arc<Nursery>>,
+    pens: Pens,
     containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
     /// Control groups are made and taken away by one at a time: they share the directories above them.
     making: tokio::sync::Mutex<()>,
@@ -91,10 +94,12 @@ impl Engine {
     /// An engine that makes nothing: this process has no zygote.
     #[must_use]
     pub fn unavailable(reaper: Arc<Reaper>, log: &Log) -> Self {
+        let places = Places::default();
         Self {
             reaper,
             log: log.clone(),
-            places: Places::default(),
+            pens: Pens::below(&places.cgroup),
+            places,
             nursery: None,
             containers: Mutex::default(),
             making: tokio::sync::Mutex::default(),
@@ -117,7 +122,8 @@ impl Engine {
             .mode(STATE_MODE)
             .create(&places.state)
             .map_err(EngineError::system("make the state"))?;
-        Ok(Self { nursery: Some(nursery), places, ..Self::unavailable(reaper, log) })
+        let pens = Pens::below(&places.cgroup);
+        Ok(Self { nursery: Some(nursery), pens, places, ..Self::unavailable(reaper, log) })
     }
 
     /// Makes a container. When it returns, the first process waits for [`Self::start`], in its cgroup and namespaces; on an
@@ -126,7 +132,7 @@ impl Engine {
     /// # Errors
     /// See [`EngineError`].
     pub async fn create(&self, order: CreateOrder) -> Result<Created, EngineError> {
-        let nursery = self.nursery()?;
+        self.nursery()?;
         let (process, guise) = container::check(&order)?;
         let terminal = process.terminal() == Some(true);
         let _making = self.making.lock().await;
@@ -135,11 +141,14 @@ impl Engine {
         let task = Task::Create { bundle, terminal, guise: guise.clone() };
         let order = self.order(&id, task);
         let group = prepared.cgroup_path.absolute();
-        let switched = container::switch(&self.places, &prepared)?;
+        let switched = match container::switch(&self.places, &prepared) {
+            Ok(switched) => switched,
+            Err(error) => return Err(self.cleared(&site, error).await),
+        };
         let descriptors = container::descriptors(other_end, stdio);
         let made = async {
             site.write_config(&prepared)?;
-            let operation = Operation::begin(nursery, &self.reaper, "create", &order, descriptors).await?;
+            let operation = self.begin("create", &order, descriptors).await?;
             let (pid, terminal) = operation.made(terminal).await?;
             let process = operation.claim(pid)?;
             verify::group(pid, &group)?;
@@ -173,12 +182,13 @@ impl Engine {
     /// # Errors
     /// See [`EngineError`]; `ENGINE_PROGRAM` where the program cannot be executed.
     pub async fn start(&self, id: &ContainerId) -> Result<(), EngineError> {
-        let (nursery, container) = (self.nursery()?, self.container(id)?);
+        self.nursery()?;
+        let container = self.container(id)?;
         let mut stage = container.stage.lock().await;
         expect(id, *stage, Stage::Created)?;
         let order = self.order(id, Task::Start);
         let started = async {
-            let operation = Operation::begin(nursery, &self.reaper, "start", &order, Vec::new()).await?;
+            let operation = self.begin("start", &order, Vec::new()).await?;
             let program = async {
                 let process = container.site.latch.ready().await?;
                 verify::first(process, container.first.process())?;
@@ -203,7 +213,8 @@ impl Engine {
     /// # Errors
     /// See [`EngineError`]; `ENGINE_PROGRAM` where the program cannot be executed.
     pub async fn exec(&self, order: ExecOrder) -> Result<Created, EngineError> {
-        let (nursery, container) = (self.nursery()?, self.container(&order.id)?);
+        self.nursery()?;
+        let container = self.container(&order.id)?;
         let ExecOrder { id, process, stdio } = order;
         container::check_streams(&process.process, &stdio)?;
         let guise = Guise::of(&process.process, process.seccomp.as_ref())?;
@@ -215,7 +226,7 @@ impl Engine {
         let (order, descriptors) = (self.order(&id, task), container::descriptors(other_end, stdio));
         let mut claimed = None;
         let made = async {
-            let operation = Operation::begin(nursery, &self.reaper, "exec", &order, descriptors).await?;
+            let operation = self.begin("exec", &order, descriptors).await?;
             let program = async {
                 let process = latch.ready().await?;
                 claimed = Some(operation.claim(process)?);
@@ -256,7 +267,8 @@ impl Engine {
     /// # Errors
     /// See [`EngineError`]; it may be asked again after `ENGINE_LEFT`.
     pub async fn delete(&self, id: &ContainerId) -> Result<(), EngineError> {
-        let (nursery, container) = (self.nursery()?, self.container(id)?);
+        self.nursery()?;
+        let container = self.container(id)?;
         // Whatever operation is under way ends with its process.
         self.kill(&container);
         let mut stage = container.stage.lock().await;
@@ -264,7 +276,7 @@ impl Engine {
         if container.has_last_hooks && *stage != Stage::Failed {
             let order = self.order(id, Task::Delete);
             let hooks = async {
-                let operation = Operation::begin(nursery, &self.reaper, "delete", &order, Vec::new()).await?;
+                let operation = self.begin("delete", &order, Vec::new()).await?;
                 operation.done().await?;
                 operation.end().await;
                 Ok(())
@@ -278,6 +290,18 @@ impl Engine {
         container.site.clear().await?;
         self.table().remove(id);
         Ok(())
+    }
+
+    /// Starts a helper with an order.
+    async fn begin(
+        &self,
+        action: &'static str,
+        order: &Order,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Operation, EngineError> {
+        let nursery = self.nursery()?;
+        let pen = self.pens.make().map_err(EngineError::system("make a helper's control group"))?;
+        Operation::begin(nursery, &self.reaper, pen, action, order, descriptors).await
     }
 
     fn nursery(&self) -> Result<&Nursery, EngineError> {

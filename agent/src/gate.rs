@@ -1,7 +1,7 @@
 //! The gate: every request of the host passes here, and nothing has an effect before it did.
 //!
 //! ```text
-//!  request, decoded within its limits ─▶ queue, if the policy's state is involved ─▶ too late? no effect
+//!  request, decoded within its limits ─▶ queue, if the policy's state is involved ─▶ too late? no effect      (refused: audit)
 //!     ─▶ policy ─▶ audit ─┬─ denied: why, in at most 512 bytes; reads of streams are told that there is no more
 //!                         └─ Permitted<R> ─▶ handler ─▶ audit ─┬─ Ok: the policy's state changes
 //!                                                              └─ Err: nothing remains, the state is as before
@@ -9,6 +9,7 @@
 //! A call that changes something runs in a task of its own: a caller that goes away does not leave half of it.
 
 mod permitted;
+mod queue;
 #[cfg(test)]
 mod tests;
 
@@ -25,10 +26,11 @@ use policy_engine::{
     Decision, Denial, FailingRequests, Input, Limits, Policy, PolicyEngine, PolicyError, RequestName, Verdict,
 };
 use protocol::endpoint::{Effect, PolicyPoint};
+use protocol::limits::LimitError;
 use protocol::status::RpcError;
-use protocol::{Endpoint, MessageFull};
+use protocol::{Endpoint, MessageDyn, MessageFull};
+use queue::{Queue, Use};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use tokio::time::Instant;
 use ttrpc::asynchronous::TtrpcContext;
 
@@ -37,15 +39,16 @@ use crate::context::Agent;
 use crate::log::{Key, Level, Log, Value};
 
 const SUBSYSTEM: &str = "policy";
-/// Calls that may wait for the policy's state.
-const MAXIMUM_QUEUED: usize = 256;
+
+/// In the audit: more was waiting than may; the caller's time was over before the policy was asked.
+const BUSY: &str = "REQUEST_BUSY";
+const LATE: &str = "REQUEST_LATE";
 
 /// The policy in force, and the queue of those that change its state.
 #[derive(Debug)]
 pub(crate) struct Gate {
     engine: PolicyEngine,
-    queue: Mutex<()>,
-    queued: Semaphore,
+    queue: Queue,
     /// Texts that may replace the policy, by digest; `None`: the policy alone decides.
     replacements: Option<BTreeSet<Sha256Digest>>,
     calls: AtomicU64,
@@ -64,8 +67,7 @@ impl Gate {
     pub(crate) fn new(replacements: Option<BTreeSet<Sha256Digest>>, audit: Arc<Audit>, log: &Log) -> Self {
         Self {
             engine: PolicyEngine::new(Limits::default(), FailingRequests::Denied),
-            queue: Mutex::new(()),
-            queued: Semaphore::new(MAXIMUM_QUEUED),
+            queue: Queue::new(),
             replacements,
             calls: AtomicU64::new(0),
             audit,
@@ -103,24 +105,42 @@ impl Gate {
         Ok(())
     }
 
-    /// Whether the policy lets a request through that has nothing but defaults: for what is decided before there is a request.
-    #[cfg(test)]
-    pub(crate) fn permits_default(&self, endpoint: Endpoint) -> bool {
-        let message = endpoint.request().new_instance();
+    /// Whether the policy lets this request through, which nobody has sent: for what the agent does in the place of one. As every decision it
+    /// is in the audit; it changes no state.
+    pub(crate) fn would_permit(&self, endpoint: Endpoint, request: &dyn MessageDyn) -> bool {
         let Some(name) = endpoint.policy_rule().and_then(|rule| RequestName::new(rule).ok()) else {
             return true;
         };
-        Input::of_request(endpoint, &*message, self.engine.limits())
-            .is_ok_and(|input| self.engine.decide(&name, &input).is_allowed())
+        let trace = self.trace();
+        let Ok(input) = Input::of_request(endpoint, request, self.engine.limits()) else {
+            audit::refused(&self.audit, endpoint, audit::ASKED_ITSELF, &format!("{trace:x}"));
+            return false;
+        };
+        let decision = self.engine.decide(&name, &input);
+        let why = decision.explain(&input);
+        let sequence = audit::asked_itself(&self.audit, endpoint, &decision, &why, &format!("{trace:x}"));
+        self.audit.outcome(sequence, Ok(()));
+        let permitted = decision.is_allowed();
+        decision.undo();
+        permitted
     }
 
-    /// Whether the policy would let this request through now: for what is decided before the host asks.
-    pub(crate) fn would_permit(&self, endpoint: Endpoint, request: &impl MessageFull) -> bool {
-        let Some(name) = endpoint.policy_rule().and_then(|rule| RequestName::new(rule).ok()) else {
-            return true;
-        };
-        Input::of_request(endpoint, request, self.engine.limits())
-            .is_ok_and(|input| self.engine.decide(&name, &input).is_allowed())
+    /// Takes down that a request was refused before the policy was asked.
+    pub(crate) fn refused_by_limits(&self, endpoint: Endpoint, error: &LimitError) {
+        // What is not decided is not recorded.
+        if endpoint.policy_rule().is_some() {
+            self.refused(endpoint, error.code());
+        }
+    }
+
+    fn refused(&self, endpoint: Endpoint, code: &'static str) {
+        let trace = self.trace();
+        self.log_denial(endpoint, code, trace);
+        audit::refused(&self.audit, endpoint, code, &format!("{trace:x}"));
+    }
+
+    fn trace(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The state of the policy: `{"pstate": …}`.
@@ -128,37 +148,16 @@ impl Gate {
         self.engine.state()
     }
 
-    /// A place in the queue, where the policy's state is involved.
-    async fn queue(
-        &self,
-        endpoint: Endpoint,
-        name: &RequestName,
-    ) -> Result<Option<MutexGuard<'_, ()>>, RpcError> {
-        let uses = self.engine.state_use(name);
-        if !uses.reads && !uses.writes && endpoint.policy_point() != PolicyPoint::OldPolicy {
-            return Ok(None);
-        }
-        // Held until its turn has come.
-        let place = self.queued.try_acquire().ok();
-        // GUARD: queue-bound -> evil_host_floods_the_queue
-        if place.is_none() {
-            return Err(RpcError::Busy);
-        }
-        let turn = self.queue.lock().await;
-        drop(place);
-        Ok(Some(turn))
-    }
-
     /// Asks the policy.
     fn rule(&self, endpoint: Endpoint, name: &RequestName, request: &impl MessageFull) -> Ruling {
-        let trace = self.calls.fetch_add(1, Ordering::Relaxed);
+        let trace = self.trace();
         let trace_text = format!("{trace:x}");
         let rule = endpoint.message();
         let input = match Input::of_request(endpoint, request, self.engine.limits()) {
             Ok(input) => input,
             Err(error) => {
                 self.log_denial(endpoint, error.code(), trace);
-                audit::not_asked(&self.audit, endpoint, error.code(), &trace_text);
+                audit::refused(&self.audit, endpoint, error.code(), &trace_text);
                 return Ruling::Denied(RpcError::PolicyFailed(rule, format!("{}: {error}", error.code())));
             }
         };
@@ -240,9 +239,17 @@ where
     let name =
         RequestName::new(rule).map_err(|error| RpcError::PolicyFailed(rule, error.code().to_owned()))?;
     let gate = &agent.gate;
-    let mut turn = gate.queue(endpoint, &name).await?;
-    // GUARD: late-in-the-queue -> evil_host_deadline_in_the_queue
+    let uses = Use::of(gate.engine.state_use(&name), endpoint.policy_point());
+    let turn = match gate.queue.turn(uses, deadline).await {
+        Ok(turn) => turn,
+        Err(error) => {
+            gate.refused(endpoint, if error == RpcError::Busy { BUSY } else { LATE });
+            return Err(error);
+        }
+    };
+    // GUARD: late-before-the-decision -> evil_host_deadline_before_the_decision
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        gate.refused(endpoint, LATE);
         return Err(RpcError::Deadline);
     }
     let (decision, sequence) = match gate.rule(endpoint, &name, &request) {
@@ -257,18 +264,14 @@ where
     let permitted = Permitted::new(request, deadline);
     if endpoint.effect() == Effect::Waits {
         // It may wait for ever, and nobody else with it.
-        decision.commit();
-        drop(turn.take());
+        turn.settle(|| decision.commit()).await;
         let answer = handler(Arc::clone(&agent), permitted).await;
         audit::ended(&agent.audit, sequence, &answer);
         return answer;
     }
     let answer = handler(Arc::clone(&agent), permitted).await;
     audit::ended(&agent.audit, sequence, &answer);
-    match &answer {
-        Ok(_) => decision.commit(),
-        Err(_) => decision.undo(),
-    }
-    drop(turn);
+    let is_there = answer.is_ok();
+    turn.settle(|| if is_there { decision.commit() } else { decision.undo() }).await;
     answer
 }

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process_group, pidfd_open,
-    pidfd_send_signal, wait, waitid,
+    pidfd_send_signal, waitid,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -294,7 +294,7 @@ fn reap(table: &Mutex<Table>, log: &Log) {
     let mut orphans = 0_u64;
     loop {
         let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
-        let (process, status) = match wait(WaitOptions::NOHANG) {
+        let (process, status) = match next_end(&table) {
             Ok(Some(found)) => found,
             Err(Errno::INTR) => continue,
             // Nobody else has ended, or there is nobody else.
@@ -313,6 +313,20 @@ fn reap(table: &Mutex<Table>, log: &Log) {
     if orphans > 0 {
         log.say(Level::Debug, SUBSYSTEM, "orphans ended", &[(Key::Count, orphans.into())]);
     }
+}
+
+/// The next child that ended, whoever it is.
+#[cfg(not(test))]
+fn next_end(_: &Table) -> Result<Option<(Pid, WaitStatus)>, Errno> {
+    rustix::process::wait(WaitOptions::NOHANG)
+}
+
+/// The next one that somebody waits for: unit tests share a process, each has a reaper, and some wait for children of their own.
+#[cfg(test)]
+fn next_end(table: &Table) -> Result<Option<(Pid, WaitStatus)>, Errno> {
+    let ours = table.waiting.keys().filter_map(|number| Pid::from_raw(*number));
+    let ended = |process| rustix::process::waitpid(Some(process), WaitOptions::NOHANG).ok().flatten();
+    Ok(ours.into_iter().find_map(ended))
 }
 
 #[cfg(test)]

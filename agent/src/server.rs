@@ -18,7 +18,7 @@ pub use address::ServerAddress;
 use attestation_agent::service::{Peer, Placement, bind_socket, serve_connection};
 pub use guarded::{Guarded, Limits};
 use protocol::{
-    admitted, agent::create_agent_service, health::create_health, innerkeep::create_audit_service,
+    Refused, admitted, agent::create_agent_service, health::create_health, innerkeep::create_audit_service,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
@@ -157,7 +157,9 @@ fn services(agent: &Arc<Agent>) -> HashMap<String, Service> {
     let mut services = create_health(Arc::new(Health));
     services.extend(create_agent_service(Arc::new(rpc::Service(Arc::clone(agent)))));
     services.extend(create_audit_service(Arc::new(AuditService(Arc::clone(agent)))));
-    admitted(services)
+    let own = Arc::clone(agent);
+    let refused: Refused = Arc::new(move |endpoint, error| own.gate.refused_by_limits(endpoint, &error));
+    admitted(services, &refused)
 }
 
 /// Not somebody to be served.

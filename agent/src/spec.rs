@@ -29,7 +29,6 @@ mod hooks;
 mod identity;
 mod linux;
 mod mounts;
-pub mod pci;
 mod process;
 mod resources;
 pub mod seccomp;
@@ -38,7 +37,7 @@ mod sysctl;
 mod tests;
 pub mod visible;
 
-pub use cgroup_path::CgroupPath;
+pub use cgroup_path::{AGENT_GROUP, CgroupPath};
 pub use devices::{Access, DeviceKind, DeviceRule};
 pub use error::SpecError;
 pub use facts::{Facts, Resolve, SandboxNamespaces};

@@ -8,8 +8,9 @@
 //! executes is the program on a read-only mount of its own that is in nobody's tree, and the copies inherit that: no process of
 //! a container reaches a writable copy of the program through `/proc/PID/exe`, whoever runs it.
 //!
-//! It keeps all privileges, and neither it nor its copies have `no_new_privs`: containers are made of them, and those would inherit what
-//! was given up. If it dies nothing can be confined any more, and the agent ends.
+//! It keeps all privileges, because containers are made of its copies, and who has less gives less; all that it reads is one byte and one
+//! descriptor, from the agent. A copy gives up what its order does not need as soon as it has read it (`helper::privileges`); filters of system
+//! calls it has none, because those would stay with the container. If the zygote dies nothing can be confined any more, and the agent ends.
 
 mod frame;
 mod process;

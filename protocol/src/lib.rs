@@ -85,7 +85,7 @@ mod serve;
 pub mod status;
 
 pub use endpoint::Endpoint;
-pub use serve::admitted;
+pub use serve::{Refused, admitted};
 
 #[cfg(test)]
 mod tests;

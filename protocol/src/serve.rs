@@ -1,6 +1,7 @@
 //! Limits in front of the generated decoders.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use ttrpc::asynchronous::{MethodHandler, Service, TtrpcContext};
@@ -11,11 +12,14 @@ use crate::limits::LimitError;
 use crate::status::RpcError;
 
 type Handler = Box<dyn MethodHandler + Send + Sync>;
+/// Is told of each request that is not within its limits.
+pub type Refused = Arc<dyn Fn(Endpoint, LimitError) + Send + Sync>;
 
 /// A method whose payload is checked before it is decoded.
 struct Admitted {
     endpoint: Endpoint,
     inner: Handler,
+    refused: Refused,
 }
 
 #[async_trait]
@@ -23,25 +27,30 @@ impl MethodHandler for Admitted {
     async fn handler(&self, context: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
         // GUARD: served-within-limits -> evil_host_many_empty_members_over_a_connection
         if let Err(error) = self.endpoint.check(&request.payload) {
-            return Ok(refusal(error));
+            return Ok(self.refuse(error));
         }
         // What a handler refuses is an answer of it. An error is a payload that it could not decode.
-        Ok(self.inner.handler(context, request).await.unwrap_or_else(|_| refusal(LimitError::Undecodable)))
+        let answer = self.inner.handler(context, request).await;
+        Ok(answer.unwrap_or_else(|_| self.refuse(LimitError::Undecodable)))
     }
 }
 
-/// As an answer: of an error ttrpc makes the code `UNKNOWN`, and a text of what it looks like in the program.
-fn refusal(error: LimitError) -> Response {
-    let (code, text) = RpcError::from(error).status();
-    Response { status: Some(ttrpc::get_status(code, text)).into(), ..Response::new() }
+impl Admitted {
+    /// As an answer: of an error ttrpc makes the code `UNKNOWN`, and a text of what it looks like in the program.
+    fn refuse(&self, error: LimitError) -> Response {
+        (self.refused)(self.endpoint, error);
+        let (code, text) = RpcError::from(error).status();
+        Response { status: Some(ttrpc::get_status(code, text)).into(), ..Response::new() }
+    }
 }
 
-/// The same services, each request within its limits before it is decoded. Methods that are no [`Endpoint`] are not served.
+/// The same services, each request within its limits before it is decoded; `refused` is told of the others. Methods that are no [`Endpoint`]
+/// are not served.
 #[must_use]
-pub fn admitted(services: HashMap<String, Service>) -> HashMap<String, Service> {
+pub fn admitted(services: HashMap<String, Service>, refused: &Refused) -> HashMap<String, Service> {
     let admit = |service: &str, (method, inner): (String, Handler)| {
         let endpoint = Endpoint::find(service, &method)?;
-        Some((method, Box::new(Admitted { endpoint, inner }) as Handler))
+        Some((method, Box::new(Admitted { endpoint, inner, refused: Arc::clone(refused) }) as Handler))
     };
     services
         .into_iter()
@@ -54,7 +63,6 @@ pub fn admitted(services: HashMap<String, Service>) -> HashMap<String, Service> 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -91,7 +99,11 @@ mod tests {
         let method = services.get_mut("grpc.AgentService").unwrap();
         let unknown = method.methods.remove("StartContainer").unwrap();
         method.methods.insert("Other".to_owned(), unknown);
-        let services = admitted(services);
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let tell = Arc::clone(&told);
+        let refused: Refused =
+            Arc::new(move |endpoint, error| tell.lock().unwrap().push((endpoint, error.code())));
+        let services = admitted(services, &refused);
         let methods = &services["grpc.AgentService"].methods;
         assert!(!methods.contains_key("Other"), "no endpoint");
         assert_eq!(methods.len(), 41);
@@ -107,5 +119,7 @@ mod tests {
         assert_eq!(status.code(), ttrpc::Code::INVALID_ARGUMENT);
         assert!(status.message().starts_with("REQUEST_MALFORMED: "), "{}", status.message());
         assert_eq!(counting.0.load(Ordering::Relaxed), 1, "the handler was not reached");
+        let both = ["REQUEST_COUNT", "REQUEST_MALFORMED"].map(|code| (Endpoint::CreateContainer, code));
+        assert_eq!(*told.lock().unwrap(), both);
     }
 }

@@ -249,6 +249,9 @@ fn containers_that_fail_and_hosts_that_are_evil() {
     evil_host_deadline_mid_create(&guest, &root, &before);
     evil_host_environment_injection(&guest, &client, &root);
     assert_settles(&guest, &before, "variables of the host");
+    evil_host_swaps_a_source_under_the_mount(&guest, &client, &root);
+    evil_image_links_a_mount_onto_proc(&guest, &client, &root);
+    assert_settles(&guest, &before, "sources that were swapped");
     shared_process_ids(&guest, &client, &root);
     assert_settles(&guest, &before, "shared process ids");
     guest.power_off().unwrap();
@@ -386,6 +389,110 @@ fn evil_host_environment_injection(guest: &Guest, client: &AgentClient, root: &s
     assert!(!said.stdout.contains("innerkeep"), "{said:?}");
     assert_eq!(shell(guest, "wc -c < /proc/1/environ").trim(), "0");
     assert_eq!(shell(guest, "grep -c evil /proc/1/maps || true").trim(), "0");
+}
+
+/// CVE-2025-52881 and those before it: the image's own links lead mounts and writes to the kernel's files.
+fn evil_image_links_a_mount_onto_proc(guest: &Guest, client: &AgentClient, root: &str) {
+    let switches = "cat /proc/sys/kernel/core_pattern /proc/sys/kernel/sysrq /proc/sys/kernel/hostname /proc/sys/kernel/shm_rmid_forced";
+    let before = shell(guest, switches);
+    for target in ["/proc/self/attr", "/proc/sys/kernel", "/proc/sysrq-trigger", "/proc"] {
+        shell(guest, &format!("rm -rf {root}/data && ln -s {target} {root}/data"));
+        let mut request = create("proc1", root, &["sh", "-c", "echo evil > /tmp/ran"]);
+        let spec = request.OCI.as_mut().unwrap();
+        spec.Mounts.push(protocol::oci::Mount {
+            destination: "/data".to_owned(),
+            source: "tmpfs".to_owned(),
+            type_: "tmpfs".to_owned(),
+            ..Default::default()
+        });
+        // What the engine writes for the container has to reach the container's own switch.
+        spec.Linux.as_mut().unwrap().Sysctl.insert("kernel.shm_rmid_forced".to_owned(), "1".to_owned());
+        let answer = client.create_container(&request);
+        assert!(answer.is_err(), "{target}: made");
+        assert_eq!(shell(guest, switches), before, "{target}");
+    }
+    // Where the kernel's files are somewhere else by the image's word, what is hidden is hidden there.
+    shell(
+        guest,
+        &format!(
+            "rm -rf {root}/data {root}/proc && mkdir -p {root}/elsewhere && ln -s /elsewhere {root}/proc"
+        ),
+    );
+    let line = "wc -c < /proc/kcore; echo evil > /proc/sys/kernel/core_pattern; echo b > /proc/sysrq-trigger; echo ran";
+    let request = create("proc2", root, &["sh", "-c", line]);
+    if client.create_container(&request).is_ok() {
+        if client.start_container(&start("proc2")).is_ok() {
+            let said = read_until(client, "proc2", "", "ran\n");
+            assert!(said.starts_with("0\n"), "{said}");
+        }
+        ok(guest, client.remove_container(&remove("proc2")));
+    }
+    assert_eq!(shell(guest, switches), before);
+    shell(
+        guest,
+        &format!("rm {root}/proc && rmdir {root}/elsewhere && mkdir {root}/proc && test ! -e {root}/tmp/ran"),
+    );
+}
+
+/// The host's directory is what was permitted when it is looked at, and a link to the guest's own files when it is mounted: what came of it is looked
+/// at before the program runs.
+fn evil_host_swaps_a_source_under_the_mount(guest: &Guest, client: &AgentClient, root: &str) {
+    let shared = "/run/kata-containers/shared/containers/swap";
+    shell(
+        guest,
+        &format!(
+            "mkdir -p {shared}/data {shared}/none && echo shared > {shared}/data/file && echo guest > /etc/file"
+        ),
+    );
+    let request = |name: &str| {
+        let mut request = create(name, root, &["sh", "-c", "cat /mnt/file > /tmp/seen"]);
+        request.OCI.as_mut().unwrap().Mounts.push(protocol::oci::Mount {
+            destination: "/mnt".to_owned(),
+            source: format!("{shared}/data"),
+            type_: "bind".to_owned(),
+            options: vec!["bind".to_owned()],
+            ..Default::default()
+        });
+        request
+    };
+    // A host that is as it should be.
+    ok(guest, client.create_container(&request("honest")));
+    let seen =
+        |name: &str| shell(guest, &format!("cat /proc/$(head -n1 {PODS}/{name}/cgroup.procs)/root/mnt/file"));
+    assert_eq!(seen("honest").trim(), "shared");
+    ok(guest, client.remove_container(&remove("honest")));
+    // Without a race: it is a link already when it is looked at.
+    shell(guest, &format!("mv {shared}/data {shared}/kept && ln -s /etc {shared}/data"));
+    refused(client.create_container(&request("linked")), "INTERNAL", "SPEC_FLOOR");
+    shell(guest, &format!("rm {shared}/data && mv {shared}/kept {shared}/data"));
+    // As soon as somebody is there to mount it. Whether this comes between the look and the mount is chance, so there are more attempts than one.
+    let swapper = format!(
+        "cd {shared}; while [ ! -e /tmp/stop-swapping ]; do \
+         mv data kept; ln -s /etc data; sleep 0.02; rm data; mv kept data; sleep 0.02; done"
+    );
+    shell(guest, "rm -f /tmp/stop-swapping");
+    let swapping = guest.spawn(&["/bin/sh", "-c", &swapper]).unwrap();
+    let mut caught = 0;
+    for attempt in 0..60 {
+        let name = format!("swap{attempt}");
+        match client.create_container(&request(&name)) {
+            Ok(_) => {
+                assert_ne!(seen(&name).trim(), "guest", "the container sees the guest's own files");
+                ok(guest, client.remove_container(&remove(&name)));
+            }
+            Err(refused) => {
+                assert_eq!(refused.code, "INTERNAL", "{refused}");
+                caught += usize::from(refused.says("SPEC_FLOOR: mounts of the container"));
+            }
+        }
+        if caught > 1 {
+            break;
+        }
+    }
+    shell(guest, "touch /tmp/stop-swapping");
+    swapping.wait(Duration::from_secs(60)).unwrap();
+    assert!(caught > 0, "no swap came between the look and the mount");
+    shell(guest, &format!("test ! -e {root}/tmp/seen; rm -rf {shared} /etc/file"));
 }
 
 /// Who asks for it has the process ids of the sandbox's first container; nobody has the agent's.

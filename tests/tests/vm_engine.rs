@@ -4,7 +4,7 @@ use tests::programs::Programs;
 use tests::vm::{self, boot, exec, shell};
 
 /// Every check that the program has to report, attacks first.
-const CHECKS: [&str; 19] = [
+const CHECKS: [&str; 20] = [
     "evil_image_overwrites_the_agent",
     "evil_image_workdir_is_a_leaked_fd",
     "evil_image_null_is_a_link",
@@ -12,6 +12,7 @@ const CHECKS: [&str; 19] = [
     "evil_host_takes_the_id_of_a_container",
     "evil_host_takes_the_group_of_others",
     "evil_guest_kills_the_zygote",
+    "evil_hook_loads_a_module",
     "a_container_runs_as_ordered",
     "the_first_process_waits_for_start",
     "processes_join_under_the_same_rules",

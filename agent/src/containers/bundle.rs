@@ -59,15 +59,22 @@ impl Bundle {
         self.path.join("rootfs")
     }
 
-    /// Puts the root there. What a storage has mounted there stays; else the directory of the specification is bound there,
-    /// without the mounts in it. `storages`: where storages of this container are mounted.
+    /// Puts the root there. What a storage has mounted there stays, if it is what the specification names; else the directory of the
+    /// specification is bound there, without the mounts in it. `storages`: where storages of this container are mounted.
     ///
     /// # Errors
     /// `CONTAINER_ROOT`, `CONTAINER_BUNDLE`.
     pub(crate) fn put_root(&self, asked: &str, storages: &[PathBuf]) -> Result<(), ContainerError> {
         let target = self.root();
         match fs::symlink_metadata(&target) {
-            Ok(found) if found.is_dir() => return Ok(()),
+            Ok(found) if found.is_dir() => {
+                // Policy judged the root that the specification names, and what was verified is looked up by that name.
+                // GUARD: root-as-named -> evil_host_root_beside_the_one_that_is_named
+                if !AbsolutePath::parse(asked).is_ok_and(|asked| asked.as_path() == target) {
+                    return Err(ContainerError::Root);
+                }
+                return Ok(());
+            }
             Ok(_) => return Err(ContainerError::Root),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(ContainerError::bundle("look at")(error)),

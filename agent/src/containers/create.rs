@@ -1,6 +1,6 @@
 //! CreateContainer: [`Step`] by step, each with what takes it back.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use protocol::agent::CreateContainerRequest;
@@ -20,6 +20,7 @@ use crate::engine::{CreateOrder, Created, EngineError};
 use crate::error::chain;
 use crate::gate::Permitted;
 use crate::log::{Key, Level, Value};
+use crate::spec::visible::{self, Mounts};
 use crate::spec::{self, Facts, Prepared, SpecError};
 use crate::storage::{Added, VerifiedRoot};
 use crate::streams::{HostSockets, Ports};
@@ -105,7 +106,7 @@ struct Draft<'a> {
     left: bool,
     bundle: Option<Arc<Bundle>>,
     storages: Option<Added>,
-    facts: Option<Facts>,
+    facts: Option<Arc<Facts>>,
     prepared: Option<Prepared>,
     waiting: Option<Waiting>,
     created: Option<Created>,
@@ -206,7 +207,7 @@ impl Draft<'_> {
         facts.hooks = agent.sandbox.hooks();
         facts.namespaces.pid = agent.containers.pids().of_container(self.request.sandbox_pidns)?;
         facts.storages = self.storage_places();
-        self.facts = Some(facts);
+        self.facts = Some(Arc::new(facts));
         Ok(())
     }
 
@@ -218,7 +219,7 @@ impl Draft<'_> {
     }
 
     async fn prepare(&mut self) -> Result<(), RpcError> {
-        let facts = self.facts.take().ok_or_else(out_of_order)?;
+        let facts = self.facts.clone().ok_or_else(out_of_order)?;
         let specification = std::mem::take(&mut self.specification);
         let prepared = blocking(move || spec::prepare(&specification, &facts).map_err(spec_error)).await?;
         self.prepared = Some(prepared);
@@ -232,17 +233,34 @@ impl Draft<'_> {
         let (stdio, waiting) =
             Waiting::open(self.agent, terminal, process.user().uid(), self.sockets.take())?;
         let bundle = self.bundle()?.path().to_owned();
+        let before = mounts_of(&self.agent.roots.proc, "self")?;
         let order = CreateOrder { id: self.id.clone(), bundle, prepared, stdio };
-        match self.agent.engine.create(order).await {
+        let pid = match self.agent.engine.create(order).await {
             Ok(created) => {
+                let pid = created.pid;
                 (self.waiting, self.created, self.made) = (Some(waiting), Some(created), true);
-                Ok(())
+                pid
             }
             Err(error) => {
                 self.left = matches!(error, EngineError::Left { .. });
-                Err(engine_error(error))
+                return Err(engine_error(error));
             }
+        };
+        // GUARD: created-as-ordered -> containers_that_fail_and_hosts_that_are_evil
+        self.look(&before, pid)?;
+        Ok(())
+    }
+
+    /// Holds what the container sees against what was ordered, before its program may look. `before` are the mounts of the guest from before it
+    /// was made: one that another container had meanwhile may be gone.
+    fn look(&self, before: &Mounts, process: i32) -> Result<(), RpcError> {
+        let (facts, prepared) = self.facts.as_deref().zip(self.prepared.as_ref()).ok_or_else(out_of_order)?;
+        let proc = &self.agent.roots.proc;
+        let (after, seen) = (mounts_of(proc, "self")?, mounts_of(proc, &process.to_string())?);
+        for guest in [before, &after] {
+            visible::check(guest, &seen, facts).map_err(spec_error)?;
         }
+        visible::check_ordered(&after, &seen, &prepared.spec).map_err(spec_error)
     }
 
     fn settle(&mut self) -> Result<(), RpcError> {
@@ -274,6 +292,12 @@ impl Draft<'_> {
     fn bundle(&self) -> Result<Arc<Bundle>, RpcError> {
         self.bundle.clone().ok_or_else(out_of_order)
     }
+}
+
+/// The mounts of a process's namespace.
+fn mounts_of(proc: &Path, process: &str) -> Result<Mounts, RpcError> {
+    let text = std::fs::read_to_string(proc.join(process).join("mountinfo"));
+    Mounts::parse(&text.map_err(|error| failed("list mounts", &error))?).map_err(spec_error)
 }
 
 /// What may wait for the host or a disk.

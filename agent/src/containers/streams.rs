@@ -62,7 +62,7 @@ impl Waiting {
                 return Err(RpcError::Failed("CONTAINER_STREAMS", text));
             }
         };
-        let permits = permits(agent, container, exec);
+        let permits = permits(agent, container, exec, self.sockets.is_some());
         match self.sockets {
             Some(sockets) => streams.attach(sockets, permits),
             None if !permits.read => streams.drain(),
@@ -72,8 +72,8 @@ impl Waiting {
     }
 }
 
-/// What the policy says now of reading and writing the streams of this process.
-fn permits(agent: &Agent, container: &ContainerId, exec: &str) -> Permits {
+/// What the policy says now of reading the streams of this process, and of writing them where the host would without asking again.
+fn permits(agent: &Agent, container: &ContainerId, exec: &str, by_sockets: bool) -> Permits {
     let (container_id, exec_id) = (container.to_string(), exec.to_owned());
     let read = ReadStreamRequest {
         container_id: container_id.clone(),
@@ -83,6 +83,6 @@ fn permits(agent: &Agent, container: &ContainerId, exec: &str) -> Permits {
     let write = WriteStreamRequest { container_id, exec_id, ..WriteStreamRequest::default() };
     Permits {
         read: agent.gate.would_permit(Endpoint::ReadStdout, &read),
-        write: agent.gate.would_permit(Endpoint::WriteStdin, &write),
+        write: by_sockets && agent.gate.would_permit(Endpoint::WriteStdin, &write),
     }
 }

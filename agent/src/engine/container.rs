@@ -15,6 +15,7 @@ use super::remains::{Group, kill_holders, remove_state};
 use super::switches::Switched;
 use super::wire::{Guise, undressed};
 use super::{EngineError, Places};
+use crate::cgroup::Cgroup;
 use crate::reaper::Handle;
 use crate::spec::Prepared;
 
@@ -33,7 +34,7 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// Of a container that is to be made. Nothing of it is there yet.
+    /// Of a container that is to be made. Nothing of it is there yet but its control group, which is made here.
     pub(super) fn new(places: &Places, order: &CreateOrder) -> Result<(Self, OwnedFd), EngineError> {
         let id = order.id.as_str().to_owned();
         let state = places.state.join(&id);
@@ -42,14 +43,12 @@ impl Site {
         if state.symlink_metadata().is_ok() {
             return Err(EngineError::Exists { id });
         }
-        let populated = group.is_populated().map_err(EngineError::system("look at the control group"))?;
-        // Whoever takes the container away kills what is in there.
-        // GUARD: group-free -> vm_engine
-        if populated {
-            return Err(EngineError::Order { what: "its control group has processes already" });
-        }
         let (latch, other_end) = Latch::pair()?;
         let config = order.bundle.join(CONFIG);
+        // Whoever takes the container away kills what is in there; and how much it makes in there has an end.
+        // GUARD: group-of-its-own -> vm_engine
+        Cgroup::create(&places.cgroup, &order.prepared.cgroup_path)
+            .inspect_err(|_| group.forget_parents())?;
         Ok((Self { id, group, state, config, latch }, other_end))
     }
 

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::cgroup::CgroupError;
+
 /// An error of the engine. Texts are the host's to read: they name no argument, no variable of an environment and no contents.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -28,6 +30,9 @@ pub enum EngineError {
         /// The state that it is in.
         found: &'static str,
     },
+    /// Its control group cannot be made.
+    #[error(transparent)]
+    Group(#[from] CgroupError),
     /// An order that the engine does not carry out.
     #[error("order: {what}")]
     Order {
@@ -111,6 +116,7 @@ impl EngineError {
             Self::Deadline { .. } => "ENGINE_DEADLINE",
             Self::Ended => "ENGINE_ENDED",
             Self::Exists { .. } => "ENGINE_EXISTS",
+            Self::Group(error) => error.code(),
             Self::Helper { .. } => "ENGINE_HELPER",
             Self::Left { .. } => "ENGINE_LEFT",
             Self::Missing { .. } => "ENGINE_MISSING",

@@ -1,6 +1,7 @@
 //! The helper's side: one order, carried out by libcontainer, which changes the process that it runs in and must have it for itself.
 
 mod executor;
+mod privileges;
 
 use std::fs;
 use std::io;
@@ -53,6 +54,8 @@ fn receive_order(socket: &OwnedFd) -> Result<(Order, Vec<OwnedFd>), Refusal> {
 }
 
 fn carry_out(order: Order, descriptors: Vec<OwnedFd>) -> Result<(Answer, Option<OwnedFd>), Refusal> {
+    // GUARD: helper-privileges -> vm_engine
+    privileges::reduce(&order.task)?;
     let root = order.state.join(&order.id);
     match order.task {
         Task::Create { bundle, terminal, guise } => {

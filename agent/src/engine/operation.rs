@@ -10,6 +10,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use super::EngineError;
+use super::pen::Pen;
 use super::wire::{Answer, MAXIMUM_ANSWER_BYTES, ORDER, Order, printable};
 use crate::reaper::{Admitted, Expectation, Handle, Reaper};
 use crate::sys::readiness::watch as register;
@@ -28,6 +29,8 @@ pub(super) struct Operation {
     socket: AsyncFd<OwnedFd>,
     helper: Admitted,
     handle: Handle,
+    /// Dropped last: everybody in it is killed then.
+    pen: Pen,
 }
 
 impl Operation {
@@ -35,6 +38,7 @@ impl Operation {
     pub(super) async fn begin(
         nursery: &Nursery,
         reaper: &Reaper,
+        pen: Pen,
         action: &'static str,
         order: &Order,
         descriptors: Vec<OwnedFd>,
@@ -51,7 +55,13 @@ impl Operation {
         })?;
         let handle = helper.handle();
         let socket = register(ours).map_err(EngineError::system("make a helper's socket"))?;
-        let operation = Self { action, expectation, socket, helper, handle };
+        let operation = Self { action, expectation, socket, helper, handle, pen };
+        // It waits for its order: nobody was started yet who would stay outside.
+        // GUARD: helper-in-its-pen -> vm_engine
+        operation
+            .pen
+            .put(operation.handle.process())
+            .map_err(EngineError::system("put a helper into its group"))?;
         let mut sent = vec![file.as_fd()];
         sent.extend(descriptors.iter().map(AsFd::as_fd));
         send(operation.socket.get_ref().as_fd(), ORDER, &sent)
@@ -112,9 +122,7 @@ impl Operation {
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        // The group first: what the helper started and is not a process of the container, hooks for example. One that has gone
-        // is not met by either.
-        let _ = self.handle.signal_group(Signal::KILL);
+        // What it started and is not a process of the container, hooks for example, goes with its pen.
         let _ = self.handle.signal(Signal::KILL);
     }
 }

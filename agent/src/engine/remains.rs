@@ -39,7 +39,7 @@ impl Group {
     }
 
     /// Whether there are processes in it, or below it. One that is not there has none.
-    pub(super) fn is_populated(&self) -> io::Result<bool> {
+    fn is_populated(&self) -> io::Result<bool> {
         match fs::read_to_string(self.path.join("cgroup.events")) {
             Ok(events) => Ok(events.lines().any(|line| line == "populated 1")),
             Err(error) if is_gone(&error) => Ok(false),
@@ -70,13 +70,19 @@ impl Group {
         if self.path.exists() {
             return Err(Errno::BUSY.into());
         }
+        self.forget_parents();
+        Ok(())
+    }
+
+    /// Takes the directories above it away that were made for it.
+    pub(super) fn forget_parents(&self) {
         for above in &self.made {
-            // Another container may be there now.
-            if fs::remove_dir(above).is_err() {
-                break;
+            // Another container may be there now, and one that was not made yet is not in the way of others.
+            match fs::remove_dir(above) {
+                Err(error) if !is_gone(&error) => break,
+                _ => {}
             }
         }
-        Ok(())
     }
 }
 

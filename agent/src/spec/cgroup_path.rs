@@ -10,6 +10,8 @@ use super::SpecError;
 const MAXIMUM_DEPTH: usize = 16;
 /// Longest name of a directory.
 const MAXIMUM_NAME_BYTES: usize = 255;
+/// The agent's own group: helpers are below it.
+pub const AGENT_GROUP: &str = "innerkeep";
 
 /// A place below the root of the control groups: relative, at least one name, no `..`. It is never the root, nor the
 /// agent's own group: what removes a container's group kills everything in it.
@@ -23,13 +25,15 @@ impl CgroupPath {
     /// # Errors
     /// `SPEC_CGROUP_PATH`.
     pub fn parse(path: &str, container: &ContainerId) -> Result<Self, SpecError> {
-        if path.is_empty() {
-            return Ok(Self(PathBuf::from(container.as_str())));
-        }
+        let path = if path.is_empty() { container.as_str() } else { path };
         let path = path.replace(':', "/");
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
         // GUARD: cgroup-path -> evil_host_cgroup_path_of_the_agent
         if names.is_empty() || names.len() > MAXIMUM_DEPTH || !names.iter().all(|name| is_name(name)) {
+            return Err(SpecError::CgroupPath);
+        }
+        // GUARD: cgroup-path-own -> evil_host_cgroup_path_of_the_agent
+        if names.first() == Some(&AGENT_GROUP) {
             return Err(SpecError::CgroupPath);
         }
         Ok(Self(names.iter().collect()))
@@ -111,6 +115,9 @@ mod tests {
             "/cgroup.procs",
             "/a/memory.max",
             "/é",
+            "/innerkeep",
+            "/./innerkeep/0",
+            "innerkeep:0:x",
             &deep,
             &long,
         ] {

@@ -93,25 +93,17 @@ pub fn source(at: &str, path: &str, facts: &Facts) -> Result<PathBuf, SpecError>
     let real = (facts.resolve)(&written).map_err(|_| SpecError::MountSource { at: at.to_owned() })?;
     // GUARD: floor-source-real -> evil_host_mounts_a_link_to_our_directories
     check(at, &real, facts)?;
+    // What policy permits by a place in there is not the guest's own files.
+    // GUARD: floor-source-stays -> evil_host_mounts_a_link_out_of_what_is_shared
+    if shared(facts).any(|tree| written.starts_with(tree))
+        && !shared(facts).any(|tree| real.starts_with(tree))
+    {
+        return Err(SpecError::Floor {
+            at: at.to_owned(),
+            what: "see what a link in a shared directory leads to",
+        });
+    }
     Ok(real)
-}
-
-/// Where the root of a container's files comes from, if it may be one: its own bundle, or what a source of a mount may be.
-///
-/// # Errors
-/// As [`source`]; `SPEC_MISSING` without a root.
-pub fn root_source(spec: &protocol::oci::Spec, facts: &Facts) -> Result<PathBuf, SpecError> {
-    const AT: &str = "root.path";
-    let path = spec.Root.as_ref().map(|root| root.Path.as_str()).unwrap_or_default();
-    // GUARD: root-path -> evil_host_root_of_the_guest_as_root
-    if path.is_empty() {
-        return Err(SpecError::Missing { at: AT.to_owned(), expected: "the root of the container's files" });
-    }
-    let own = facts.bundle.join("rootfs");
-    if lexical(path).is_some_and(|path| path == own) {
-        return Ok(own);
-    }
-    source(AT, path, facts)
 }
 
 /// What a container may have of our directories.

@@ -14,7 +14,7 @@ const REFUSED_OPTIONS: [&str; 4] = ["remount", "idmap", "ridmap", "move"];
 /// Options by which what is mounted in a container appears outside.
 const OUTWARD: [&str; 2] = ["shared", "rshared"];
 /// Files in `/proc` that something may be mounted on.
-const PROC_FILES: [&str; 10] = [
+pub(super) const PROC_FILES: [&str; 10] = [
     "/proc/cpuinfo",
     "/proc/diskstats",
     "/proc/loadavg",

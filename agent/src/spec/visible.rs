@@ -3,13 +3,20 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Facts, SpecError, floor};
+use oci_spec::runtime as run;
+
+use super::{Facts, SpecError, floor, mounts};
 
 /// Most mounts of a namespace that are looked at.
 const MAXIMUM_MOUNTS: usize = 16 * 1024;
 /// File systems that no container sees.
 const NEVER: [&str; 9] =
     ["binder", "binfmt_misc", "bpf", "configfs", "debugfs", "efivarfs", "pstore", "securityfs", "tracefs"];
+
+/// File systems that are made for a container, each with a number that nobody else has.
+const OWN: [&str; 5] = ["devpts", "hugetlbfs", "mqueue", "proc", "tmpfs"];
+/// File systems of which there is one: what a container sees of it is decided by its namespaces.
+const COMMON: [&str; 3] = ["cgroup", "cgroup2", "sysfs"];
 
 /// A mount: which part of which file system is where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,87 +135,55 @@ pub fn check(guest: &Mounts, container: &Mounts, facts: &Facts) -> Result<(), Sp
     Ok(())
 }
 
+/// Holds the mounts of a container's namespace against its specification, as it was prepared: the root, what was to be bound, and file systems
+/// that the container has for itself. `guest` are the mounts of the agent's namespace after the container was made.
+///
+/// # Errors
+/// `SPEC_FLOOR`: a source was another one when it was mounted than when it was looked at.
+pub fn check_ordered(guest: &Mounts, container: &Mounts, spec: &run::Spec) -> Result<(), SpecError> {
+    let root = spec.root().as_ref().map(|root| guest.places(root.path()));
+    let binds = spec.mounts().iter().flatten().filter(|mount| mount.typ().as_deref() == Some("bind"));
+    let binds = binds.filter_map(|mount| Some((mount, mount.source().as_ref()?)));
+    let bound = binds.flat_map(|(mount, source)| {
+        let with_inner = mount.options().iter().flatten().any(|option| option == "rbind");
+        if with_inner { guest.places(source) } else { guest.place(source).into_iter().collect() }
+    });
+    let ordered: Vec<Place> = root.into_iter().flatten().chain(bound).collect();
+    let linux = spec.linux().as_ref();
+    let covered = linux.into_iter().flat_map(|linux| [linux.masked_paths(), linux.readonly_paths()]);
+    let covered: Vec<&str> =
+        covered.flatten().flatten().map(String::as_str).chain(mounts::PROC_FILES).collect();
+    for entry in &container.0 {
+        // The image's own links decide where in it something is mounted.
+        // GUARD: visible-proc -> evil_image_links_a_mount_onto_proc
+        if !may_be_there(entry, &covered) {
+            return Err(SpecError::Floor { at: AT.to_owned(), what: "mount on files of the kernel" });
+        }
+        let is_part = |place: &Place| place.device == entry.device && entry.root.starts_with(&place.path);
+        let is_new = || !guest.0.iter().any(|other| other.device == entry.device);
+        let kind = entry.kind.as_str();
+        let explained =
+            ordered.iter().any(is_part) || COMMON.contains(&kind) || (OWN.contains(&kind) && is_new());
+        // GUARD: visible-ordered -> evil_host_swaps_a_source_for_another_part_of_the_guest
+        if !explained {
+            return Err(SpecError::Floor { at: AT.to_owned(), what: "see what was not ordered" });
+        }
+    }
+    Ok(())
+}
+
+/// Whether `/proc` is the kernel's, and covered only where it is to be.
+fn may_be_there(entry: &Entry, covered: &[&str]) -> bool {
+    let proc = Path::new("/proc");
+    if entry.point == proc {
+        return entry.kind == "proc";
+    }
+    !entry.point.starts_with(proc) || covered.iter().any(|path| entry.point == Path::new(path))
+}
+
 fn in_ours(point: &Path) -> bool {
     floor::DIRECTORIES.iter().any(|tree| point.starts_with(tree))
 }
 
 #[cfg(test)]
-mod tests {
-    use protocol::ids::ContainerId;
-
-    use super::*;
-
-    const GUEST: &str = "\
-1 0 0:1 / / rw - rootfs rootfs rw
-2 1 0:2 / /run rw shared:1 - tmpfs tmpfs rw
-3 2 0:3 / /run/kata-containers/shared/containers rw - virtiofs kataShared rw
-4 2 8:0 / /run/kata-containers/other/rootfs ro - ext4 /dev/sda ro
-5 2 8:16 / /run/kata-containers/abc/rootfs ro - ext4 /dev/sdb ro
-6 2 0:9 / /run/kata-containers/sandbox/shm rw - tmpfs shm rw
-7 1 0:7 / /mnt/landing\\040one ro - tmpfs tmpfs ro
-";
-    const CONTAINER: &str = "\
-50 40 8:16 / / ro - ext4 /dev/sdb ro
-51 50 0:50 / /proc rw - proc proc rw
-52 50 0:51 / /dev rw - tmpfs tmpfs rw
-53 50 0:20 / /sys ro - sysfs sysfs ro
-54 50 0:9 / /dev/shm rw - tmpfs shm rw
-55 50 0:3 /abc-hosts /etc/hosts rw - virtiofs kataShared rw
-56 50 0:2 /kata-containers/sandbox/resolv.conf /etc/resolv.conf rw - tmpfs tmpfs rw
-57 51 0:5 /null /proc/kcore rw - devtmpfs dev rw
-";
-
-    fn check_with(more: &str) -> Result<(), &'static str> {
-        let id = ContainerId::parse("abc").unwrap();
-        let mut facts = Facts::new(id, PathBuf::from("/run/kata-containers/abc"), true);
-        facts.protected.push(PathBuf::from("/mnt/landing one"));
-        let guest = Mounts::parse(GUEST).unwrap();
-        let container = Mounts::parse(&format!("{CONTAINER}{more}")).unwrap();
-        check(&guest, &container, &facts).map_err(|error| error.code())
-    }
-
-    #[test]
-    fn an_ordinary_container_sees_what_it_may() {
-        assert_eq!(check_with(""), Ok(()));
-        assert_eq!(
-            check_with("60 50 0:2 /kata-containers/sandbox/ephemeral/x /data rw - tmpfs tmpfs rw\n"),
-            Ok(())
-        );
-    }
-
-    #[test]
-    fn evil_host_swaps_a_source_for_a_link() {
-        for mount in [
-            "0:2 / /data rw - tmpfs tmpfs rw",
-            "0:2 /innerkeep/sockets /data rw - tmpfs tmpfs rw",
-            "0:2 /kata-containers /data rw - tmpfs tmpfs rw",
-            "0:2 /kata-containers/other /data rw - tmpfs tmpfs rw",
-            "0:2 /kata-containers/abc/config.json /data rw - tmpfs tmpfs rw",
-            "8:0 / /data ro - ext4 /dev/sda ro",
-            "8:0 /etc /data ro - ext4 /dev/sda ro",
-        ] {
-            assert_eq!(check_with(&format!("60 50 {mount}\n")), Err("SPEC_FLOOR"), "{mount}");
-        }
-    }
-
-    #[test]
-    fn evil_host_swaps_a_source_for_what_has_landed() {
-        assert_eq!(check_with("60 50 0:7 / /data ro - tmpfs tmpfs ro\n"), Err("SPEC_FLOOR"));
-        assert_eq!(check_with("60 50 0:7 /weights /data ro - tmpfs tmpfs ro\n"), Err("SPEC_FLOOR"));
-    }
-
-    #[test]
-    fn evil_host_brings_a_file_system_of_the_kernel_along() {
-        for kind in NEVER {
-            assert_eq!(check_with(&format!("60 50 0:77 / /data/x rw - {kind} x rw\n")), Err("SPEC_FLOOR"));
-        }
-    }
-
-    #[test]
-    fn lines_of_another_form_are_refused() {
-        for text in ["x", "1 2 0:1 / /a\\04 rw - tmpfs x rw", "1 2 0:1 / rw - tmpfs", "\n"] {
-            let read = Mounts::parse(text);
-            assert!(read.is_err() || text.ends_with("tmpfs"), "{text:?}");
-        }
-    }
-}
+mod tests;

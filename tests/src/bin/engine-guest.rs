@@ -92,6 +92,7 @@ fn checks() -> i32 {
             a_failed_create_leaves_nothing(&engine),
             a_hook_that_hangs_is_ended(&hasty),
             a_helper_that_dies_leaves_nothing(&engine),
+            evil_hook_loads_a_module(&engine),
             many_processes_leave_nothing(&engine),
             evil_image_workdir_is_a_leaked_fd(&engine),
             evil_image_null_is_a_link(&engine),
@@ -110,6 +111,13 @@ fn nothing_left() -> Result<()> {
     let state: Vec<_> = fs::read_dir(STATE)?.flatten().map(|entry| entry.file_name()).collect();
     ensure!(state.is_empty(), "left in {STATE}: {state:?}");
     ensure!(!Path::new(CGROUP).join("kubepods").exists(), "control groups are left");
+    // Those of helpers go a moment after them.
+    let pens = || fs::read_dir(Path::new(CGROUP).join("innerkeep")).into_iter().flatten().flatten();
+    let until = std::time::Instant::now() + PATIENCE;
+    while pens().any(|entry| entry.path().is_dir()) {
+        ensure!(std::time::Instant::now() < until, "control groups of helpers are left");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let helpers = processes_called("container-helpe");
     ensure!(helpers.is_empty(), "helpers are left: {helpers:?}");
     let own = fs::read_to_string("/proc/self/mountinfo")?;
@@ -503,7 +511,7 @@ fn processes_with(argument: &str) -> Vec<i32> {
 
 async fn a_helper_that_dies_leaves_nothing(engine: &Engine) -> Result<()> {
     let mut bundle = Bundle::new("dying", "true")?;
-    bundle.spec.Hooks = Some(hook(&["sleep", "4243"])).into();
+    bundle.spec.Hooks = Some(hook(&["sh", "-c", "busybox setsid sleep 4243 & wait"])).into();
     let killer = async {
         loop {
             if !processes_with("4243").is_empty() {
@@ -521,12 +529,67 @@ async fn a_helper_that_dies_leaves_nothing(engine: &Engine) -> Result<()> {
     killed?;
     let error = created.err().map(shown).context("it was made")?;
     ensure!(error.starts_with("ENGINE_HELPER"), "{error}");
-    for pid in processes_with("4243") {
-        // Its leader died before it: nobody could name its group any more.
-        let pid = rustix::process::Pid::from_raw(pid).context("a number")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+    // Its leader died before it, and it has a session of its own: it is gone all the same.
+    until("the hook of a helper that died", || processes_with("4243").is_empty()).await
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) -> Result<()> {
+    let waited = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waited).await.with_context(|| format!("{what}: still there"))
+}
+
+/// A hook has what containers are made with, and no more: no modules, no ports, no clock, no other's memory, and nothing by a program's mode.
+async fn evil_hook_loads_a_module(engine: &Engine) -> Result<()> {
+    let told = Path::new("/run/engine-guest/hook");
+    let line = format!("cat /proc/self/status > {}", told.display());
+    let mut bundle = Bundle::new("hooked", "cat /proc/self/status")?;
+    bundle.spec.Hooks = Some(hook(&["sh", "-c", &line])).into();
+    // What the container is to have it gets.
+    let sets = bundle.process().Capabilities.as_mut().context("capabilities")?;
+    for set in [&mut sets.Bounding, &mut sets.Effective, &mut sets.Permitted] {
+        set.push("CAP_SYS_TIME".to_owned());
     }
+    let (ended, text) = bundle.run(engine).await?;
+    ensure!(ended == Ended::Exited(0), "{ended:?}: {text}");
+    let wide = u64::from_str_radix(KEPT, 16)? | 1 << 25;
+    ensure!(field(&text, "CapEff") == format!("{wide:016x}"), "{text}");
+    let status = fs::read_to_string(told)?;
+    fs::remove_file(told)?;
+    ensure!(field(&status, "NoNewPrivs") == "1", "{status}");
+    for set in ["CapEff", "CapPrm", "CapBnd"] {
+        let found = u64::from_str_radix(field(&status, set), 16)?;
+        // Modules, ports, other processes, accounting, the end of the machine, the log, programs in the kernel, figures of it.
+        for (number, name) in [
+            (16, "SYS_MODULE"),
+            (17, "SYS_RAWIO"),
+            (19, "SYS_PTRACE"),
+            (20, "SYS_PACCT"),
+            (22, "SYS_BOOT"),
+            (34, "SYSLOG"),
+            (38, "PERFMON"),
+            (39, "BPF"),
+        ] {
+            ensure!(found >> number & 1 == 0, "{set} has {name}: {status}");
+        }
+    }
+    let joined = bundle_of_a_user(engine).await?;
+    ensure!(joined == Ended::Exited(0), "a process joins one of another user: {joined:?}");
     Ok(())
+}
+
+/// A process that joins a container whose first one is another user's.
+async fn bundle_of_a_user(engine: &Engine) -> Result<Ended> {
+    let mut bundle = Bundle::new("users", "exec sleep 100")?;
+    bundle.process().User = Some(User { UID: 1000, GID: 1000, ..User::default() }).into();
+    let (_first, _output) = bundle.create(engine).await?;
+    engine.start(&bundle.id).await.map_err(told)?;
+    let (ended, _) = bundle.exec(engine, &process(&["true"])).await?;
+    engine.delete(&bundle.id).await.map_err(told)?;
+    Ok(ended)
 }
 
 async fn many_processes_leave_nothing(engine: &Engine) -> Result<()> {
@@ -676,10 +739,26 @@ async fn evil_host_takes_the_group_of_others(engine: &Engine) -> Result<()> {
     let (first, _output) = bundle.create(engine).await?;
     engine.start(&bundle.id).await.map_err(told)?;
     let mut other = Bundle::new("other", "true")?;
-    for path in ["/kubepods/besteffort/pod1/grouped", "/kubepods/besteffort/pod1", "/kubepods"] {
+    let group = Path::new(CGROUP).join("kubepods/besteffort/pod1/grouped");
+    fs::create_dir(group.join("inner"))?;
+    for (path, code) in [
+        ("/kubepods/besteffort/pod1/grouped", "CGROUP_TAKEN"),
+        ("/kubepods/besteffort/pod1", "CGROUP_TAKEN"),
+        ("/kubepods", "CGROUP_TAKEN"),
+        // Nobody is in this one, and it is another's all the same.
+        ("/kubepods/besteffort/pod1/grouped/inner", "CGROUP_"),
+        ("/kubepods/besteffort/pod1/grouped/inner/deeper", "CGROUP_PARENT"),
+        ("/kubepods/besteffort/pod1/grouped/new/deeper", "CGROUP_PARENT"),
+    ] {
         other.spec.Linux.as_mut().context("linux")?.CgroupsPath = path.to_owned();
         let error = other.create(engine).await.err().map(shown).context("it was made")?;
-        ensure!(error.starts_with("ENGINE_ORDER"), "{error}");
+        ensure!(error.starts_with(code), "{path}: {error}");
+    }
+    ensure!(!group.join("new").exists() && group.join("inner").exists(), "groups were made or taken away");
+    // What it may make in there has an end.
+    for (file, most) in [("cgroup.max.descendants", "1024"), ("cgroup.max.depth", "32")] {
+        let found = fs::read_to_string(group.join(file))?;
+        ensure!(found.trim() == most, "{file} is {found}");
     }
     ensure!(first.process.handle().signal(rustix::process::Signal::CONT).is_ok(), "the first one runs on");
     engine.delete(&bundle.id).await.map_err(told)

@@ -69,10 +69,29 @@ fn what_a_storage_put_there_is_the_root() {
     let (_kept, run) = run();
     let bundle = Bundle::make(&run, &id("c1")).unwrap();
     fs::create_dir(bundle.root()).unwrap();
-    bundle.put_root("/wherever", &[]).unwrap();
+    let own = bundle.root().to_str().unwrap().to_owned();
+    bundle.put_root(&own, &[]).unwrap();
+    bundle.release_root().unwrap();
+    assert!(bundle.root().is_dir(), "it was not ours to take off");
     fs::remove_dir(bundle.root()).unwrap();
     symlink("/etc", bundle.root()).unwrap();
-    assert_eq!(bundle.put_root("/wherever", &[]).unwrap_err().code(), "CONTAINER_ROOT");
+    assert_eq!(bundle.put_root(&own, &[]).unwrap_err().code(), "CONTAINER_ROOT");
+}
+
+/// A storage lies where the container's root will be, and the specification names another root, which was verified, say.
+#[test]
+fn evil_host_root_beside_the_one_that_is_named() {
+    let (_kept, run) = run();
+    let bundle = Bundle::make(&run, &id("c1")).unwrap();
+    fs::create_dir(bundle.root()).unwrap();
+    fs::write(bundle.root().join("evil"), "").unwrap();
+    let verified = run.join(SHARED).join("c1/rootfs");
+    let (verified, storage) = (verified.to_str().unwrap(), bundle.root());
+    for asked in [verified, "/wherever", "", "rootfs", "/"] {
+        let error = bundle.put_root(asked, std::slice::from_ref(&storage)).unwrap_err();
+        assert_eq!(error.code(), "CONTAINER_ROOT", "{asked:?}");
+    }
+    assert!(bundle.root().join("evil").exists() && !bundle.root().join("file").exists());
 }
 
 #[test]

@@ -16,18 +16,12 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, Exec
 use oci_spec::runtime::Spec;
 use rustix::io::Errno;
 use rustix::process::Gid;
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
-    configure_capability_in_ambient_set, no_new_privs, remove_capability_from_bounding_set, set_capabilities,
-    set_thread_groups,
-};
+use rustix::thread::{no_new_privs, set_thread_groups};
 
+use super::privileges;
 use crate::engine::latch::{FAILED, GO, READY};
-use crate::engine::wire::{CapabilityBits, Guise};
+use crate::engine::wire::Guise;
 use crate::sys::{execute, seccomp};
-
-/// More capabilities than any kernel has.
-const CAPABILITIES: u32 = 64;
 
 /// Executes the program of a process, as it was ordered.
 #[derive(Clone, Debug)]
@@ -73,7 +67,7 @@ impl OwnExecutor {
         if !guise.no_new_privileges {
             self.filter()?;
         }
-        drop_capabilities(&guise.capabilities)?;
+        privileges::become_only(&guise.capabilities)?;
         if guise.no_new_privileges {
             self.filter()?;
         }
@@ -143,36 +137,6 @@ impl Executor for OwnExecutor {
 /// Whether a directory, as the kernel names it, is below the root: what is not begins with `(unreachable)`.
 fn is_inside(directory: &[u8]) -> bool {
     directory.starts_with(b"/")
-}
-
-fn drop_capabilities(wanted: &CapabilityBits) -> Result<(), Errno> {
-    for number in 0..CAPABILITIES {
-        let one = CapabilitySet::from_bits_retain(1 << number);
-        match capability_is_in_bounding_set(one) {
-            Ok(true) if wanted.bounding & one.bits() == 0 => remove_capability_from_bounding_set(one)?,
-            Ok(_) => {}
-            // One that this kernel does not know, nor any after it.
-            Err(Errno::INVAL) => break,
-            Err(other) => return Err(other),
-        }
-    }
-    clear_ambient_capability_set()?;
-    let set = CapabilitySet::from_bits_retain;
-    set_capabilities(
-        None,
-        CapabilitySets {
-            effective: set(wanted.effective),
-            permitted: set(wanted.permitted),
-            inheritable: set(wanted.inheritable),
-        },
-    )?;
-    for number in 0..CAPABILITIES {
-        let one = CapabilitySet::from_bits_retain(1 << number);
-        if wanted.ambient & one.bits() != 0 {
-            configure_capability_in_ambient_set(one, true)?;
-        }
-    }
-    Ok(())
 }
 
 /// What is executed, made before a filter could forbid to.

@@ -10,7 +10,7 @@ use super::*;
 const IGNORED: [(&str, &str); 14] = [
     ("Process.User.Username", "the number decides"),
     ("Process.Rlimits[0].Type", "checked below: it is refused"),
-    ("Root.Path", "the bundle's rootfs is the root; `root_source` decides what is mounted there"),
+    ("Root.Path", "the bundle's rootfs is the root; `Bundle::put_root` decides what is mounted there"),
     ("Linux.Namespaces[0].Path", "the sandbox's namespaces are joined, never the host's choice"),
     ("Linux.Namespaces[1].Path", "as above"),
     ("Linux.Seccomp.Architectures[1]", "of another machine: what it would allow cannot run here"),

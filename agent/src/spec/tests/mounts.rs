@@ -75,7 +75,7 @@ fn evil_host_mounts_a_link_to_our_directories() {
             Ok(if path.ends_with("link") { PathBuf::from(target) } else { path.to_owned() })
         });
         let mut spec = ordinary();
-        bind("/run/kata-containers/shared/containers/link")(&mut spec);
+        bind("/srv/link")(&mut spec);
         assert_eq!(prepare(&spec, &facts).unwrap_err().code(), "SPEC_FLOOR", "{target}");
     }
     // What is mounted is what was looked at.
@@ -93,6 +93,30 @@ fn evil_host_mounts_a_link_to_our_directories() {
     assert_eq!(prepare(&spec, &facts).unwrap_err().code(), "SPEC_FLOOR");
     facts.resolve = Box::new(|_| Err(std::io::ErrorKind::NotFound.into()));
     assert_eq!(prepare(&ordinary(), &facts).unwrap_err().code(), "SPEC_MOUNT_SOURCE");
+}
+
+/// A policy permits places in the shared directory: what the host links to there is not permitted by it.
+#[test]
+fn evil_host_mounts_a_link_out_of_what_is_shared() {
+    let shared = "/run/kata-containers/shared/containers";
+    let leads_to = |target: &'static str| {
+        let mut facts = facts(false);
+        facts.storages.push(PathBuf::from("/run/kata-containers/abc/volume"));
+        facts.resolve = Box::new(move |_| Ok(PathBuf::from(target)));
+        let mut spec = ordinary();
+        spec.Mounts = vec![mount("/data", "bind", &format!("{shared}/abc-data"), &["bind"])];
+        prepare(&spec, &facts).map(|_| ()).map_err(|error| error.code())
+    };
+    for target in ["/etc", "/usr/bin", "/srv", "/dev/vda"] {
+        assert_eq!(leads_to(target), Err("SPEC_FLOOR"), "{target}");
+    }
+    for target in [
+        "/run/kata-containers/shared/containers/abc-data",
+        "/run/kata-containers/shared/containers/abc-data/..2026/data",
+        "/run/kata-containers/abc/volume/a",
+    ] {
+        assert_eq!(leads_to(target), Ok(()), "{target}");
+    }
 }
 
 #[test]
@@ -126,25 +150,6 @@ fn evil_host_mounts_a_device_of_the_guest() {
         assert_eq!(refused(bind(source)), "SPEC_FLOOR", "{source}");
     }
     changed(true, bind("/dev/fuse")).unwrap();
-}
-
-#[test]
-fn evil_host_root_of_the_guest_as_root() {
-    let root = |path: &str, facts: &Facts| {
-        let mut spec = ordinary();
-        spec.Root.mut_or_insert_default().Path = path.to_owned();
-        super::super::floor::root_source(&spec, facts).map_err(|error| error.code())
-    };
-    let facts = facts(false);
-    for path in ["/", "/run", "/run/kata-containers/other/rootfs", "/proc/1/root", "/run/kata-containers/abc"]
-    {
-        assert_eq!(root(path, &facts), Err("SPEC_FLOOR"), "{path}");
-    }
-    assert_eq!(root("rootfs", &facts), Err("SPEC_MOUNT"));
-    assert_eq!(root("", &facts), Err("SPEC_MISSING"));
-    assert_eq!(root(&format!("{BUNDLE}/./rootfs/"), &facts).unwrap(), Path::new(BUNDLE).join("rootfs"));
-    let shared = "/run/kata-containers/shared/containers/abc/rootfs";
-    assert_eq!(root(shared, &facts).unwrap(), Path::new(shared));
 }
 
 #[test]
