@@ -316,7 +316,7 @@ def a_container_without_control_groups_leaves_nothing(agent: Beside) -> None:
     with agent.client() as client:
         for path in (root, f"{root}/proc", f"{root}/dev", f"{root}/sys"):
             client.CopyFile(path=path, file_mode=make.DIRECTORY | 0o755, dir_mode=make.DIRECTORY | 0o755)
-        starts(client.refused("CreateContainer", make.create("c1", "pod1", root, make.process("true"))), Code.INTERNAL, "ENGINE_REFUSED: create: ")
+        starts(client.refused("CreateContainer", make.create("c1", "pod1", root, make.process("true"))), Code.INTERNAL, "ENGINE_NOT_ENFORCED: ")
         # What is made once is there now.
         before = agent.shell("cut -d' ' -f5 /proc/self/mountinfo; find /run -xdev | sort")
         starts(client.refused("CreateContainer", {"container_id": "c1"}), Code.INTERNAL, "EINVAL")
@@ -329,7 +329,7 @@ def a_container_without_control_groups_leaves_nothing(agent: Beside) -> None:
         unknown = {**make.create("c1", "pod1", root, make.process("true")), "devices": [{"id": "02", "type": "floppy", "container_path": "/dev/fd0"}]}
         starts(client.refused("CreateContainer", unknown), Code.INTERNAL, "Failed to find the device handler floppy")
         error = client.refused("CreateContainer", make.create("c1", "pod1", root, make.process("true")))
-        starts(error, Code.INTERNAL, "ENGINE_REFUSED: create: ")
+        starts(error, Code.INTERNAL, "ENGINE_NOT_ENFORCED: ")
         expect(client.refused("StartContainer", {"container_id": "c1"}), Code.INTERNAL, "Invalid container id")
         assert agent.shell("cut -d' ' -f5 /proc/self/mountinfo; find /run -xdev | sort") == before
 

@@ -22,6 +22,8 @@ use crate::spec::Prepared;
 /// What the engine's library reads a specification from.
 const CONFIG: &str = "config.json";
 const CONFIG_MODE: u32 = 0o600;
+/// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 /// What is on disk and in the kernel for a container, from before it is made until it is taken away.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ impl Site {
         if state.symlink_metadata().is_ok() {
             return Err(EngineError::Exists { id });
         }
+        // GUARD: groups-of-version-2 -> a_directory_is_no_control_group
+        check_version(&places.cgroup)?;
         let (latch, other_end) = Latch::pair()?;
         let config = order.bundle.join(CONFIG);
         // Whoever takes the container away kills what is in there; and how much it makes in there has an end.
@@ -92,6 +96,19 @@ impl Site {
         }
         Err(EngineError::Left { id: self.id.clone(), what: left.join(", ") })
     }
+}
+
+/// Whether these are control groups of version 2: in any other directory limits would be files that nobody looks at.
+fn check_version(root: &Path) -> Result<(), EngineError> {
+    let found = rustix::fs::statfs(root).map_err(EngineError::system("look at the control groups"))?.f_type;
+    if u64::try_from(found).ok() != Some(CGROUP2_MAGIC) {
+        return Err(EngineError::NotEnforced {
+            what: "control groups",
+            expected: "version 2".to_owned(),
+            found: "another file system".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {
@@ -203,6 +220,13 @@ mod tests {
         let error = check_namespaces(&spec).err()?;
         assert_eq!(error.code(), "ENGINE_ORDER");
         Some(error.to_string())
+    }
+
+    #[test]
+    fn a_directory_is_no_control_group() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(check_version(directory.path()).unwrap_err().code(), "ENGINE_NOT_ENFORCED");
+        assert_eq!(check_version(&directory.path().join("none")).unwrap_err().code(), "ENGINE_SYSTEM");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! ```
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -57,13 +57,18 @@ pub(super) struct Pen {
 impl Pen {
     /// Puts a helper in, that has begun nothing yet.
     pub(super) fn put(&self, helper: Pid) -> io::Result<()> {
-        fs::write(self.path.join("cgroup.procs"), helper.to_string())
+        write(&self.path.join("cgroup.procs"), &helper.to_string())
     }
+}
+
+/// Into a file that the kernel has made.
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
 
 impl Drop for Pen {
     fn drop(&mut self) {
-        let _ = fs::write(self.path.join("cgroup.kill"), "1");
+        let _ = write(&self.path.join("cgroup.kill"), "1");
         if is_removed(&self.path) {
             return;
         }
@@ -96,12 +101,10 @@ mod tests {
         let (first, second) = (pens.make().unwrap(), pens.make().unwrap());
         assert_ne!(first.path, second.path);
         assert_eq!(fs::read_dir(root.path().join(AGENT_GROUP)).unwrap().count(), 2);
-        for pen in [first, second] {
-            // A directory of no control groups keeps its files.
-            let path = pen.path.clone();
-            drop(pen);
-            assert!(path.join("cgroup.kill").exists());
-        }
+        // In a directory that is no control group nobody is put anywhere.
+        assert!(first.put(rustix::process::getpid()).is_err());
+        drop((first, second));
+        assert_eq!(fs::read_dir(root.path().join(AGENT_GROUP)).unwrap().count(), 0);
         assert!(Pens::below(&root.path().join("none")).make().is_err());
     }
 }

@@ -78,6 +78,7 @@ fn what_a_storage_put_there_is_the_root() {
     assert_eq!(bundle.put_root(&own, &[]).unwrap_err().code(), "CONTAINER_ROOT");
 }
 
+// COMPAT: CreateContainer stricter: a root that a storage put in place has to be the one that is named
 /// A storage lies where the container's root will be, and the specification names another root, which was verified, say.
 #[test]
 fn evil_host_root_beside_the_one_that_is_named() {

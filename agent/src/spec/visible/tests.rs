@@ -64,6 +64,7 @@ fn what_was_ordered_is_what_is_there() {
     assert_eq!(ordered_with(&["bind"], inner, &seen), Err("SPEC_FLOOR"));
 }
 
+// COMPAT: CreateContainer stricter: what the container sees when it was made is held against what was ordered
 #[test]
 fn evil_host_swaps_a_source_for_another_part_of_the_guest() {
     for mount in [
