@@ -81,7 +81,7 @@ fn leave_control() -> Result<(), Errno> {
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     rustix::stdio::dup2_stderr(&null)?;
-    // A group of its own: what it starts and does not take along is ended with it.
+    // Whoever signals the agent's processes as a group does not mean it.
     rustix::process::setpgid(None, None)?;
     set_name(c"container-helper")
 }
