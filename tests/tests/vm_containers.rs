@@ -457,8 +457,9 @@ fn evil_host_swaps_a_source_under_the_mount(guest: &Guest, client: &AgentClient,
     };
     // A host that is as it should be.
     ok(guest, client.create_container(&request("honest")));
-    let seen =
-        |name: &str| shell(guest, &format!("cat /proc/$(head -n1 {PODS}/{name}/cgroup.procs)/root/mnt/file"));
+    let seen = |name: &str| {
+        shell(guest, &format!("cd /proc/$(head -n1 {PODS}/{name}/cgroup.procs)/root && cat mnt/file"))
+    };
     assert_eq!(seen("honest").trim(), "shared");
     ok(guest, client.remove_container(&remove("honest")));
     // Without a race: it is a link already when it is looked at.
