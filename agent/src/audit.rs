@@ -10,8 +10,9 @@ use policy_engine::{Decision, Explanation, Verdict};
 use protocol::Endpoint;
 use protocol::status::RpcError;
 
+use crate::context::Agent;
 use crate::error::AgentError;
-use crate::log::{Key, Level, Log, Value};
+use crate::log::{Key, Level, Value};
 
 const SUBSYSTEM: &str = "audit";
 /// How often the platform is asked for evidence, and how long is waited before the second time; doubles each time.
@@ -44,8 +45,8 @@ pub(crate) fn begin(initdata: Option<&Initdata>, modes: &[&'static str]) -> Resu
 
 /// Asks the platform for evidence that commits to the audit's genesis, beside everything else. Until there is some heads say
 /// so, and the operator's verification fails. Has to be called inside a runtime.
-pub(crate) fn attest(audit: &Arc<Audit>, attester: Arc<Attester>, log: &Log) {
-    let (audit, log) = (Arc::clone(audit), log.clone());
+pub(crate) fn attest(agent: &Arc<Agent>, attester: Arc<Attester>) {
+    let (audit, log, sealed) = (Arc::clone(&agent.audit), agent.log.clone(), agent.sealed.clone());
     tokio::spawn(async move {
         let mut pause = PAUSE;
         for _ in 0..ATTEMPTS {
@@ -54,6 +55,7 @@ pub(crate) fn attest(audit: &Arc<Audit>, attester: Arc<Attester>, log: &Log) {
             match asked {
                 Ok(Ok(())) => {
                     log.info(SUBSYSTEM, "attested", &[]);
+                    sealed.attested();
                     return;
                 }
                 Ok(Err(error)) => log.fail(Level::Warning, SUBSYSTEM, "no evidence yet", &error),

@@ -23,7 +23,8 @@ use initdata::Sha256Digest;
 pub use permitted::Permitted;
 use policy_engine::audit::{Audit, Sequence};
 use policy_engine::{
-    Decision, Denial, FailingRequests, Input, Limits, Policy, PolicyEngine, PolicyError, RequestName, Verdict,
+    Decision, Denial, FailingRequests, InForce, Input, Limits, Policy, PolicyEngine, PolicyError,
+    RequestName, Verdict,
 };
 use protocol::endpoint::{Effect, PolicyPoint};
 use protocol::limits::LimitError;
@@ -144,8 +145,14 @@ impl Gate {
     }
 
     /// The state of the policy: `{"pstate": …}`.
+    #[cfg(test)]
     pub(crate) fn policy_state(&self) -> Option<serde_json::Value> {
         self.engine.state()
+    }
+
+    /// Which policy is in force, and its state.
+    pub(crate) fn policy_in_force(&self) -> Option<InForce> {
+        self.engine.in_force()
     }
 
     /// Asks the policy.

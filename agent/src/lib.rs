@@ -53,7 +53,6 @@ mod pid1;
 pub mod reaper;
 mod rpc;
 mod sandbox;
-#[cfg_attr(not(test), expect(dead_code, reason = "called by the handlers of requests"))]
 mod sealed;
 pub mod server;
 pub mod spec;

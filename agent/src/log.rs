@@ -59,6 +59,8 @@ pub enum Key {
     Origin,
     /// A time.
     Milliseconds,
+    /// How far something is.
+    Percent,
     /// Why there is no platform.
     Probes,
     /// The register that vouches for initdata.
@@ -97,6 +99,7 @@ impl Key {
             Self::Method => "method",
             Self::Origin => "origin",
             Self::Milliseconds => "ms",
+            Self::Percent => "percent",
             Self::Probes => "probes",
             Self::Register => "register",
             Self::Signal => "signal",

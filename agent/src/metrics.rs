@@ -9,11 +9,13 @@
 //! | `kata_guest_vm_stat`, `_meminfo` | `/proc/vmstat`, `/proc/meminfo` | as named, bytes |
 //! | `kata_guest_diskstat`, `_netdev_stat` | `/proc/diskstats`, `/proc/net/dev` | as named |
 //! | `kata_guest_filesystem_bytes`, `_inodes` | mounted file systems that can be written | |
+//! | `innerkeep_sealed_artifact_verified_percent`, `_stage` | artifacts of bound `sealed.toml` | %, 1 at the stage that it is in |
 //!
 //! The figures are of the machine and not of what runs in it: nothing here is read from a container. A file that is not there has
-//! no figures. The answer is at most [`MAXIMUM_BYTES`] long.
+//! no figures. The host learns no more of an artifact than the log tells it: its name, and how far it is. The answer is at most [`MAXIMUM_BYTES`] long.
 
 mod agent;
+mod artifacts;
 mod filesystems;
 mod guest;
 mod text;
@@ -29,6 +31,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::metrics::text::{Kind, Text};
+use crate::sealed::Progress;
 
 /// The longest answer, in bytes. What does not fit is left out, whole lines at a time.
 pub const MAXIMUM_BYTES: usize = 1 << 20;
@@ -50,12 +53,12 @@ impl Metrics {
     ///
     /// # Errors
     /// [`RpcError::Busy`] after 10 s.
-    pub async fn gather(&self, proc: &Path) -> Result<String, RpcError> {
+    pub(crate) async fn gather(&self, proc: &Path, artifacts: Vec<Progress>) -> Result<String, RpcError> {
         let answer = async {
             let turn = Arc::clone(&self.turn).lock_owned().await;
             let (own, proc) = (self.clone(), proc.to_owned());
             let text = spawn_blocking(move || {
-                let text = own.text(&proc);
+                let text = own.text(&proc, &artifacts);
                 drop(turn);
                 text
             });
@@ -66,11 +69,13 @@ impl Metrics {
 
     /// The answer. `proc` is where the kernel's files are. It may wait for a file system: not for a task that others wait for.
     #[must_use]
-    pub fn text(&self, proc: &Path) -> String {
+    pub(crate) fn text(&self, proc: &Path, artifacts: &[Progress]) -> String {
         let scrapes = self.scrapes.fetch_add(1, Ordering::Relaxed) + 1;
         let mut text = Text::new(MAXIMUM_BYTES);
         text.family("kata_agent_scrape_count", "Metrics scrape count", Kind::Counter);
         text.sample(&[], scrapes);
+        // Bounded by bound configuration; what the machine has could crowd it out.
+        artifacts::write(&mut text, artifacts);
         agent::write(&mut text, proc);
         guest::write(&mut text, proc);
         filesystems::write(&mut text, proc);

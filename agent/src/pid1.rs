@@ -255,7 +255,7 @@ fn serve(
         let engine = start::engine(Some(&nursery), &reaper, log)?;
         let agent = start::agent(log, tee_active, initdata, reaper, engine, choices, stopper)?;
         if let Platform::Tee(attester) = platform {
-            audit::attest(&agent.audit, Arc::new(attester), log);
+            audit::attest(&agent, Arc::new(attester));
         }
         nursery.outlive(server::serve(&ServerAddress::Vsock { port: PORT }, &agent, stop)).await
     });

@@ -1,7 +1,8 @@
 //! Sealed artifacts of bound configuration: landed as soon as they can be, attached to the containers that it names, and to no others.
 //!
 //! ```text
-//!  sealed.toml ─▶ thread "sealed": stored artifact ─pin, environment─▶ chip or processor ─▶ landing, read-only, without a path
+//!  sealed.toml ─▶ thread "sealed": evidence for the audit? ─▶ stored artifact ─pin, environment─▶ chip or processor
+//!                   │                                          ─▶ landing, read-only, without a path
 //!                   └ failed: again after a pause, at most 12 times, then when a container needs it
 //!
 //!  CreateContainer ─admit─▶ verified root, process, place of its /        (nothing of it is the host's word)
@@ -9,7 +10,8 @@
 //!                           host over it? directory in that root? ─▶ a mount of the landing, looked at in the mount table
 //!  RemoveContainer ─release─▶ forgotten; the landing stays for the next instance
 //! ```
-//! A container that no entry names gets nothing, and is told nothing. One that is named and cannot have its artifact is not started.
+//! A container that no entry names gets nothing, and is told nothing. One that is named and cannot have its artifact is not started, and neither
+//! is one that the policy takes for a named one and that stands on another root.
 
 mod attach;
 mod cache;
@@ -18,6 +20,7 @@ mod error;
 mod lander;
 mod mounts;
 mod state;
+mod work;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -25,19 +28,21 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use initdata::{Artifact, Initdata, Root, Sha256Digest};
+use policy_engine::InForce;
 use policy_engine::audit::Audit;
 use protocol::ids::ContainerId;
 use rustix::fs::lstat;
+use sha2::{Digest as _, Sha256};
 
 use crate::context::Roots;
 use crate::error::AgentError;
-use crate::log::{Key, Level, Log, Value};
+use crate::log::Log;
 use attach::Item;
 use cache::Places;
-use entitled::{Admission, By, policy_index};
+use entitled::{Admission, By, Seat};
 pub(crate) use error::SealedError;
 use lander::Setup;
-use state::{Count, Next, States};
+use state::States;
 pub(crate) use state::{Progress, Stage};
 
 const SUBSYSTEM: &str = "sealed";
@@ -79,6 +84,7 @@ impl Sealed {
             environment: config.map(|config| config.environment.to_string()).unwrap_or_default(),
             chip_root: config.and_then(|config| config.chip_root.clone()),
             artifacts: config.map(|config| config.artifacts.clone()).unwrap_or_default(),
+            policy: document.and_then(|document| document.policy()).map(text_digest),
             insecure: document.map(|document| document.settings().insecure.clone()).unwrap_or_default(),
             places: Places { mounted: roots.own.join("artifacts"), shared: roots.shared() },
             attached: roots.own.join("landed"),
@@ -135,14 +141,14 @@ impl Sealed {
     }
 
     /// A container is made and not started: attaches what it is entitled to, which may be nothing. Waits for what is still being landed, at
-    /// most 30 s, and not for a caller that is gone. `policy_state` is the state of the policy in force.
+    /// most 30 s, and not for a caller that is gone. `policy` is the one in force.
     ///
     /// # Errors
     /// `SEALED_NOT_READY`: to be tried again. Anything else: the container is not to be started.
     pub(crate) async fn attach(
         &self,
         container: &ContainerId,
-        policy_state: Option<&serde_json::Value>,
+        policy: Option<&InForce>,
         process: i32,
         is_late: impl Fn() -> bool,
     ) -> Result<(), SealedError> {
@@ -153,7 +159,8 @@ impl Sealed {
             Some(known) => (known.admission.clone(), known.attached),
             None => return Err(SealedError::Unknown),
         };
-        let entitled = self.entitled(&admission, policy_index(policy_state, container.as_str()));
+        let seat = Seat::of(policy, self.inner.setup.policy.as_ref(), container.as_str());
+        let entitled = entitled::entitled(self.artifacts(), &admission, seat)?;
         if entitled.is_empty() || attached == Some(process) {
             return Ok(());
         }
@@ -183,14 +190,6 @@ impl Sealed {
 
     fn artifacts(&self) -> &[Artifact] {
         &self.inner.setup.artifacts
-    }
-
-    fn entitled(&self, admission: &Admission, policy_index: Option<u32>) -> Vec<(usize, By)> {
-        let artifacts = self.artifacts().iter().enumerate();
-        let mine = artifacts.filter_map(|(index, artifact)| {
-            admission.is(&artifact.container, policy_index).map(|by| (index, by))
-        });
-        mine.collect()
     }
 
     async fn wait(&self, entitled: &[(usize, By)], is_late: impl Fn() -> bool) -> Result<(), SealedError> {
@@ -240,79 +239,11 @@ impl Sealed {
         *asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
         condition.notify_all();
     }
-
-    /// The thread that lands.
-    fn work(&self, audit: &Audit) {
-        loop {
-            match self.inner.states.next(Instant::now()) {
-                Next::Land(index) => self.land(index, || audit.evidence_bytes().is_some()),
-                Next::Wait(pause) => self.sleep(Some(pause)),
-                Next::Rest => self.sleep(None),
-            }
-        }
-    }
-
-    fn sleep(&self, pause: Option<Duration>) {
-        let (asked, condition) = &self.inner.wake;
-        let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let pause = pause.unwrap_or(Duration::from_secs(3600));
-        let waited = condition.wait_timeout_while(asked, pause, |asked| !*asked);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
-    }
-
-    fn land(&self, index: usize, is_attested: impl FnOnce() -> bool) {
-        let Inner { setup, states, log, .. } = &*self.inner;
-        let Some(artifact) = self.artifacts().get(index) else { return };
-        let name = || Value::shown(artifact.name.as_str());
-        let start = Instant::now();
-        let attested = require_attested(is_attested());
-        let begin = |total| {
-            let count = Arc::new(Count::new(total));
-            states.begin(index, Arc::clone(&count));
-            log.info(
-                SUBSYSTEM,
-                "artifact: origin proven, landing",
-                &[(Key::Artifact, name()), (Key::Bytes, total.into())],
-            );
-            count
-        };
-        match attested.and_then(|()| setup.land(index, artifact, begin)) {
-            Ok(landed) => {
-                let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-                let fields = [
-                    (Key::Artifact, name()),
-                    (Key::Milliseconds, milliseconds.into()),
-                    (Key::Insecure, Value::shown(&landed.facts.names().join(" "))),
-                ];
-                log.info(SUBSYSTEM, "artifact landed", &fields);
-                states.ready(index, landed.landing);
-            }
-            Err(error) => {
-                let again = states.failed(index, error.code(), Instant::now());
-                let text =
-                    if again { "artifact not landed, to be tried again" } else { "artifact not landed" };
-                log.say(
-                    Level::Warning,
-                    SUBSYSTEM,
-                    text,
-                    &[
-                        (Key::Artifact, name()),
-                        (Key::Code, error.code().into()),
-                        (Key::Error, Value::shown(&crate::error::chain(&error))),
-                    ],
-                );
-            }
-        }
-    }
 }
 
-/// What is released has to be seen by whoever reads the audit.
-fn require_attested(is_attested: bool) -> Result<(), SealedError> {
-    // GUARD: sealed-audit-attested -> evil_host_artifact_before_the_audit_is_attested
-    if !is_attested {
-        return Err(SealedError::NotAttested);
-    }
-    Ok(())
+/// As bound configuration lists texts of policies.
+fn text_digest(text: &str) -> Sha256Digest {
+    Sha256Digest::new(Sha256::digest(text.as_bytes()).into())
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
         let engine = start::engine(nursery.as_ref(), &reaper, log)?;
         let agent = start::agent(log, tee_active, initdata, reaper, engine, choices, stopper)?;
         if let Platform::Tee(attester) = platform {
-            audit::attest(&agent.audit, Arc::new(attester), log);
+            audit::attest(&agent, Arc::new(attester));
         }
         let served = async {
             let served = server::serve(&args.server_addr, &agent, stop).await;

@@ -34,6 +34,15 @@ pub(crate) struct Force {
     nothing: Value,
 }
 
+/// Which policy is in force, with its state: both of one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// SHA-256 of its text.
+    pub text_sha256: [u8; 32],
+    /// `{"pstate": …}`.
+    pub state: serde_json::Value,
+}
+
 /// Decides requests.
 #[derive(Debug)]
 pub struct PolicyEngine {
@@ -82,6 +91,13 @@ impl PolicyEngine {
     #[must_use]
     pub fn state(&self) -> Option<serde_json::Value> {
         self.force().map(|force| force.state.json())
+    }
+
+    /// The policy in force, by its text, and its state. What a state says holds under its own text alone.
+    #[must_use]
+    pub fn in_force(&self) -> Option<InForce> {
+        let force = self.force()?;
+        Some(InForce { text_sha256: *force.policy.text_sha256(), state: force.state.json() })
     }
 
     /// Decides one request. No effect of the request may come before this.

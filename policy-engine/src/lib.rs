@@ -47,7 +47,7 @@ mod state;
 mod tests;
 
 pub use decision::{Decision, Denial, LimitKind, Verdict};
-pub use engine::{FailingRequests, PolicyEngine, WITHOUT_POLICY};
+pub use engine::{FailingRequests, InForce, PolicyEngine, WITHOUT_POLICY};
 pub use error::{InputError, PolicyError};
 pub use explain::{Explanation, MAX_HOST_BYTES, Reason};
 pub use limits::Limits;

@@ -11,6 +11,7 @@ use crate::program::Program;
 use crate::reach::{Reach, StateUse};
 use crate::request::{Input, RequestName};
 use crate::state::State;
+use aws_lc_rs::digest::{SHA256, digest};
 use regorus::unstable::{Expr, Module, Ref, Rule, RuleHead};
 // Named for its features: see Cargo.toml and `generated_patterns_compile`.
 use regex as _;
@@ -69,6 +70,7 @@ pub enum Path {
 /// A policy that may be put into force. It holds no state.
 pub struct Policy {
     text: String,
+    text_sha256: [u8; 32],
     limits: Limits,
     /// The evaluator of the text as it is, and one that never evaluated: an error leaves the first in a state in which
     /// it cannot be asked again.
@@ -138,8 +140,14 @@ impl Policy {
                 (None, all_interpreted(&requests, &reason), 0)
             }
         };
+        let mut text_sha256 = [0; 32];
+        text_sha256
+            .iter_mut()
+            .zip(digest(&SHA256, text.as_bytes()).as_ref())
+            .for_each(|(to, from)| *to = *from);
         Ok(Self {
             text: text.to_owned(),
+            text_sha256,
             limits: *limits,
             interpreter: Mutex::new((engine.clone(), engine)),
             tracer: OnceLock::new(),
@@ -156,6 +164,12 @@ impl Policy {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// SHA-256 of the text: what bound configuration lists texts by.
+    #[must_use]
+    pub const fn text_sha256(&self) -> &[u8; 32] {
+        &self.text_sha256
     }
 
     /// Whether the policy asks that requests which it denies be allowed (`AllowRequestsFailingPolicy := true`). What

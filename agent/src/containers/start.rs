@@ -54,7 +54,7 @@ async fn before_release(
     container: &Container,
     request: &Permitted<StartContainerRequest>,
 ) -> Result<(), RpcError> {
-    let (state, process) = (agent.gate.policy_state(), container.first().pid().as_raw_nonzero().get());
-    agent.sealed.attach(container.id(), state.as_ref(), process, || request.is_late()).await?;
+    let (policy, process) = (agent.gate.policy_in_force(), container.first().pid().as_raw_nonzero().get());
+    agent.sealed.attach(container.id(), policy.as_ref(), process, || request.is_late()).await?;
     Ok(())
 }

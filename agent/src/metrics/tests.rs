@@ -33,8 +33,8 @@ fn names_and_units_are_upstreams() {
         ("net/dev", "Inter-|   Receive\n face |bytes\n  eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n"),
     ]);
     let metrics = Metrics::default();
-    let _ = metrics.text(proc.path());
-    let text = metrics.text(proc.path());
+    let _ = metrics.text(proc.path(), &[]);
+    let text = metrics.text(proc.path(), &[]);
     let found = samples(&text);
     for (name, value) in [
         ("kata_agent_scrape_count", "2"),
@@ -70,7 +70,7 @@ fn names_and_units_are_upstreams() {
 
 #[test]
 fn the_real_machine_has_figures() {
-    let text = Metrics::default().text(Path::new("/proc"));
+    let text = Metrics::default().text(Path::new("/proc"), &[]);
     let found = samples(&text);
     for name in [
         "kata_agent_threads",
@@ -107,7 +107,7 @@ fn evil_host_devices_without_end() {
     let disks: String = (0..2000).map(line).collect();
     let evil = " 254 0 a\"}\\ 1 2\n";
     let proc = tree(&[("diskstats", &format!("{evil}{disks}")), ("vmstat", &"a 1\n".repeat(100_000))]);
-    let text = Metrics::default().text(proc.path());
+    let text = Metrics::default().text(proc.path(), &[]);
     assert!(text.len() <= MAXIMUM_BYTES, "{}", text.len());
     assert!(text.lines().filter(|line| line.starts_with("kata_guest_vm_stat")).count() <= 4096);
     assert!(text.ends_with('\n'));
@@ -117,6 +117,33 @@ fn evil_host_devices_without_end() {
 #[test]
 fn nothing_there_is_no_error() {
     let proc = tempfile::tempdir().unwrap();
-    let text = Metrics::default().text(proc.path());
+    let text = Metrics::default().text(proc.path(), &[]);
     assert_eq!(text.lines().count(), 3, "{text}");
+}
+
+#[test]
+fn artifacts_have_their_stages() {
+    use crate::sealed::{Progress, Stage};
+    let proc = tempfile::tempdir().unwrap();
+    let progress = |name: &str, stage| Progress { name: name.to_owned(), stage };
+    let artifacts = [
+        progress("a", Stage::Waiting(Some("SEALED_NO_CACHE"))),
+        progress("b", Stage::Landing(37)),
+        progress("c", Stage::Ready),
+        progress("d", Stage::Failed("ROLLBACK")),
+    ];
+    let text = Metrics::default().text(proc.path(), &artifacts);
+    let found = samples(&text);
+    for (name, value) in [
+        ("_verified_percent{artifact=\"a\"}", "0"),
+        ("_verified_percent{artifact=\"b\"}", "37"),
+        ("_verified_percent{artifact=\"c\"}", "100"),
+        ("_stage{artifact=\"a\",stage=\"waiting\",code=\"SEALED_NO_CACHE\"}", "1"),
+        ("_stage{artifact=\"b\",stage=\"landing\",code=\"\"}", "1"),
+        ("_stage{artifact=\"c\",stage=\"ready\",code=\"\"}", "1"),
+        ("_stage{artifact=\"d\",stage=\"failed\",code=\"ROLLBACK\"}", "1"),
+    ] {
+        let name = format!("innerkeep_sealed_artifact{name}");
+        assert_eq!(found.get(name.as_str()), Some(&value), "{name} in {text}");
+    }
 }

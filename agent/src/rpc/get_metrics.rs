@@ -11,6 +11,6 @@ pub(crate) async fn handle(
     agent: &Agent,
     _request: Permitted<GetMetricsRequest>,
 ) -> Result<Metrics, RpcError> {
-    let metrics = agent.metrics.gather(&agent.roots.proc).await?;
+    let metrics = agent.metrics.gather(&agent.roots.proc, agent.sealed.progress()).await?;
     Ok(Metrics { metrics, ..Metrics::default() })
 }

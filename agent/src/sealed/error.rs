@@ -92,6 +92,26 @@ pub(crate) enum SealedError {
         /// Type of the file system.
         kind: String,
     },
+    /// The policy takes the container for one that bound configuration names, and its root is not the one that it names.
+    #[error(
+        "container: expected the root that sealed.toml names beside artifact {name}, verified by this guest; found {found}"
+    )]
+    Impostor {
+        /// The artifact.
+        name: String,
+        /// Its root: one that the host provides, or another verified one.
+        found: &'static str,
+    },
+    /// The index that an artifact is named by is one of another policy.
+    #[error(
+        "artifact {name}: expected policy.rego of initdata in force, whose container {index} it is for; found another policy"
+    )]
+    OtherPolicy {
+        /// The artifact.
+        name: String,
+        /// The container's index.
+        index: u32,
+    },
     /// The container was not made under this id, or is gone.
     #[error("container: expected one that was admitted")]
     Unknown,
@@ -105,12 +125,14 @@ impl SealedError {
             Self::Artifact(error) => error.code(),
             Self::Environment { .. } => "SEALED_ENVIRONMENT",
             Self::HostFiles { .. } => "SEALED_HOST_FILES",
+            Self::Impostor { .. } => "SEALED_IMPOSTOR",
             Self::Landing(error) => error.code(),
             Self::NoCache { .. } => "SEALED_NO_CACHE",
             Self::NoKeySource { .. } => "SEALED_NO_KEY_SOURCE",
             Self::NotAttested => "SEALED_NOT_ATTESTED",
             Self::NotInCache { .. } => "SEALED_NOT_IN_CACHE",
             Self::NotReady { .. } => "SEALED_NOT_READY",
+            Self::OtherPolicy { .. } => "SEALED_OTHER_POLICY",
             Self::Root => "SEALED_ROOT",
             Self::System { .. } => "SEALED_SYSTEM",
             Self::Target { .. } => "SEALED_TARGET",

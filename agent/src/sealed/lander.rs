@@ -10,7 +10,7 @@ use chip_client::abi::DataPath;
 use chip_client::address::DeviceAddress;
 use chip_client::chain::TrustRoot;
 use chip_client::vfio::VfioDevice;
-use initdata::{Artifact, InsecureMode};
+use initdata::{Artifact, InsecureMode, Sha256Digest};
 use protected_memory::landing::{AttachTarget, SwapPolicy, TeePolicy, TeeState};
 use rustix::fs::{CWD, Mode, mkdirat};
 use rustix::io::Errno;
@@ -26,6 +26,8 @@ pub(super) struct Setup {
     /// The certificate that chips' chains have to end at, PEM.
     pub(super) chip_root: Option<String>,
     pub(super) artifacts: Vec<Artifact>,
+    /// SHA-256 of the text that indices of containers are of: `policy.rego` of the same document.
+    pub(super) policy: Option<Sha256Digest>,
     pub(super) insecure: BTreeSet<InsecureMode>,
     pub(super) places: Places,
     /// A directory of the agent's own, for landings that the kernel clones only where they are attached.

@@ -31,27 +31,41 @@ enum State {
 }
 
 /// Bytes of a landing.
-#[derive(Debug)]
 pub(super) struct Count {
     done: AtomicU64,
     total: u64,
+    quarter: Box<dyn Fn(u8) + Send + Sync>,
+}
+
+impl fmt::Debug for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Count").field("done", &self.done).field("total", &self.total).finish_non_exhaustive()
+    }
 }
 
 impl Count {
-    pub(super) fn new(total: u64) -> Self {
-        Self { done: AtomicU64::new(0), total }
+    /// So many; `quarter` is told at 25, 50 and 75 percent, on whatever thread gets there.
+    pub(super) fn new(total: u64, quarter: impl Fn(u8) + Send + Sync + 'static) -> Self {
+        Self { done: AtomicU64::new(0), total, quarter: Box::new(quarter) }
+    }
+
+    fn percent_of(&self, done: u64) -> u8 {
+        let percent = u128::from(done.min(self.total)) * 100 / u128::from(self.total.max(1));
+        u8::try_from(percent).unwrap_or(100)
     }
 
     fn percent(&self) -> u8 {
-        let done = self.done.load(Ordering::Relaxed).min(self.total);
-        let percent = u128::from(done) * 100 / u128::from(self.total.max(1));
-        u8::try_from(percent).unwrap_or(100)
+        self.percent_of(self.done.load(Ordering::Relaxed))
     }
 }
 
 impl Observer for Count {
     fn advanced(&self, bytes: u64) {
-        self.done.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.done.fetch_add(bytes, Ordering::Relaxed);
+        let (from, to) = (self.percent_of(before), self.percent_of(before.saturating_add(bytes)));
+        if let Some(passed) = [75, 50, 25].into_iter().find(|quarter| from < *quarter && *quarter <= to) {
+            (self.quarter)(passed);
+        }
     }
 }
 
@@ -183,6 +197,26 @@ impl States {
         true
     }
 
+    /// It cannot be tried yet, for a reason that is not its own.
+    pub(super) fn postponed(&self, index: usize, code: &'static str, now: Instant) {
+        let failures = match self.table().get(index) {
+            Some(State::Waiting { failures, .. }) => *failures,
+            _ => 0,
+        };
+        self.set(index, State::Waiting { failures, next: now + LONGEST_PAUSE, code: Some(code) });
+    }
+
+    /// The reason with this code is gone: what waits for it is tried now.
+    pub(super) fn due(&self, reason: &'static str, now: Instant) {
+        for state in &mut *self.table() {
+            if let State::Waiting { next, code, .. } = state
+                && *code == Some(reason)
+            {
+                *next = now;
+            }
+        }
+    }
+
     /// Somebody needs it: it is tried soon, once if it had been given up.
     pub(super) fn needed(&self, index: usize, now: Instant) {
         let state = match self.table().get(index) {
@@ -236,7 +270,7 @@ mod tests {
             now += LONGEST_PAUSE;
             attempts += 1;
             assert!(attempts <= MAXIMUM_ATTEMPTS, "tried for ever");
-            states.begin(0, Arc::new(Count::new(10)));
+            states.begin(0, Arc::new(Count::new(10, |_| {})));
             let again = states.failed(0, "X", now);
             assert_eq!(again, attempts < MAXIMUM_ATTEMPTS);
         }
@@ -271,12 +305,35 @@ mod tests {
     #[test]
     fn progress_is_counted_in_percent() {
         let states = States::new(1);
-        let count = Arc::new(Count::new(200));
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let own = Arc::clone(&told);
+        let count = Arc::new(Count::new(200, move |percent| own.lock().unwrap().push(percent)));
         states.begin(0, Arc::clone(&count));
-        count.advanced(50);
+        count.advanced(49);
+        assert_eq!(*told.lock().unwrap(), [0; 0]);
+        count.advanced(1);
         assert_eq!(states.stage(0), Stage::Landing(25));
+        count.advanced(20);
+        count.advanced(90);
         count.advanced(1000);
+        assert_eq!(*told.lock().unwrap(), [25, 75]);
         assert_eq!(states.stage(0).to_string(), "landing, 100 %");
-        assert_eq!(Count::new(0).percent(), 0);
+        assert_eq!(Count::new(0, |_| {}).percent(), 0);
+    }
+
+    #[test]
+    fn what_waits_for_somebody_else_has_not_failed() {
+        let states = States::new(2);
+        let now = Instant::now();
+        for _ in 0..=MAXIMUM_ATTEMPTS {
+            states.postponed(0, "LATER", now);
+        }
+        assert_eq!(states.stage(0), Stage::Waiting(Some("LATER")));
+        states.failed(1, "X", now);
+        assert_eq!(states.next(now), Next::Wait(FIRST_PAUSE));
+        states.due("LATER", now);
+        assert_eq!(states.next(now), Next::Land(0));
+        states.begin(0, Arc::new(Count::new(1, |_| {})));
+        assert!(states.failed(0, "X", now), "its first failure");
     }
 }

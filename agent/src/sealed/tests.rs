@@ -47,6 +47,7 @@ fn sealed(path: &str) -> Sealed {
         environment: config.environment.to_string(),
         chip_root: None,
         artifacts: config.artifacts.clone(),
+        policy: Some(text_digest(POLICY)),
         insecure: Default::default(),
         places: Places { mounted: "/nowhere/artifacts".into(), shared: "/nowhere/shared".into() },
         attached: "/nowhere/landed".into(),
@@ -54,9 +55,17 @@ fn sealed(path: &str) -> Sealed {
     Sealed::of(setup, "/proc".into(), &Log::console())
 }
 
-/// The policy admitted `con` as its third container, and `no-root` as its second.
-fn state() -> serde_json::Value {
-    serde_json::json!({ "pstate": { "con": 2, "no-root": 1, "never-admitted": 2 } })
+/// What stands beside `sealed.toml`.
+const POLICY: &str = "package agent_policy\n";
+
+/// A policy admitted `con` as its third container, and `no-root` as its second.
+fn under(text: &str) -> InForce {
+    let state = serde_json::json!({ "pstate": { "con": 2, "no-root": 1, "never-admitted": 2 } });
+    InForce { text_sha256: *text_digest(text).as_bytes(), state }
+}
+
+fn state() -> InForce {
+    under(POLICY)
 }
 
 fn id(name: &str) -> ContainerId {
@@ -231,6 +240,41 @@ async fn evil_host_files_beside_the_verified_root_of_a_named_process() {
     let before = container.mounts();
     let error = sealed.attach(&id("con"), None, container.id(), || false).await.unwrap_err();
     assert_eq!(error.code(), "SEALED_HOST_FILES");
+    assert_eq!(container.mounts(), before, "something was attached");
+}
+
+/// SetPolicy between create and start, by a text that initdata lists: its third container is another one.
+#[tokio::test]
+async fn evil_host_replaces_the_policy_before_the_start() {
+    let directory = in_root();
+    let path = directory.path().to_str().unwrap().to_owned();
+    std::fs::create_dir(format!("{path}/m-2")).unwrap();
+    let sealed = sealed(&format!("{path}/m"));
+    sealed.inner.states.ready(1, landing(b"second"));
+    sealed.admit(&id("con"), Some(root()), Path::new("/"), Sha256Digest::new([9; 32])).unwrap();
+    let container = Container::start("true");
+    let before = container.mounts();
+    let other = under("package agent_policy\n# another one\n");
+    let error = sealed.attach(&id("con"), Some(&other), container.id(), || false).await.unwrap_err();
+    assert_eq!(error.code(), "SEALED_OTHER_POLICY");
+    assert_eq!(container.mounts(), before, "something was attached");
+    sealed.attach(&id("con"), Some(&state()), container.id(), || false).await.unwrap();
+    assert_eq!(container.read(&directory.path().join("m-2/model")).unwrap(), b"second");
+}
+
+/// The policy's third container, with a root that nobody verified.
+#[tokio::test]
+async fn evil_host_named_container_on_a_root_of_the_host() {
+    let directory = in_root();
+    let path = directory.path().to_str().unwrap().to_owned();
+    std::fs::create_dir(format!("{path}/m-2")).unwrap();
+    let sealed = sealed(&format!("{path}/m"));
+    sealed.inner.states.ready(1, landing(b"second"));
+    sealed.admit(&id("con"), None, Path::new("/"), PROCESS.digest()).unwrap();
+    let container = Container::start("true");
+    let before = container.mounts();
+    let error = sealed.attach(&id("con"), Some(&state()), container.id(), || false).await.unwrap_err();
+    assert_eq!(error.code(), "SEALED_IMPOSTOR");
     assert_eq!(container.mounts(), before, "something was attached");
 }
 

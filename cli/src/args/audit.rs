@@ -59,6 +59,9 @@ pub(crate) struct FollowArgs {
     /// End when there are no more records, and save a head and the evidence behind them, for `verify FILE --nonce`.
     #[arg(long)]
     pub(crate) once: bool,
+    /// What that head is asked with, 16 to 64 bytes in hex: whoever verifies chooses it, and sees that the head is no older [default: random].
+    #[arg(long, value_name = "HEX", requires = "once")]
+    pub(crate) nonce: Option<String>,
     /// Seconds for each answer of the agent.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub(crate) timeout: u16,

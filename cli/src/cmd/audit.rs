@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use policy_engine::audit::{Frame, OperatorSecret, OperatorSuite, Story};
+use policy_engine::audit::{AuditError, Frame, OperatorSecret, OperatorSuite, Story};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -91,6 +91,23 @@ fn read_on(connection: &Connection, frames: &mut Vec<Frame>) -> Result<(), Failu
             return Ok(());
         }
     }
+}
+
+/// A nonce of the command line.
+fn nonce(text: Option<&str>) -> Result<Option<Vec<u8>>, Failure> {
+    let Some(text) = text else { return Ok(None) };
+    let decoded = hex::decode(text).ok().filter(|nonce| (16..=64).contains(&nonce.len()));
+    decoded.map(Some).ok_or_else(|| Failure::Usage {
+        argument: "--nonce",
+        expected: "16 to 64 bytes in hex",
+        found: text.to_owned(),
+    })
+}
+
+fn random() -> Result<Vec<u8>, Failure> {
+    let mut nonce = vec![0; 32];
+    getrandom::fill(&mut nonce).map_err(|_| AuditError::Random)?;
+    Ok(nonce)
 }
 
 /// Makes an operator's key: the secret, and `audit.toml` of initdata.

@@ -111,6 +111,13 @@ impl Innerkeep {
         serde_json::from_slice(&output.stdout).with_context(|| format!("result of innerkeep {arguments:?}"))
     }
 
+    /// Runs it to the end and returns what it said, success or not.
+    pub fn attempt(&self, arguments: &[std::ffi::OsString]) -> anyhow::Result<Said> {
+        let mut command = Command::new(&self.program);
+        command.arg("--json").args(arguments);
+        attempt(command)
+    }
+
     /// Runs it in a guest to the end and returns what it said, success or not.
     pub fn attempt_in(&self, guest: &Guest, arguments: &[&OsStr]) -> anyhow::Result<Said> {
         let mut command = guest.command(&self.program);

@@ -12,7 +12,7 @@ use std::path::Path;
 /// Exit status of a refusal by origin, policy or chip.
 pub const REFUSED: i32 = 77;
 /// Exit status of a damaged or forged artifact.
-const DAMAGED: i32 = 65;
+pub const DAMAGED: i32 = 65;
 
 /// What the attacks are played on.
 pub struct Stage<'a> {
@@ -84,6 +84,13 @@ impl<'a> Judge<'a> {
             json!({ "attack": attack, "by": program, "status": status, "code": code, "message": message }),
         );
         Ok(())
+    }
+
+    /// A refusal that was judged elsewhere: what the agent answered.
+    pub fn told(&mut self, attack: &str, status: &str, text: &str) {
+        (self.say)(&format!("refused    {attack}\n           {status}: {text}"));
+        self.refused
+            .push(json!({ "attack": attack, "by": "innerkeep-agent", "status": status, "message": text }));
     }
 
     /// All refusals.

@@ -1,8 +1,17 @@
-//! `cargo xtask vm demo`: the model of the demo unsealed inside a guest with a kernel of its own, by a chip that is a PCI device there.
+//! `cargo xtask vm demo`: the model of the demo in a guest with a kernel of its own, by a chip that is a PCI device there, for one container.
 //!
-//! The chip emulator is attached as `vfio-user-pci` behind `intel-iommu`; in the guest the kernel's VFIO hands it to the shipped `innerkeep`. The
-//! TEE is emulated at the paths where the kernel shows a real one: the program in the guest cannot tell, so that every insecure mode it
-//! accepts is in the initdata that the register vouches for.
+//! Process 1 of the guest is the shipped `innerkeep-agent`, which takes nothing from its host but what bound initdata allows: it has the model
+//! landed by the chip, and shows it to the container whose root it verified itself. The host side speaks ttrpc over vsock, as runtimes do. Then
+//! the shipped `innerkeep` unseals the same model on the command line of the guest.
+//!
+//! The chip emulator is attached as `vfio-user-pci` behind `intel-iommu`; in the guest the kernel's VFIO hands it over. The TEE is emulated at the
+//! paths where the kernel shows a real one: programs in the guest cannot tell, so that every insecure mode they accept is in the initdata that the
+//! register vouches for.
+
+mod audit;
+mod initdata;
+mod pod;
+mod runtime;
 
 use super::actors::{Chip, Innerkeep, PreparedModel, Said, WorkDirectory};
 use super::guest::{Launch, Platform, Tee};
@@ -12,12 +21,14 @@ use super::{DataPath, PACKAGES, float, model, provision, tamper, write_chain};
 use crate::shell::{self, Workspace};
 use anyhow::{Context, ensure};
 use clap::Args;
+use runtime::Runtime;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use xtask::vm::{self, Guest, Programs, Service, Spec, Tools};
+use xtask::vm::{self, Guest, Init, Programs, Service, Spec, Tools, VerityRoot};
 
-/// Unseal the demo's model inside a guest under QEMU, by a chip behind the guest kernel's VFIO, and see attacks refused there.
+/// Have the demo's model read by one container of a confidential guest under QEMU, by a chip behind the guest kernel's VFIO, and see what its
+/// host tries refused.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Seal this file instead of the default model (any bytes).
@@ -45,7 +56,10 @@ const DAMAGED: i32 = 65;
 const COMMAND: Duration = Duration::from_secs(300);
 /// Where the guest's launch lies in the guest.
 const LAUNCH: &str = "/tee";
-const COLLATERAL: &str = "/run/collateral.json";
+/// In what the host offers.
+const COLLATERAL: &str = "/out/innerkeep-artifacts/collateral.json";
+/// Where in it the model is.
+const REPOSITORY: &str = "registry.example/demo";
 
 /// Runs the subcommand.
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
@@ -88,7 +102,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         println!(
-            "\nthe file that landed inside the guest equals the sealed one, and every attack was refused"
+            "\nwhat the container read inside the guest equals what was sealed, every attack was refused, and the audit names them"
         );
     }
     Ok(())
@@ -116,7 +130,8 @@ impl Stage<'_> {
         let roots = platform.trust_roots();
         // What host and guest share; the host can change it at any time.
         let share = self.work.join("share");
-        std::fs::create_dir(&share).context("make the shared directory")?;
+        let offered = share.join("innerkeep-artifacts");
+        std::fs::create_dir_all(offered.join(REPOSITORY)).context("make the shared directory")?;
         let chip = Chip::start(self.workspace, self.work, "chip-a", path, &roots)?;
         let ca = self.work.join("ca");
         provision(self.innerkeep, &chip, &ca)?;
@@ -128,14 +143,31 @@ impl Stage<'_> {
         let sealer = share.join("sealer.pem");
         self.innerkeep.run(&["key".as_ref(), "new".as_ref(), "--output".as_ref(), sealer.as_os_str()])?;
         let scene = Scene { work: self.work, root: &root, chain: &chain, sealer: &sealer, path };
-        let store = share.join("store");
+        let store = offered.join(REPOSITORY).join("model");
         let sealed = scene.seal(self.innerkeep, &model.path, &store, true)?;
         let core = sealed["core"].as_str().context("the core's digest")?;
         say(&format!("sealed     {} bytes, core {core}", sealed["bytes"]));
 
-        let initdata = self.write_initdata(&share.join("initdata.toml"), core, "tenant")?;
-        let launch = Launch::new(tee, &initdata);
-        let inside = self.boot(&platform, "guest", &launch, &chip, &share)?;
+        // A container's root that the guest verifies at each read, one of the host, and the operator's key for the audit.
+        let disk = self.work.join("root.img");
+        let verified = VerityRoot::create(self.tools, &disk, &[pod::PLACE], b"innerkeep demo")?;
+        pod::foreign_root(self.tools, &share)?;
+        let (operator, public) = audit::operators_key(self.innerkeep, self.work)?;
+        let named = pod::Model::of(model)?;
+        let mut contents = initdata::Contents {
+            tenant: "tenant",
+            core,
+            model: &named,
+            root: &verified,
+            chip_root: &root,
+            audit: &public,
+        };
+        let pack = |name: &str, contents: &initdata::Contents<'_>| {
+            initdata::pack(self.innerkeep, tee, self.arguments.path, &share, name, contents)
+        };
+        let bound = pack("initdata", &contents)?;
+        let launch = Launch::new(tee, &bound.digest);
+        let inside = self.boot(&platform, "guest", &launch, &chip, &share, Some((&bound, &verified)))?;
         say(&format!(
             "guest      kernel {}, up after {:.1} s; emulated {} at the real paths; chip at {}, its IOMMU group: {}",
             inside.guest.ready.kernel,
@@ -148,15 +180,58 @@ impl Stage<'_> {
                 .trim()
                 .replace('\n', " ")
         ));
+        inside.guest.wait_serial("\"msg\":\"serving\"", COMMAND)?;
+        say(&format!(
+            "initdata   bound: {} holds {}…",
+            inside.register()?,
+            bound.digest.get(..16).unwrap_or_default()
+        ));
         let policy = self.policy(&scene, &inside, &share, &roots)?;
         ensure!(
-            policy.contains(&initdata),
-            "the policy does not name the digest of the initdata, {initdata}"
+            policy.contains(&bound.digest),
+            "the policy does not name the digest of the initdata, {}",
+            bound.digest
         );
         let granted = scene.grant(self.innerkeep, &store, &policy)?;
         ensure!(granted["weaknesses"] == json!([]), "the policy is weak: {}", granted["weaknesses"]);
         say("granted    to the chip under a policy from this guest's verified evidence; nothing weak in it");
 
+        let mut judge = Judge::new(say);
+        let mut runtime = Runtime::start(self.workspace, &inside.guest)?;
+        let mut pod = pod::Pod::create(&inside.guest, &mut runtime, &named, &verified)?;
+        let served = pod.serve()?;
+        say(&format!(
+            "container  on a root that the guest verifies (dm-verity, {}…): it reads the model, landed by the agent in {} ms\n           {}",
+            verified.root_hash.get(..16).unwrap_or_default(),
+            served.landed_ms,
+            served.mount
+        ));
+        ensure!(
+            served.sha256 == model.sha256,
+            "the container read another file: sealed sha256 {}, read {}",
+            model.sha256,
+            served.sha256
+        );
+        say(&format!(
+            "sha256     {} sealed\n           {} computed in the container",
+            model.sha256, served.sha256
+        ));
+        say("\nwhat the host tries, by ttrpc over vsock, and what the agent answers:");
+        pod.attacks(&mut judge)?;
+        pod.impostors(&mut judge)?;
+        say("\nthe audit, carried by the host:");
+        let evidence = audit::Operator {
+            innerkeep: self.innerkeep,
+            work: self.work,
+            key: &operator,
+            initdata: &bound.text,
+            policy: &store.with_extension("policy.toml"),
+            collateral: &offered.join("collateral.json"),
+            roots: &roots,
+        };
+        let audited = evidence.verify(&inside.guest, &mut judge, say)?;
+
+        say("\nthe same model on the guest's command line:");
         let landed = inside.unseal(self.arguments, &[])?;
         ensure!(landed.status == Some(0), "unseal in the guest failed: {}", landed.stderr);
         let seen: Value = serde_json::from_str(landed.stdout.trim()).context("the consumer's report")?;
@@ -180,30 +255,36 @@ impl Stage<'_> {
             model.sha256,
             seen["sha256"]
         );
-        say(&format!("sha256     {} sealed\n           {} landed in the guest", model.sha256, model.sha256));
-
-        let mut judge = Judge::new(say);
-        say("\nattacks inside the guest, each through the real commands:");
+        say(&format!("sha256     {} landed\n\nattacks on the artifact:", model.sha256));
         self.attacks(&inside, &store, &mut judge)?;
+        let boot = inside.guest.boot.as_secs_f64();
         inside.guest.power_off()?;
-        let foreign = self.write_initdata(&share.join("initdata.toml"), core, "somebody else")?;
-        let inside = self.boot(&platform, "foreign", &Launch::new(tee, &foreign), &chip, &share)?;
+        contents.tenant = "somebody else";
+        let foreign = pack("foreign", &contents)?;
+        std::fs::copy(&foreign.text, share.join("initdata.toml")).context("give the guest its initdata")?;
+        let launch = Launch::new(tee, &foreign.digest);
+        let inside = self.boot(&platform, "foreign", &launch, &chip, &share, None)?;
         let expected = Expected { status: REFUSED, code: "CHIP_EVIDENCE_REFUSED", reason: "initdata" };
         judge.refusal(
             "the same guest launched with other initdata",
             &inside.unseal(self.arguments, &[])?,
             &expected,
         )?;
-        let boot = inside.guest.boot.as_secs_f64();
         inside.guest.power_off()?;
         Ok(json!({
             "model": { "path": model.path, "origin": model.origin, "size": model.size },
             "input_sha256": model.sha256,
+            "container_sha256": served.sha256,
+            "container_mount": served.mount,
             "landed_sha256": seen["sha256"],
             "path": path,
             "tee": tee.name(),
             "tools": self.tools.describe(),
             "boot_seconds": boot,
+            "initdata_digest": bound.digest,
+            "root_hash": verified.root_hash,
+            "audit": audited.report,
+            "denials": audited.denials,
             "unseal": report,
             "refusals": judge.refused(),
         }))
@@ -228,28 +309,7 @@ impl Stage<'_> {
         judge.refusal("an insecure flag that bound initdata does not list", &said, &expected)
     }
 
-    /// Initdata that names the core and the insecure modes of emulated silicon; its digest, hex.
-    fn write_initdata(&self, file: &Path, core: &str, tenant: &str) -> anyhow::Result<String> {
-        let tee = self.arguments.tee;
-        let algorithm = match tee {
-            Tee::Tdx => "sha384",
-            Tee::Snp => "sha256",
-        };
-        let modes = match self.arguments.path {
-            DataPath::DmaDirect => "\"emulated-chip\", \"emulated-dma\", \"emulated-tee\"",
-            _ => "\"emulated-chip\", \"emulated-tee\"",
-        };
-        let core = core.trim_start_matches("sha256:");
-        let image = "0".repeat(64);
-        let text = format!(
-            "# {tenant}\nalgorithm = \"{algorithm}\"\nversion = \"0.1.0\"\n\n[data]\n\"innerkeep.toml\" = '''\ninsecure = [{modes}]\n'''\n\
-             \"sealed.toml\" = '''\nenvironment = \"development\"\n\n[[artifact]]\nname = \"model\"\nreference = \"registry.example/demo/model:v7\"\n\
-             core = \"sha256:{core}\"\npath = \"/models/model\"\ncontainer = {{ image = \"sha256:{image}\", policy_container = 0 }}\n'''\n"
-        );
-        std::fs::write(file, &text).with_context(|| format!("write {}", file.display()))?;
-        Ok(tee.initdata_digest(text.as_bytes()))
-    }
-
+    /// Boots a guest with the shipped agent as its process 1 and these disks, or one that only runs commands.
     fn boot(
         &self,
         platform: &Platform,
@@ -257,27 +317,31 @@ impl Stage<'_> {
         launch: &Launch,
         chip: &Chip,
         share: &Path,
+        disks: Option<(&initdata::Initdata, &VerityRoot)>,
     ) -> anyhow::Result<Inside> {
         let launch = platform.write_launch(name, launch)?;
         let service = ["/bin/innerkeep-tee-emulator", "guest", "--state", LAUNCH, "--launch", "/tee.toml"];
-        let service =
-            service.iter().chain(&["--collateral-out", COLLATERAL, "--ready-file", "/run/tee.ready"]);
+        let service = service.iter().chain(&["--collateral-out", COLLATERAL, "--ready-file", "/tee.ready"]);
         let service = Service {
             argv: service.map(|word| (*word).to_owned()).collect(),
-            ready: "/run/tee.ready".to_owned(),
+            ready: "/tee.ready".to_owned(),
         };
-        let guest = Spec::new(self.programs.clone())
+        let mut spec = Spec::new(self.programs.clone())
             .program("innerkeep")?
+            .program("innerkeep-agent")?
             .program("innerkeep-tee-emulator")?
             .program("test-consumer")?
             .copy_directory(platform.state(), LAUNCH)?
             .copy(&launch, "/tee.toml", 0o644)
-            .modules(&["configfs", "tsm_report", "cuse"])
+            .modules(&["configfs", "tsm_report", "cuse", "dm_verity"])
             .memory_mib(1536)
             .chip(&chip.socket, Some(chip.id()))
             .share(share)
-            .plan(|plan| plan.services.push(service))
-            .boot(self.tools)?;
+            .plan(|plan| plan.services.push(service));
+        if let Some((initdata, root)) = disks {
+            spec = spec.init(Init::Agent).vsock().disk(&initdata.image).disk(&root.image);
+        }
+        let guest = spec.boot(self.tools)?;
         let chip = guest.shell(BIND)?.trim().to_owned();
         ensure!(!chip.is_empty(), "the guest sees no chip");
         Ok(Inside { guest, chip })
@@ -318,8 +382,14 @@ impl Inside {
 
     fn unseal(&self, arguments: &Arguments, more: &[&str]) -> anyhow::Result<Said> {
         let chip = format!("pci:{}", self.chip);
-        let mut words =
-            vec!["unseal", "/out/store", "--sealer-key", "/out/sealer.pem.pub", "--family", "demo/model"];
+        let mut words = vec![
+            "unseal",
+            "/out/innerkeep-artifacts/registry.example/demo/model",
+            "--sealer-key",
+            "/out/sealer.pem.pub",
+            "--family",
+            "demo/model",
+        ];
         words.extend(["--min-counter", "5", "--chip", &chip, "--chip-root", "/out/root.pem"]);
         words.extend(["--path", arguments.path.name(), "--initdata", "/out/initdata.toml"]);
         if !more.contains(&"--insecure-no-evidence") {
@@ -331,5 +401,13 @@ impl Inside {
         words.extend(more);
         words.extend(["--", "/bin/test-consumer", "look", "/run/marker", "{}"]);
         self.innerkeep(&words)
+    }
+
+    /// The register that vouches for initdata, by the agent's own words.
+    fn register(&self) -> anyhow::Result<String> {
+        let serial = self.guest.serial();
+        let mut lines = serial.lines().filter_map(|line| serde_json::from_str::<Value>(line.trim()).ok());
+        let register = lines.find_map(|line| line["register"].as_str().map(str::to_owned));
+        register.context("the agent did not say which register vouches for initdata")
     }
 }

@@ -124,6 +124,30 @@ pub(super) fn start(
     }
 }
 
+/// Asks the back end of a guest's vsock for a port, once. `socket` is [`Guest::vsock_path`].
+///
+/// # Errors
+///
+/// Nobody listens there, or not yet.
+pub fn connect_vsock(socket: &Path, port: u32) -> anyhow::Result<UnixStream> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
+    let mut answer = Vec::new();
+    let mut byte = [0; 1];
+    while answer.last() != Some(&b'\n') {
+        if answer.len() > 32 || stream.read(&mut byte)? == 0 {
+            bail!("the back end refused: {:?}", String::from_utf8_lossy(&answer));
+        }
+        answer.extend_from_slice(&byte);
+    }
+    if !answer.starts_with(b"OK ") {
+        bail!("the back end answered {:?}", String::from_utf8_lossy(&answer));
+    }
+    stream.set_read_timeout(None)?;
+    Ok(stream)
+}
+
 impl Guest {
     /// Runs a command to its end, for at most two minutes.
     ///
@@ -226,7 +250,7 @@ impl Guest {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let from = connections.context("a connection before this one was not answered")?;
         *connections = None;
-        let stream = self.vsock_stream(port)?;
+        let stream = connect_vsock(&self.vsock_path(), port)?;
         *connections = Some(from + 1);
         Ok((stream, from))
     }
@@ -234,27 +258,8 @@ impl Guest {
     fn vsock_once(&self, port: u32) -> anyhow::Result<UnixStream> {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let before = connections.take();
-        let stream = self.vsock_stream(port)?;
+        let stream = connect_vsock(&self.vsock_path(), port)?;
         *connections = before.map(|count| count + 1);
-        Ok(stream)
-    }
-
-    fn vsock_stream(&self, port: u32) -> anyhow::Result<UnixStream> {
-        let mut stream = UnixStream::connect(self.vsock_path())?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
-        let mut answer = Vec::new();
-        let mut byte = [0; 1];
-        while answer.last() != Some(&b'\n') {
-            if answer.len() > 32 || stream.read(&mut byte)? == 0 {
-                bail!("the back end refused: {:?}", String::from_utf8_lossy(&answer));
-            }
-            answer.extend_from_slice(&byte);
-        }
-        if !answer.starts_with(b"OK ") {
-            bail!("the back end answered {:?}", String::from_utf8_lossy(&answer));
-        }
-        stream.set_read_timeout(None)?;
         Ok(stream)
     }
 

@@ -23,12 +23,14 @@ mod programs;
 mod qmp;
 mod spec;
 mod tools;
+mod verity;
 pub mod wire;
 
 pub use control::{Expired, Running, Said, Stdin};
-pub use guest::{End, Guest};
+pub use guest::{End, Guest, connect_vsock};
 pub use packages::Outage;
 pub use programs::{GuestProgram, Programs, build};
 pub use spec::{Init, Plan, Service, Spec};
 
 pub use tools::Tools;
+pub use verity::VerityRoot;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use policy_engine::audit::{AuditError, Frame, Story};
+use policy_engine::audit::{Frame, Story};
 use serde_json::json;
 
 use super::agent::{Address, Connection};
@@ -21,6 +21,7 @@ pub(super) fn run(arguments: &FollowArgs, output: Output) -> Result<(), Failure>
         });
     };
     let key = arguments.key.as_deref().map(read_key).transpose()?;
+    let nonce = super::nonce(arguments.nonce.as_deref())?.map_or_else(super::random, Ok)?;
     let mut saved = Saved::open(&arguments.output)?;
     let connection = Connection::open(&address, arguments.timeout)?;
     // The genesis each time: another one is another start of the agent.
@@ -30,13 +31,13 @@ pub(super) fn run(arguments: &FollowArgs, output: Output) -> Result<(), Failure>
         Story::read(&[saved.frames.clone(), first].concat(), key.as_ref())?;
     }
     // The head first: what follows it is covered by a checkpoint.
-    let last = if arguments.once { Some(head(&connection)?) } else { None };
+    let last = if arguments.once { Some(head(&connection, &nonce)?) } else { None };
     let mut shown = 0;
     loop {
         let next = saved::next(&saved.frames);
         let (bytes, frames) = connection.read(next)?;
         if frames.is_empty() {
-            if let Some((nonce, bytes)) = last {
+            if let Some(bytes) = last {
                 saved.add(&bytes, Vec::new())?;
                 let nonce = hex::encode(nonce);
                 let report = Report {
@@ -67,13 +68,11 @@ pub(super) fn run(arguments: &FollowArgs, output: Output) -> Result<(), Failure>
     }
 }
 
-/// A head that answers a fresh nonce, with the evidence, as frames of a file.
-fn head(connection: &Connection) -> Result<([u8; 32], Vec<u8>), Failure> {
-    let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce).map_err(|_| AuditError::Random)?;
-    let answer = connection.head(&nonce, true)?;
+/// A head that answers a nonce, with the evidence, as frames of a file.
+fn head(connection: &Connection, nonce: &[u8]) -> Result<Vec<u8>, Failure> {
+    let answer = connection.head(nonce, true)?;
     let evidence = Some(answer.evidence).filter(|evidence| !evidence.is_empty());
     let mut bytes = evidence.map(|evidence| Frame::Evidence(evidence).encode()).unwrap_or_default();
     bytes.extend(Frame::Head(answer.head).encode());
-    Ok((nonce, bytes))
+    Ok(bytes)
 }

@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &VerifyArgs, output: Output) -> Result<Report, Fail
 
 /// The records, a head that answers a nonce, and whether records can leave this guest at all.
 fn read(arguments: &VerifyArgs) -> Result<(Story, Answer, bool), Failure> {
-    let nonce = nonce(arguments)?;
+    let nonce = super::nonce(arguments.nonce.as_deref())?;
     let source = &arguments.source;
     let is_agent = super::Address::parse(&source.source)?;
     let Some(address) = is_agent else {
@@ -85,7 +85,7 @@ fn read(arguments: &VerifyArgs) -> Result<(Story, Answer, bool), Failure> {
     let connection = super::Connection::open(&address, source.timeout)?;
     let nonce = match nonce {
         Some(nonce) => nonce,
-        None => random()?,
+        None => super::random()?,
     };
     // The head first: what follows it is covered by a checkpoint.
     let answer = connection.head(&nonce, true)?;
@@ -114,22 +114,6 @@ fn read(arguments: &VerifyArgs) -> Result<(Story, Answer, bool), Failure> {
     // That it is the evidence which the chain names.
     let evidence = evidence.map(|_| story.evidence().map(<[u8]>::to_vec)).transpose()?;
     Ok((story, Answer { nonce, head, evidence }, is_whole))
-}
-
-fn nonce(arguments: &VerifyArgs) -> Result<Option<Vec<u8>>, Failure> {
-    let Some(text) = &arguments.nonce else { return Ok(None) };
-    let decoded = hex::decode(text).ok().filter(|nonce| (16..=64).contains(&nonce.len()));
-    decoded.map(Some).ok_or_else(|| Failure::Usage {
-        argument: "--nonce",
-        expected: "16 to 64 bytes in hex",
-        found: text.clone(),
-    })
-}
-
-fn random() -> Result<Vec<u8>, Failure> {
-    let mut nonce = vec![0; 32];
-    getrandom::fill(&mut nonce).map_err(|_| AuditError::Random)?;
-    Ok(nonce)
 }
 
 /// The initdata digest that the audit has to have begun with.

@@ -1,0 +1,239 @@
+//! A pod in the guest: its container reads the sealed model, and the host, which started it, does not.
+
+use super::super::actors::PreparedModel;
+use super::super::refusals::Judge;
+use super::runtime::{Answer, Runtime};
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use xtask::vm::{Guest, VerityRoot};
+
+/// Where the model may be found: below what the host offers.
+pub const REFERENCE: &str = "registry.example/demo/model:latest";
+/// The directory in the container that it appears in.
+pub const PLACE: &str = "/models/model";
+/// The tag of the file system that the host shares.
+pub const TAG: &str = "out";
+/// Where the guest has it.
+const SHARED: &str = "/run/kata-containers/shared/containers";
+/// The root that the host made, below what it shares.
+pub const FOREIGN_ROOT: &str = "evil/rootfs";
+/// The disk with the root: the second one, behind initdata.
+const DISK: &str = "/dev/vdb";
+const CONTAINER: &str = "server";
+/// The first process says by this status that it was told to end, and had read the model that was sealed.
+const READ_IT: i64 = 42;
+/// Until a process has read the model.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The file that was sealed.
+#[derive(Clone, Debug)]
+pub struct Model {
+    name: String,
+    sha256: String,
+}
+
+impl Model {
+    /// What was prepared.
+    pub fn of(model: &PreparedModel) -> anyhow::Result<Self> {
+        let name = model.path.file_name().and_then(|name| name.to_str()).context("a model with a name")?;
+        Ok(Self { name: name.to_owned(), sha256: model.sha256.clone() })
+    }
+}
+
+/// The program of the container: it hashes the model, compares, says so where only the guest sees it, and waits to be ended.
+pub fn args(model: &Model) -> [String; 3] {
+    let Model { name, sha256 } = model;
+    let script = format!(
+        "sha256sum {PLACE}/{name} > /dev/shm/seen || exit 8; read sum rest < /dev/shm/seen; echo the sum is $sum; \
+         test $sum = {sha256} || exit 9; trap 'exit {READ_IT}' TERM; touch /dev/shm/served; while :; do sleep 0.1; done"
+    );
+    ["sh".to_owned(), "-c".to_owned(), script]
+}
+
+/// What was seen.
+pub struct Seen {
+    /// What the container computed, hex.
+    pub sha256: String,
+    /// The line of its table of mounts.
+    pub mount: String,
+    /// Milliseconds that the agent needed to land the artifact.
+    pub landed_ms: u64,
+}
+
+/// A pod that is being driven.
+pub struct Pod<'a> {
+    guest: &'a Guest,
+    runtime: &'a mut Runtime,
+    model: &'a Model,
+    root: &'a VerityRoot,
+}
+
+impl<'a> Pod<'a> {
+    /// The sandbox. From now on the guest sees what the host shares.
+    pub fn create(
+        guest: &'a Guest,
+        runtime: &'a mut Runtime,
+        model: &'a Model,
+        root: &'a VerityRoot,
+    ) -> anyhow::Result<Self> {
+        let storage = json!({ "driver": "virtio-fs", "source": TAG, "fstype": "virtiofs", "place": SHARED });
+        runtime.ok(&json!({ "call": "create_sandbox", "id": "pod1", "storages": [storage] }))?;
+        Ok(Self { guest, runtime, model, root })
+    }
+
+    /// The container that bound configuration names: it is started when its artifact is there, and reads it.
+    pub fn serve(&mut self) -> anyhow::Result<Seen> {
+        let options = self.root.options();
+        let create =
+            self.create_request(CONTAINER, &format!("/run/kata-containers/{CONTAINER}/rootfs"), &options);
+        self.runtime.ok(&create)?;
+        self.runtime.ok(&json!({ "call": "start_container", "id": CONTAINER }))?;
+        let metrics = self.runtime.ok(&json!({ "call": "get_metrics" }))?;
+        let metrics = metrics["metrics"].as_str().unwrap_or_default();
+        let ready = "innerkeep_sealed_artifact_stage{artifact=\"model\",stage=\"ready\",code=\"\"} 1";
+        ensure!(metrics.contains(ready), "the artifact is not ready by the agent's own figures: {metrics}");
+        let process = self.process(CONTAINER)?;
+        let end = Instant::now() + PATIENCE;
+        while !self.holds(&format!("test -e /proc/{process}/root/dev/shm/served"))? {
+            ensure!(Instant::now() < end, "the container did not read the model:\n{}", self.guest.serial());
+            ensure!(self.holds(&format!("test -d /proc/{process}/root/dev"))?, "the container ended early");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let seen = self.guest.shell(&format!("cat /proc/{process}/root/dev/shm/seen"))?;
+        let mount = self.guest.shell(&format!("grep ' {PLACE} ' /proc/{process}/mountinfo"))?;
+        Ok(Seen {
+            sha256: seen.split_whitespace().next().unwrap_or_default().to_owned(),
+            mount: mount.trim().to_owned(),
+            landed_ms: self.log("artifact landed", "ms")?.as_u64().context("how long landing took")?,
+        })
+    }
+
+    /// What the host tries while the container runs, and how the container ends.
+    pub fn attacks(&mut self, judge: &mut Judge<'_>) -> anyhow::Result<()> {
+        let exec =
+            json!({ "call": "exec_process", "id": CONTAINER, "exec": "thief", "args": ["cat", PLACE] });
+        self.refused(
+            judge,
+            "the host executes a program in the container",
+            &exec,
+            "PERMISSION_DENIED",
+            "ExecProcessRequest is blocked by policy",
+        )?;
+        let answer = self.runtime.call(&json!({ "call": "read_stdout", "id": CONTAINER, "length": 4096 }))?;
+        ensure!(
+            answer.status == "OK" && answer.reply["bytes"] == 0,
+            "the stream was read: {} {}",
+            answer.status,
+            answer.reply
+        );
+        judge.told(
+            "the host reads what the container printed",
+            "OK",
+            "0 bytes: denied, told as runtimes expect it, as the end of the stream",
+        );
+        let text = "package agent_policy\n\ndefault ExecProcessRequest := true\n";
+        let replace = json!({ "call": "set_policy", "text": text });
+        self.refused(
+            judge,
+            "the host replaces the policy",
+            &replace,
+            "FAILED_PRECONDITION",
+            "POLICY_NOT_LISTED",
+        )?;
+        let outside = format!("{SHARED}/../../innerkeep/planted");
+        let copy = json!({ "call": "copy_file", "path": outside, "data": "planted" });
+        self.refused(
+            judge,
+            "the host copies a file outside of its directory",
+            &copy,
+            "INTERNAL",
+            "prefix from",
+        )?;
+        ensure!(!self.holds("test -e /run/innerkeep/planted")?, "the file was copied");
+        self.runtime.ok(&json!({ "call": "signal_process", "id": CONTAINER, "signal": 15 }))?;
+        let ended = self.runtime.ok(&json!({ "call": "wait_process", "id": CONTAINER }))?;
+        ensure!(ended["exit"] == READ_IT, "the container ended with {}", ended["exit"]);
+        self.runtime.ok(&json!({ "call": "remove_container", "id": CONTAINER }))?;
+        Ok(())
+    }
+
+    /// Containers that are the named one in everything that the host says, and not in what the guest verifies.
+    pub fn impostors(&mut self, judge: &mut Judge<'_>) -> anyhow::Result<()> {
+        let foreign = self.create_request("server2", &format!("{SHARED}/{FOREIGN_ROOT}"), &[]);
+        self.runtime.ok(&foreign)?;
+        let process = self.process("server2")?;
+        let start = json!({ "call": "start_container", "id": "server2" });
+        let attack = "an impersonating container: same name, same program, a root of the host";
+        self.refused(judge, attack, &start, "FAILED_PRECONDITION", "SEALED_IMPOSTOR")?;
+        ensure!(
+            !self.holds(&format!("grep -q ' {PLACE} ' /proc/{process}/mountinfo"))?,
+            "the impostor has the artifact"
+        );
+        self.runtime.ok(&json!({ "call": "remove_container", "id": "server2" }))?;
+
+        let hash = &self.root.root_hash;
+        let flipped: String = hash.chars().map(|digit| if digit == '0' { '1' } else { '0' }).collect();
+        let options: Vec<_> =
+            self.root.options().iter().map(|option| option.replace(hash, &flipped)).collect();
+        let other = self.create_request("server3", "/run/kata-containers/server3/rootfs", &options);
+        let attack = "the same disk under another root hash";
+        self.refused(judge, attack, &other, "INTERNAL", "STORAGE_")?;
+        ensure!(!self.holds("test -e /run/kata-containers/server3")?, "the container was made");
+        Ok(())
+    }
+
+    fn create_request(&self, id: &str, root: &str, options: &[String]) -> Value {
+        let disk =
+            json!({ "driver": "blk", "source": DISK, "fstype": "ext4", "place": root, "options": options });
+        json!({
+            "call": "create_container", "id": id, "root": root, "args": args(self.model),
+            "annotations": { "io.kubernetes.cri.container-name": "server" },
+            "storages": if options.is_empty() { json!([]) } else { json!([disk]) },
+        })
+    }
+
+    fn refused(
+        &mut self,
+        judge: &mut Judge<'_>,
+        attack: &str,
+        call: &Value,
+        status: &str,
+        reason: &str,
+    ) -> anyhow::Result<()> {
+        let Answer { status: found, text, .. } = self.runtime.call(call)?;
+        ensure!(
+            found == status && text.contains(reason),
+            "{attack}: expected {status} and {reason}, found {found}: {text}\n{}",
+            self.guest.serial()
+        );
+        judge.told(attack, status, &text);
+        Ok(())
+    }
+
+    /// The first process of a container, as the guest numbers it.
+    fn process(&self, id: &str) -> anyhow::Result<u32> {
+        let group = format!("/sys/fs/cgroup/kubepods/besteffort/pod1/{id}/cgroup.procs");
+        let text = self.guest.shell(&format!("head -n1 {group}"))?;
+        text.trim().parse().with_context(|| format!("the first process of {id}: {text:?}"))
+    }
+
+    fn holds(&self, line: &str) -> anyhow::Result<bool> {
+        Ok(self.guest.sh(line)?.status == 0)
+    }
+
+    /// A member of the agent's last line with this text.
+    fn log(&self, text: &str, member: &str) -> anyhow::Result<Value> {
+        let serial = self.guest.serial();
+        let lines = serial.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line.trim()).ok());
+        let mut lines = lines.filter(|line| line["msg"] == text);
+        let line = lines.next().with_context(|| format!("no line {text:?} of the agent"))?;
+        Ok(line[member].clone())
+    }
+}
+
+/// Makes the root of the host, in what it shares.
+pub fn foreign_root(tools: &xtask::vm::Tools, share: &Path) -> anyhow::Result<()> {
+    VerityRoot::populate(tools, &share.join(FOREIGN_ROOT), &[PLACE])
+}
