@@ -40,9 +40,9 @@ pub(crate) enum SealedError {
         /// Of the core.
         found: String,
     },
-    /// Nothing here has a key: no chip below a configured root, no processor that derives keys.
+    /// Nothing here has a key: no chip below a configured root, no processor that derives keys, no TPM. Key brokers are not asked by the agent.
     #[error(
-        "artifact {name}: expected a chip with `chip_root` in sealed.toml, or an SEV-SNP processor; found none"
+        "artifact {name}: expected a chip with `chip_root` in sealed.toml, an SEV-SNP processor, or a TPM; found none"
     )]
     NoKeySource {
         /// Its name.

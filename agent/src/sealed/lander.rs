@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use attestation_agent::tpm::TpmLocation;
 use attestation_agent::{AttestationError, Attester, Collateral, Options, Tee, TeeRoot};
 use cdh::artifact::{Choices, Guest, KeySource, Landed, Order, Prepared, pin_of};
 use chip_client::abi::DataPath;
@@ -57,7 +58,7 @@ impl Setup {
         Ok(landed)
     }
 
-    /// Chips first, then the processor. Where none of them opens it, the first one's failure says why.
+    /// Chips first, then the processor, then the TPM. Where none of them opens it, the first one's failure says why.
     fn by_any_source(
         &self,
         artifact: &Artifact,
@@ -103,6 +104,10 @@ impl Setup {
         }
         if guest.attester.as_ref().is_some_and(|attester| attester.tee() == Tee::Snp) {
             sources.push(KeySource::Snp);
+        }
+        // A second factor, beside the TEE that landing insists on.
+        if TpmLocation::find().is_ok() {
+            sources.push(KeySource::Tpm { insecure_below: None });
         }
         match unbound {
             Some(error) if sources.is_empty() => Err(cdh::Error::from(error).into()),
@@ -180,7 +185,7 @@ impl Setup {
 /// its own, under policies of their own. An artifact that is damaged is damaged for all.
 fn is_about_the_source(error: &cdh::Error) -> bool {
     match error {
-        cdh::Error::NoGrantForChip { .. } | cdh::Error::NoGrantForKey { .. } => true,
+        cdh::Error::NoGrantForChip { .. } | cdh::Error::NoGrantForKey { .. } | cdh::Error::Tpm(_) => true,
         cdh::Error::Chip(_) => !matches!(error.class(), cdh::Class::Artifact | cdh::Class::Bug),
         _ => false,
     }
