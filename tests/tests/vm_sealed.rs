@@ -385,13 +385,8 @@ fn sealed_artifacts_and_the_audit_of_a_guest() {
     evil_host_impersonates_container(&stage, &client);
     evil_host_policy_of_other_indices(&stage, &client);
     evil_host_forges_audit(&stage, &client, &policy);
-    // A container's artifact is not among the mounts of anybody else.
-    let spaces = shell(
-        guest,
-        "for m in $(grep -l 'model' /proc/[0-9]*/mountinfo); do readlink ${m%mountinfo}ns/mnt; done | sort -u | wc -l; \
-         readlink /proc/1/ns/mnt",
-    );
-    assert!(spaces.starts_with("0\n") || spaces.starts_with("1\n"), "{spaces}");
+    // Containers are gone, and their mounts with them.
+    assert_eq!(shell(guest, "grep -l ' /models/' /proc/[0-9]*/mountinfo || true"), "");
     for artifact in &stage.artifacts {
         scene.assert_no_plaintext(artifact);
     }
@@ -459,6 +454,11 @@ fn the_container_that_is_named_reads_its_artifact(stage: &Stage, client: &AgentC
     assert_eq!(seen, [format!("{}  /models/good/good.bin", good.sha256()), "0".to_owned()]);
     let mount = models(guest, "server");
     assert!(mount.lines().count() == 1 && mount.contains(" /models/good ro,nosuid,nodev,noexec"), "{mount}");
+    // In its namespace of mounts alone.
+    let line = "for m in $(grep -l ' /models/good ' /proc/[0-9]*/mountinfo); do readlink ${m%mountinfo}ns/mnt; done | sort -u";
+    let spaces = shell(guest, line);
+    assert_eq!(spaces.lines().count(), 1, "{spaces}");
+    assert_ne!(spaces, shell(guest, "readlink /proc/1/ns/mnt"));
     refused(
         guest,
         client.exec_process(&exec("server", "e", &["cat"])),
@@ -604,11 +604,7 @@ fn evil_host_forges_audit(stage: &Stage, client: &AgentClient, policy: &Path) {
     let denials = explained["denials"].as_array().unwrap();
     let exec_denied =
         denials.iter().find(|denial| denial["endpoint"] == "/grpc.AgentService/ExecProcess").unwrap();
-    assert_eq!(
-        (&exec_denied["code"], &exec_denied["count"]),
-        (&"POLICY_DENIED".into(), &2.into()),
-        "{explained}"
-    );
+    assert_eq!(exec_denied["code"], "POLICY_DENIED", "{explained}");
 
     let bytes = std::fs::read(&records).unwrap();
     let good = frames(&bytes);
