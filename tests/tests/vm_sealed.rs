@@ -16,6 +16,7 @@ use tests::agent_client::{ALLOW_ALL, AgentClient, PORT, Refused};
 use tests::innerkeep::{Said, run_to_end};
 use tests::payload::Payload;
 use tests::scene::{Artifact, Scene, SealSpec};
+use tests::swtpm::MachineTpm;
 use tests::tee::{Guest as Launched, Kind, Platform};
 use tests::vm::{self, boot, shell};
 use tests::{DAMAGED, REFUSED, args};
@@ -121,7 +122,7 @@ fn confidential(scene: &Scene, bound: &Bound, roots: &Roots) -> Spec {
     let argv = ["/bin/innerkeep-tee-emulator", "guest", "--state", "/tee", "--launch", "/launch.toml"];
     let argv = argv.iter().chain(&["--ready-file", "/ready", "--fault-plan", "/faults.toml"]);
     let service = Service { argv: argv.map(|word| (*word).to_owned()).collect(), ready: "/ready".to_owned() };
-    vm::spec(&scene.programs, &[AGENT, "innerkeep-tee-emulator"])
+    vm::spec(&scene.programs, &[AGENT, "innerkeep", "innerkeep-tee-emulator"])
         .init(Init::Agent)
         .vsock()
         .memory_mib(1536)
@@ -257,6 +258,7 @@ struct Stage {
     good: Payload,
     signed: Payload,
     artifacts: Vec<Artifact>,
+    _tpm: MachineTpm,
 }
 
 impl Stage {
@@ -273,6 +275,8 @@ impl Stage {
         let input = scene.input("foreign.bin", &Payload::random(504, 300_000));
         let staging = SealSpec { environment: "staging".into(), ..spec };
         let foreign = scene.seal("foreign", &[&input], &staging);
+        let input = scene.input("sealed-to-tpm.bin", &Payload::random(505, 300_000));
+        let by_tpm = scene.seal("by-tpm", &[&input], &SealSpec::default());
         let key = sealer_digest(&scene);
         let sealer = |counter: u64| {
             format!("sealer = {{ key = \"{key}\", family = \"acme/ranker\", min_counter = {counter} }}")
@@ -297,12 +301,21 @@ impl Stage {
             named("damaged", core(&damaged), &on("policy_container = 9")),
             named("foreign", core(&foreign), &on("policy_container = 9")),
             named("withheld", core(&good), &on("policy_container = 3")),
+            named("by-tpm", core(&by_tpm), &on("policy_container = 9")),
         ];
         let bound = bound(&scene, &sealed_toml(&scene, &artifacts));
-        let mut machine = confidential(&scene, &bound, &roots);
-        for (artifact, to) in
-            [(&good, "good"), (&other, "other"), (&damaged, "damaged"), (&foreign, "foreign")]
-        {
+        let tpm = MachineTpm::start(&scene.work, "tpm");
+        let mut machine = confidential(&scene, &bound, &roots)
+            .tpm(tpm.control(), tpm.process())
+            .copy(&by_tpm.key, "/tpm.key", 0o600)
+            .copy(&scene.policy("tpm.policy", "development", "any", 5), "/tpm.policy", 0o644);
+        for (artifact, to) in [
+            (&good, "good"),
+            (&other, "other"),
+            (&damaged, "damaged"),
+            (&foreign, "foreign"),
+            (&by_tpm, "by-tpm"),
+        ] {
             machine = machine.copy_directory(&artifact.reference, &format!("/stores/{to}")).unwrap();
         }
         let digest = Kind::Tdx.initdata_digest(bound.packed.text().as_bytes());
@@ -311,8 +324,19 @@ impl Stage {
         let guest = boot(machine.keep_serial(&scene.work.join("serial.log")));
         guest.wait_serial("\"msg\":\"serving\"", Duration::from_secs(60)).unwrap();
         let [good_payload, signed, _] = payloads;
-        let artifacts = vec![good, other];
-        Self { scene, roots, bound, platform, reference, guest, good: good_payload, signed, artifacts }
+        let artifacts = vec![good, other, by_tpm];
+        Self {
+            scene,
+            roots,
+            bound,
+            platform,
+            reference,
+            guest,
+            good: good_payload,
+            signed,
+            artifacts,
+            _tpm: tpm,
+        }
     }
 
     /// The platform makes evidence from now on.
@@ -381,6 +405,7 @@ fn sealed_artifacts_and_the_audit_of_a_guest() {
     let policy = stage.policy();
     evil_host_artifact_before_the_audit_is_attested(&stage, &client, &policy);
     evil_host_artifacts_swapped_stale_damaged_withheld(&stage);
+    a_tpm_opens_what_no_chip_has_a_grant_for(&stage);
     the_container_that_is_named_reads_its_artifact(&stage, &client);
     evil_host_impersonates_container(&stage, &client);
     evil_host_policy_of_other_indices(&stage, &client);
@@ -443,6 +468,17 @@ fn evil_host_artifacts_swapped_stale_damaged_withheld(stage: &Stage) {
         assert!(lines(guest, name).iter().all(|line| line["msg"] != "artifact landed"), "{name}");
         assert!(lines(guest, name).len() <= 3 * ATTEMPTS, "{name} is tried for ever");
     }
+}
+
+/// The TPM is a second factor beside the TEE: its owner grants, with the machine as it is.
+fn a_tpm_opens_what_no_chip_has_a_grant_for(stage: &Stage) {
+    let guest = &stage.guest;
+    let grant =
+        "innerkeep grant add /stores/by-tpm --key /tpm.key --to tpm --policy /tpm.policy --allow-weak-policy";
+    shell(guest, grant);
+    offer(guest, "by-tpm", "by-tpm");
+    let landed = wait(guest, "by-tpm", "msg", "artifact landed");
+    assert!(!landed["insecure"].as_str().unwrap().contains("tpm-only"), "{landed}");
 }
 
 fn the_container_that_is_named_reads_its_artifact(stage: &Stage, client: &AgentClient) {
