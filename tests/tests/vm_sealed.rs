@@ -108,7 +108,7 @@ fn bound(scene: &Scene, sealed: &str) -> Bound {
     package.insert("sealed.toml", sealed).unwrap();
     package.insert("audit.toml", &audit).unwrap();
     let settings = format!(
-        "insecure = [\"emulated-chip\", \"emulated-dma\", \"emulated-tee\", \"no-evidence\"]\nset_policy = [\"sha256:{digest}\"]\n"
+        "insecure = [\"emulated-chip\", \"emulated-dma\", \"no-evidence\"]\nset_policy = [\"sha256:{digest}\"]\n"
     );
     package.insert("innerkeep.toml", &settings).unwrap();
     let packed = package.pack().unwrap();
@@ -671,5 +671,5 @@ fn evil_host_forges_audit(stage: &Stage, client: &AgentClient, policy: &Path) {
     let unattested = changed(&|frames| frames.retain(|frame| frame[4] != 4));
     verify(&unattested, &nonce).assert_refused(REFUSED, "AUDIT_UNATTESTED");
     // Records of yesterday.
-    verify(&records, &"70".repeat(24)).assert_refused(DAMAGED, "AUDIT_REPLAYED");
+    verify(&records, &"70".repeat(24)).assert_refused(REFUSED, "AUDIT_REPLAYED");
 }
