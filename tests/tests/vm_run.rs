@@ -112,6 +112,11 @@ fn demo(path: &str, tee: &str) {
     let at = |pointer: &str| report.pointer(pointer).unwrap_or_else(|| panic!("no {pointer}: {report}"));
     assert_eq!(at("/input_sha256").as_str().map(str::len), Some(64));
     assert_eq!(at("/input_sha256"), at("/landed_sha256"));
+    assert_eq!(at("/input_sha256"), at("/container_sha256"));
+    assert!(at("/container_mount").as_str().is_some_and(|mount| mount.contains(" ro,nosuid,nodev,noexec")));
+    assert_eq!(at("/audit/attested"), tee);
+    let denied = at("/denials").to_string();
+    assert!(denied.contains("/ExecProcess") && denied.contains("/ReadStdout"), "{denied}");
     assert_eq!(at("/unseal/tee"), tee);
     assert_eq!(at("/unseal/path"), path);
     assert_eq!(at("/unseal/pages"), "huge-2m");
@@ -121,7 +126,21 @@ fn demo(path: &str, tee: &str) {
     assert!(!insecure.contains("no-evidence") && !insecure.contains("no-tee"), "{insecure}");
     let refusals = at("/refusals").as_array().expect("refusals");
     let codes: Vec<_> = refusals.iter().filter_map(|refusal| refusal.get("code")?.as_str()).collect();
-    assert_eq!(codes, ["CHIP_SEGMENT_AUTH", "INSECURE_UNBOUND", "CHIP_EVIDENCE_REFUSED"]);
+    let audit = ["AUDIT_EDITED", "AUDIT_REORDERED", "AUDIT_MISSING"];
+    let artifact = ["CHIP_SEGMENT_AUTH", "INSECURE_UNBOUND", "CHIP_EVIDENCE_REFUSED"];
+    assert_eq!(codes, [audit, artifact].concat());
+    let answered = |text: &str| {
+        refusals.iter().any(|told| told["message"].as_str().is_some_and(|message| message.contains(text)))
+    };
+    for text in [
+        "ExecProcessRequest is blocked by policy",
+        "POLICY_NOT_LISTED",
+        "prefix from",
+        "SEALED_IMPOSTOR",
+        "STORAGE_",
+    ] {
+        assert!(answered(text), "{text} in {refusals:#?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What was done for a storage, and how it is undone: in reverse order, each step once.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
@@ -118,6 +120,8 @@ impl Steps {
     pub(crate) fn make_directory(&mut self, place: &Place) -> Result<std::os::fd::OwnedFd, StorageError> {
         let at = place.on_the_wire();
         let failed = |error: std::io::Error| StorageError::io("make directory", &at)(error);
+        // What a sandbox shares is mounted before there is a container.
+        DirBuilder::new().recursive(true).mode(0o755).create(&self.run).map_err(failed)?;
         let root = Beneath::open(&self.run).map_err(failed)?;
         let mut made = Vec::new();
         let directory = root.make_directories(place.as_path(), DIRECTORY_MODE, &mut made);
