@@ -397,6 +397,7 @@ impl Stage {
 }
 
 /// One guest, from its start to the operator's verdict.
+// COMPAT: StartContainer stricter: a container that sealed artifacts are for starts when they are there, and not for an impostor
 #[test]
 fn sealed_artifacts_and_the_audit_of_a_guest() {
     let stage = Stage::boot();
