@@ -19,6 +19,8 @@ pub struct Arguments {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Suite {
+    /// The guest agent over its socket: decisions, starts, memory, size.
+    Agent,
     /// Evidence, handshakes with a key broker, secrets.
     Attest,
     /// From a stored artifact to a visible file, against memcpy, age, openssl, gpg and cp.
@@ -33,6 +35,7 @@ impl Suite {
     /// The program in `tests/src/bin/` that measures it.
     fn program(self) -> &'static str {
         match self {
+            Self::Agent => "bench-agent",
             Self::Attest => "bench-attest",
             Self::Landing => "bench-landing",
             Self::Micro => "bench-micro",
@@ -58,10 +61,24 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     std::fs::create_dir_all(&out)?;
     shell::stage("build (release)", || {
         let mut build = workspace.cargo("build");
-        build.args(["--release", "--locked", "--bins", "-p", "cli", "-p", "chip-emulator"]);
-        build.args(["-p", "key-broker-emulator", "-p", "tests"]);
+        build.args(["--release", "--locked"]);
+        if matches!(arguments.suite, Suite::Agent) {
+            build.args(["-p", "agent", "-p", "attestation-agent", "-p", "tests"]);
+            build.args(["--bin", "innerkeep-agent", "--bin", "attestation-agent", "--bin", program]);
+        } else {
+            build.args(["--bins", "-p", "cli", "-p", "chip-emulator"]);
+            build.args(["-p", "key-broker-emulator", "-p", "tests"]);
+        }
         shell::run(&mut build)
     })?;
+    if matches!(arguments.suite, Suite::Agent) {
+        // Apart: what is measured is built without the features that the reference needs.
+        shell::stage("workload and reference (release)", || {
+            let mut build = workspace.cargo("build");
+            build.args(["--release", "--locked", "-p", "policy-engine", "--example", "policy-workload"]);
+            shell::run(&mut build)
+        })?;
+    }
     if matches!(arguments.suite, Suite::Vm) {
         shell::stage("guest programs (static)", || vm::build(workspace, &[]))?;
     }
