@@ -3,6 +3,7 @@
 pub(crate) mod attest;
 pub(crate) mod audit;
 pub(crate) mod initdata;
+pub(crate) mod policy;
 
 use std::path::PathBuf;
 
@@ -48,9 +49,9 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Unseal an artifact into protected memory, by a chip, a key broker or a key of this guest, and run a command on it.
     Unseal(Box<UnsealArgs>),
-    /// Make, convert and judge policy documents.
+    /// Make and judge policies: documents, by which keys are released (TOML), and agent policies, by which requests are allowed (Rego).
     #[command(subcommand)]
-    Policy(PolicyCommand),
+    Policy(policy::PolicyCommand),
     /// Look at a chip, or provision a new one.
     #[command(subcommand)]
     Chip(ChipCommand),
@@ -287,37 +288,6 @@ pub(crate) struct UnsealArgs {
     /// INNERKEEP_DIR. Without `{}` the path is appended as the last argument.
     #[arg(last = true, required_unless_present = "insecure_to_disk")]
     pub(crate) command: Vec<String>,
-}
-
-/// `innerkeep policy`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum PolicyCommand {
-    /// Print a commented policy to start from (TOML).
-    New {
-        /// Environment to write in.
-        #[arg(long, default_value = "production")]
-        environment: String,
-        /// Family to write in.
-        #[arg(long, default_value = "acme/ranker")]
-        family: String,
-    },
-    /// Print the policy digest (SHA3-512 of the canonical preimage).
-    Digest {
-        /// TOML or canonical JSON.
-        file: PathBuf,
-    },
-    /// Name what makes a policy weak; exit status 77 if anything does.
-    Lint {
-        /// TOML or canonical JSON.
-        file: PathBuf,
-    },
-    /// Print a policy that accepts guests like the one whose evidence this is (TOML); the evidence is verified first.
-    FromEvidence(Box<attest::FromEvidenceArgs>),
-    /// Print the canonical preimage.
-    Show {
-        /// TOML or canonical JSON.
-        file: PathBuf,
-    },
 }
 
 /// `innerkeep chip`.

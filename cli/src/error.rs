@@ -11,9 +11,18 @@ pub(crate) enum Failure {
     /// An artifact and what it takes to seal, open or land it; files; platform, chip, broker and TPM.
     #[error(transparent)]
     Data(#[from] cdh::Error),
+    /// An agent policy, or what its author gave with it.
+    #[error(transparent)]
+    Authoring(#[from] policy_engine::authoring::AuthoringError),
     /// An audit that is not as it has to be.
     #[error(transparent)]
     Audit(#[from] policy_engine::audit::AuditError),
+    /// Cases that an agent policy does not pass.
+    #[error("expected every case to pass, found {0} that fail")]
+    CasesFailed(usize),
+    /// A request that an agent policy denies, where the answer is the exit status.
+    #[error("the policy denies the request [{0}]")]
+    Denied(&'static str),
     /// Evidence, its collateral, or a rule about it.
     #[error(transparent)]
     Evidence(#[from] evidence::EvidenceError),
@@ -74,7 +83,10 @@ impl Failure {
     /// The stable code.
     pub(crate) fn code(&self) -> &'static str {
         match self {
+            Self::Authoring(error) => error.code(),
             Self::Audit(error) => error.code(),
+            Self::CasesFailed(_) => "POLICY_CASES_FAILED",
+            Self::Denied(code) => code,
             Self::Data(error) => error.code(),
             Self::Evidence(error) => error.code(),
             Self::Initdata(error) => error.code(),
@@ -90,13 +102,14 @@ impl Failure {
     /// The exit status: sysexits(3), 2 for usage.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
+            Self::Authoring(error) => authoring_status(error),
             Self::Audit(error) => audit_status(error),
             Self::Data(error) => status(error.class()),
             Self::Evidence(error) => status(cdh::evidence_class(error)),
             Self::Initdata(error) => initdata_status(error),
             Self::Input { .. } => DATA,
             Self::InsecureUnbound { .. } => CONFIG,
-            Self::NoPin | Self::Weak(_) => REFUSED,
+            Self::CasesFailed(_) | Self::Denied(_) | Self::NoPin | Self::Weak(_) => REFUSED,
             Self::Service { code: "AUDIT_DENIED", .. } => REFUSED,
             Self::Service { .. } => UNAVAILABLE,
             Self::Usage { .. } => USAGE,
@@ -145,6 +158,13 @@ fn status(class: Class) -> u8 {
         Class::Transient => TEMPORARY,
         Class::Usage => USAGE,
         _ => CONFIG,
+    }
+}
+
+fn authoring_status(error: &policy_engine::authoring::AuthoringError) -> u8 {
+    match error.code() {
+        "POLICY_PROPOSAL" => SOFTWARE,
+        _ => DATA,
     }
 }
 

@@ -29,11 +29,14 @@
 
 mod ast;
 pub mod audit;
+pub mod authoring;
+mod builtins;
 mod decision;
 mod engine;
 mod error;
 mod exact;
 mod explain;
+mod lean;
 mod limits;
 mod message;
 mod policy;

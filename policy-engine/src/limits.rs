@@ -18,8 +18,10 @@ pub struct Limits {
     pub state_bytes: usize,
     /// Operations in one patch.
     pub patch_operations: usize,
-    /// Instructions of bytecode in one evaluation.
+    /// Instructions of bytecode in one evaluation; with them the values that a comprehension can collect.
     pub instructions: usize,
+    /// Bytes that builtins make in one evaluation, of those that make more than they are given.
+    pub builtin_bytes: usize,
     /// Wall clock of one evaluation, compiled or interpreted.
     pub time: Duration,
 }
@@ -33,7 +35,8 @@ impl Default for Limits {
             input_bytes: 4 << 20,
             state_bytes: 1 << 20,
             patch_operations: 1024,
-            instructions: 100_000_000,
+            instructions: 20_000_000,
+            builtin_bytes: 64 << 20,
             time: Duration::from_secs(10),
         }
     }

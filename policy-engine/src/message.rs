@@ -36,9 +36,14 @@ impl Input {
         if let (Endpoint::CopyFile, Some(copy)) = (endpoint, message.downcast_ref::<CopyFileRequest>()) {
             return copy_file(copy);
         }
-        let mut budget = Budget { left: limits.input_bytes, max: limits.input_bytes };
-        object(&MessageRef::from(message), &mut budget).map(Self)
+        of_message(&MessageRef::from(message), limits)
     }
+}
+
+/// Any message, as it stands in a request.
+pub(crate) fn of_message(message: &MessageRef<'_>, limits: &Limits) -> Result<Input, InputError> {
+    let mut budget = Budget { left: limits.input_bytes, max: limits.input_bytes };
+    object(message, &mut budget).map(Input)
 }
 
 /// What a request may still cost.
@@ -138,7 +143,7 @@ fn scalar(value: &ReflectValueRef<'_>, budget: &mut Budget) -> Result<Value, Inp
 }
 
 /// The key of a field.
-fn key(field: &FieldDescriptor) -> &str {
+pub(crate) fn key(field: &FieldDescriptor) -> &str {
     match field.name() {
         "type" => "type_",
         name => name,

@@ -1,7 +1,8 @@
 //! One policy text: parsed, checked, compiled.
 
 use crate::ast::{Node, dotted, rule_root, walk_module};
-use crate::decision::{Denial, Fault};
+use crate::builtins::{Patterns, bound, within};
+use crate::decision::{Denial, Fault, LimitKind};
 use crate::error::{PolicyError, shortened};
 use crate::exact::{Exact, exact};
 use crate::explain::{Explanation, Tracer, explain};
@@ -18,7 +19,7 @@ use regex as _;
 use regorus::{Engine, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The only package that requests are looked up in.
 const PACKAGE: &str = "data.agent_policy";
@@ -72,17 +73,61 @@ pub struct Policy {
     text: String,
     text_sha256: [u8; 32],
     limits: Limits,
-    /// The evaluator of the text as it is, and one that never evaluated: an error leaves the first in a state in which
-    /// it cannot be asked again.
-    interpreter: Mutex<(Engine, Engine)>,
+    /// The interpreter of the text without its prints, where it can do without, so that nothing gathers what it would print:
+    /// a request quoted as often as a loop goes round. Made when it is needed first.
+    interpreter: OnceLock<Option<Interpreter>>,
+    /// The interpreter of the text as it is, for comparison.
+    original: OnceLock<Option<Interpreter>>,
     /// What explanations are traced with, made when the first is asked for.
     tracer: OnceLock<Option<Tracer>>,
+    /// The text that decides, and its tree: the lines are those of the original.
     traced: (String, Ref<Module>),
     program: Option<Program>,
     paths: BTreeMap<String, Path>,
     reach: Reach,
     asks_to_allow_failing: bool,
     prints: usize,
+}
+
+/// A tree interpreter, and one that never evaluated: an error leaves the first in a state in which it cannot be asked
+/// again.
+struct Interpreter(Mutex<(Engine, Engine)>);
+
+impl Interpreter {
+    fn new(text: &str, limits: &Limits) -> Option<Self> {
+        let engine = parsed(text, limits).ok()?;
+        Some(Self(Mutex::new((engine.clone(), engine))))
+    }
+
+    /// The value of a request's rule; `None` is undefined.
+    fn value(
+        &self,
+        request: &RequestName,
+        input: &Value,
+        data: &Value,
+        limits: &Limits,
+    ) -> Result<Option<Value>, Fault> {
+        let mut pair = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (engine, fresh) = &mut *pair;
+        engine.clear_data();
+        let (answer, exhausted) = within(&Arc::new(Patterns::default()), limits.builtin_bytes, || {
+            engine.add_data(data.clone()).and_then(|()| {
+                engine.set_input(input.clone());
+                engine.eval_query(request.rule(), false)
+            })
+        });
+        engine.set_input(Value::Null);
+        // Prints quote the policy and the request; nobody reads them here.
+        let _ = engine.take_prints();
+        if answer.is_err() || exhausted {
+            *engine = fresh.clone();
+        }
+        // GUARD: policy-memory-interpreted -> evil_host_bytes_that_policy_multiplies
+        if exhausted {
+            return Err(Fault::Limit(LimitKind::Memory));
+        }
+        Ok(single(&answer.map_err(|error| Fault::of(error.as_ref()))?).cloned())
+    }
 }
 
 impl fmt::Debug for Policy {
@@ -112,8 +157,11 @@ impl Policy {
         refuse_foreign_builtins(&module)?;
         // What upstream asks first: it also makes the evaluator check the whole module.
         engine.set_input(Value::new_object());
-        let asked = engine.eval_query(format!("{PACKAGE}.{ALLOW_FAILING}"), false).map_err(|error| {
-            PolicyError::Analysis { message: shortened(&format!("{error:#}"), MAX_MESSAGE) }
+        let (asked, _) = within(&Arc::new(Patterns::default()), limits.builtin_bytes, || {
+            engine.eval_query(format!("{PACKAGE}.{ALLOW_FAILING}"), false)
+        });
+        let asked = asked.map_err(|error| PolicyError::Analysis {
+            message: shortened(&format!("{error:#}"), MAX_MESSAGE),
         })?;
         let asks_to_allow_failing = single(&asked) == Some(&Value::Bool(true));
         let requests = requests(&module);
@@ -149,7 +197,8 @@ impl Policy {
             text: text.to_owned(),
             text_sha256,
             limits: *limits,
-            interpreter: Mutex::new((engine.clone(), engine)),
+            interpreter: OnceLock::new(),
+            original: OnceLock::new(),
             tracer: OnceLock::new(),
             traced,
             program,
@@ -183,6 +232,21 @@ impl Policy {
     #[must_use]
     pub const fn prints_removed(&self) -> usize {
         self.prints
+    }
+
+    /// Names of rules that requests could be decided by, and how.
+    pub(crate) fn request_rules(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.paths.iter().map(|(name, path)| (name.as_str(), path))
+    }
+
+    /// What rules reach.
+    pub(crate) const fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    /// The tree of the text that decides; its lines are those of the text as it came.
+    pub(crate) fn tree(&self) -> &Module {
+        &self.traced.1
     }
 
     /// How a request is evaluated.
@@ -225,7 +289,9 @@ impl Policy {
     /// tripped over what the first has allowed), or either ran into a limit.
     pub fn compare(&self, request: &RequestName, input: &Input) -> Result<(), String> {
         let state = State::new().data();
-        let interpreted = self.interpret(request, &input.0, &state);
+        let original = self.original.get_or_init(|| Interpreter::new(&self.text, &self.limits));
+        let Some(original) = original else { return Err("the text does not load again".to_owned()) };
+        let interpreted = original.value(request, &input.0, &state, &self.limits);
         let evaluated = self.evaluate(request, &input.0, &state);
         let excused = interpreted.is_err() || matches!(evaluated, Err(Fault::Limit(_)));
         // After an error that it swallowed the interpreter may lose a default, and with it any value.
@@ -255,26 +321,12 @@ impl Policy {
     }
 
     /// The same, by the tree interpreter as upstream configures it.
-    pub(crate) fn interpret(
-        &self,
-        request: &RequestName,
-        input: &Value,
-        data: &Value,
-    ) -> Result<Option<Value>, Fault> {
-        let mut pair = self.interpreter.lock().unwrap_or_else(PoisonError::into_inner);
-        let (engine, fresh) = &mut *pair;
-        engine.clear_data();
-        let answer = engine.add_data(data.clone()).and_then(|()| {
-            engine.set_input(input.clone());
-            engine.eval_query(request.rule(), false)
-        });
-        engine.set_input(Value::Null);
-        // Prints quote the policy and the request; nobody reads them here.
-        let _ = engine.take_prints();
-        if answer.is_err() {
-            *engine = fresh.clone();
-        }
-        Ok(single(&answer.map_err(|error| Fault::of(error.as_ref()))?).cloned())
+    fn interpret(&self, request: &RequestName, input: &Value, data: &Value) -> Result<Option<Value>, Fault> {
+        let interpreter = self.interpreter.get_or_init(|| Interpreter::new(&self.traced.0, &self.limits));
+        let Some(interpreter) = interpreter else {
+            return Err(Fault::Evaluation { message: "the text does not load again".to_owned() });
+        };
+        interpreter.value(request, input, data, &self.limits)
     }
 }
 
@@ -286,6 +338,7 @@ pub(crate) fn parsed(text: &str, limits: &Limits) -> Result<Engine, PolicyError>
     engine.set_gather_prints(true);
     // GUARD: policy-interpreter-time -> evil_policy_that_never_ends_interpreted
     engine.set_execution_timer_config(limits.timer());
+    bound(&mut engine);
     let package = engine
         .add_policy(MODULE.to_owned(), text.to_owned())
         .map_err(|error| PolicyError::Syntax { message: shortened(&format!("{error:#}"), MAX_MESSAGE) })?;
@@ -357,16 +410,19 @@ fn compile(
         requests.iter().filter(|name| !paths.contains_key(*name)).cloned().collect()
     };
     let mut names = fit(&paths);
-    if Program::compile(exact, &names, limits).is_err() {
+    let mut compiled = Program::compile(exact, &names, limits);
+    if compiled.is_err() {
         for name in &names {
             if let Err(reason) = Program::compile(exact, std::slice::from_ref(name), limits) {
                 paths.insert(name.clone(), Path::Interpreted { reason });
             }
         }
         names = fit(&paths);
+        compiled = Program::compile(exact, &names, limits);
     }
-    match Program::compile(exact, &names, limits) {
-        Ok(program) => {
+    match compiled {
+        Ok(mut program) => {
+            program.fix(names.iter().filter(|name| reach.is_constant(name)), limits);
             paths.extend(names.into_iter().map(|name| (name, Path::Compiled)));
             (Some(program), paths)
         }

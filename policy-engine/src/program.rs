@@ -1,9 +1,11 @@
 //! Bytecode, and the machines that run it.
 
 use crate::ast::rule_root;
+use crate::builtins::{Patterns, within};
 use crate::decision::{Fault, LimitKind};
 use crate::error::shortened;
 use crate::exact::{Exact, set_of};
+use crate::lean::{constants, lean};
 use crate::limits::Limits;
 use crate::policy::parsed;
 use regorus::Value;
@@ -23,6 +25,9 @@ pub(crate) struct Program {
     code: Arc<rvm::Program>,
     /// Names whose values are collected into a set, and whether a default is there for when it is empty.
     collected: BTreeMap<String, bool>,
+    /// Values of rules that depend on nothing.
+    fixed: BTreeMap<String, Option<Value>>,
+    patterns: Arc<Patterns>,
     idle: Mutex<Vec<RegoVM>>,
 }
 
@@ -45,6 +50,7 @@ impl Program {
     pub(crate) fn compile(exact: &Exact, names: &[String], limits: &Limits) -> Result<Self, String> {
         let said = |message: String| shortened(&message, 256);
         let mut engine = parsed(&exact.text, limits).map_err(|error| said(error.to_string()))?;
+        let literals = engine.get_modules().first().map(|module| constants(module)).unwrap_or_default();
         let defaults: BTreeSet<String> = engine
             .get_modules()
             .iter()
@@ -69,7 +75,24 @@ impl Program {
             .map_err(|error| said(format!("{error:#}")))?;
         let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
         let code = Compiler::compile_from_policy(&policy, &rules).map_err(|error| said(error.to_string()))?;
-        Ok(Self { code, collected, idle: Mutex::new(Vec::new()) })
+        Ok(Self {
+            code: lean(code, &literals),
+            collected,
+            fixed: BTreeMap::new(),
+            patterns: Arc::default(),
+            idle: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Evaluates rules that look at neither request nor state, once and for all. One that ends with an error stays as
+    /// it is.
+    pub(crate) fn fix<'a>(&mut self, names: impl Iterator<Item = &'a String>, limits: &Limits) {
+        for name in names {
+            let nothing = Value::new_object();
+            if let Ok(value) = self.value(name, &nothing, &nothing, limits) {
+                self.fixed.insert(name.clone(), value);
+            }
+        }
     }
 
     /// The value of the rule `name`; `None` is undefined.
@@ -80,6 +103,9 @@ impl Program {
         data: &Value,
         limits: &Limits,
     ) -> Result<Option<Value>, Fault> {
+        if let Some(value) = self.fixed.get(name) {
+            return Ok(value.clone());
+        }
         let Some(has_default) = self.collected.get(name) else {
             return self.run(&path(name), input, data, limits);
         };
@@ -108,8 +134,14 @@ impl Program {
         machine.set_execution_timer_config(Some(limits.timer()));
         machine.set_data(data.clone()).map_err(|error| fault(&error))?;
         machine.set_input(input.clone());
+        let (value, exhausted) =
+            within(&self.patterns, limits.builtin_bytes, || machine.execute_entry_point_by_name(rule));
+        // GUARD: policy-memory-compiled -> evil_host_bytes_that_policy_multiplies
+        if exhausted {
+            return Err(Fault::Limit(LimitKind::Memory));
+        }
         // A machine that failed is not used again.
-        let value = machine.execute_entry_point_by_name(rule).map_err(|error| fault(&error))?;
+        let value = value.map_err(|error| fault(&error))?;
         machine.set_input(Value::Null);
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_IDLE {

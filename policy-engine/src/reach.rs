@@ -24,10 +24,14 @@ pub(crate) struct Reach {
     mentioned: BTreeSet<String>,
     /// Rules that look into `data` themselves.
     readers: BTreeSet<String>,
+    /// Rules that look at the request.
+    askers: BTreeSet<String>,
     /// Rules whose every value is a literal boolean.
     booleans: BTreeSet<String>,
     /// An import brings `data` in under another name.
     imports_data: bool,
+    /// An import brings the request in under another name.
+    imports_input: bool,
 }
 
 impl Reach {
@@ -37,9 +41,13 @@ impl Reach {
             mentions: BTreeMap::new(),
             mentioned: BTreeSet::new(),
             readers: BTreeSet::new(),
+            askers: BTreeSet::new(),
             booleans: names.iter().map(|name| (*name).to_owned()).collect(),
             imports_data: module.imports.iter().any(|import| {
                 dotted(&import.refr).is_none_or(|path| path == "data" || path.starts_with("data."))
+            }),
+            imports_input: module.imports.iter().any(|import| {
+                dotted(&import.refr).is_none_or(|path| path == "input" || path.starts_with("input."))
             }),
         };
         for rule in &module.policy {
@@ -54,6 +62,7 @@ impl Reach {
             }
             let own_head = own_name(rule).map(|name| std::ptr::from_ref(name).addr());
             let mut reads = false;
+            let mut asks = false;
             let mentioned = reach.mentions.entry(root.to_owned()).or_default();
             walk_rule(rule, &mut |node| {
                 let Node::Expression(expression) = node else { return true };
@@ -69,6 +78,7 @@ impl Reach {
                 match variable(expression) {
                     // What is looked up is not known: perhaps any rule.
                     Some("data") => reads = true,
+                    Some("input") => asks = true,
                     Some(name) if names.contains(name) => {
                         mentioned.insert(name.to_owned());
                     }
@@ -79,6 +89,9 @@ impl Reach {
             reach.mentioned.extend(mentioned.iter().cloned());
             if reads {
                 reach.readers.insert(root.to_owned());
+            }
+            if asks {
+                reach.askers.insert(root.to_owned());
             }
         }
         reach
@@ -99,6 +112,13 @@ impl Reach {
     /// Whether a definition mentions `name` other than by defining it, or could without naming it.
     pub(crate) fn is_mentioned(&self, name: &str) -> bool {
         self.imports_data || self.mentioned.contains(name)
+    }
+
+    /// Whether the rule `name` says the same about every request, in every state.
+    pub(crate) fn is_constant(&self, name: &str) -> bool {
+        let seen = self.below(name);
+        let looks = |rules: &BTreeSet<String>| seen.iter().any(|name| rules.contains(*name));
+        !(self.imports_data || self.imports_input || looks(&self.readers) || looks(&self.askers))
     }
 
     /// How the rule `name` uses the state.

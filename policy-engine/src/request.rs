@@ -71,6 +71,16 @@ impl Input {
         Ok(Self(value))
     }
 
+    /// The content in JSON: everything that was in the request. For whoever wrote it or may read it anyway.
+    ///
+    /// # Errors
+    /// `POLICY_INPUT_JSON`: it holds a value that JSON has no form for.
+    pub fn to_json(&self) -> Result<serde_json::Value, InputError> {
+        let said = |message: String| InputError::Json { message: shortened(&message, 256) };
+        let text = self.0.to_json_str().map_err(|error| said(error.to_string()))?;
+        serde_json::from_str(&text).map_err(|error| said(error.to_string()))
+    }
+
     /// The object without fields, which is what a policy is asked with about itself.
     #[must_use]
     pub fn empty() -> Self {

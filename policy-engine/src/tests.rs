@@ -351,3 +351,65 @@ HRequest if { y := [x | x := input.nothing]; y == [] }
         assert!(matches!(policy.path(&name(request)), Path::Interpreted { .. }), "{request}");
     }
 }
+
+/// What two megabytes of a host become when policy puts one into the other.
+#[test]
+fn evil_host_bytes_that_policy_multiplies() {
+    let large = "a".repeat(1 << 20);
+    let json =
+        serde_json::json!({ "a": large, "b": large, "l": vec![large.as_str(); 2], "n": 4_000_000_000_u64 })
+            .to_string();
+    for multiplied in [
+        "replace(input.a, \"a\", input.b)",
+        "concat(input.b, split(input.a, \"\"))",
+        "numbers.range(0, input.n)",
+        "bits.lsh(1, input.n)",
+        "regex.replace(input.a, \"a\", input.b)",
+        "strings.replace_n({\"a\": input.b}, input.a)",
+        "sprintf(\"%4000000000d\", [input.n])",
+    ] {
+        // As bytecode, and, for its print, interpreted.
+        for before in ["", "    p := print(1)\n    p\n"] {
+            for text in [
+                format!("ExecProcessRequest if {{\n{before}    x := {multiplied}\n    count([x]) == 1\n}}\n"),
+                // A limit is no "false" either.
+                format!(
+                    "ExecProcessRequest if {{\n{before}    not bad\n}}\nbad if {{\n    x := {multiplied}\n    count([x]) == 7\n}}\n"
+                ),
+            ] {
+                let engine = engine(&text);
+                let decision = engine.decide(&name("ExecProcessRequest"), &input(&json));
+                assert_eq!(decision.denial(), Some(&Denial::Limit(LimitKind::Memory)), "{text}");
+                // The next request begins with a whole budget.
+                let small = r#"{"a": "aa", "b": "bb", "l": [], "n": 2}"#;
+                assert_ne!(code(&engine, "ExecProcessRequest", small), Some("POLICY_LIMIT"), "{text}");
+            }
+        }
+    }
+    // What is made piece by piece counts as a whole.
+    let text = "ExecProcessRequest if { every x in numbers.range(1, 200) { count(replace(concat(\"\", [input.a, format_int(x, 10)]), \"b\", \"c\")) > 0 } }\n";
+    assert_eq!(code(&engine(text), "ExecProcessRequest", &json), Some("POLICY_LIMIT"));
+    assert_eq!(code(&engine(text), "ExecProcessRequest", r#"{"a": "a"}"#), None);
+}
+
+#[test]
+fn rules_that_look_at_nothing_are_decided_once() {
+    let text = "WaitProcessRequest if { settings.wait == true }\nsettings := {\"wait\": true}\nStatsContainerRequest if { not WaitProcessRequest }\nCopyFileRequest if { 1 - \"a\" == 0 }\n";
+    let engine = engine(text);
+    assert_eq!(code(&engine, "WaitProcessRequest", "{}"), None);
+    assert_eq!(code(&engine, "StatsContainerRequest", "{}"), Some("POLICY_UNDEFINED"));
+    assert_eq!(code(&engine, "CopyFileRequest", "{}"), Some("POLICY_EVALUATION"));
+}
+
+/// The same three strings again and again: what is remembered is what would be made.
+#[test]
+fn replacements_are_remembered_as_they_are() {
+    let text = "ExecProcessRequest if { every item in input.l { some pattern in patterns; item.wanted == replace(replace(pattern, \"$(a)\", item.a), \"$(b)\", input.b) } }\npatterns := [\"x-$(a)-$(b)\", \"y-$(b)\", \"$(a)$(a)\"]\n";
+    let engine = engine(text);
+    let items: Vec<_> = (0..2000).map(|number| serde_json::json!({ "a": format!("{number}"), "wanted": match number % 3 { 0 => format!("x-{number}-Z"), 1 => "y-Z".to_owned(), _ => format!("{number}{number}") } })).collect();
+    let json = serde_json::json!({ "l": items, "b": "Z" });
+    assert_eq!(code(&engine, "ExecProcessRequest", &json.to_string()), None);
+    let mut wrong = json.clone();
+    wrong["l"][1999]["wanted"] = serde_json::json!("x-1998-Z");
+    assert_eq!(code(&engine, "ExecProcessRequest", &wrong.to_string()), Some("POLICY_UNDEFINED"));
+}

@@ -52,6 +52,12 @@ fn show(source: &SourceArgs) -> Result<Report, Failure> {
     })
 }
 
+/// What a file of saved records says.
+pub(super) fn saved_story(path: &Path, key: Option<&Path>) -> Result<Story, Failure> {
+    let key = key.map(read_key).transpose()?;
+    Ok(Story::read(&saved::read(path)?, key.as_ref())?)
+}
+
 /// What frames from a file, from an agent, or from both say.
 fn story(source: &SourceArgs) -> Result<Story, Failure> {
     let key = source.key.as_deref().map(read_key).transpose()?;

@@ -1,5 +1,6 @@
-//! `innerkeep policy`: policy documents.
+//! `innerkeep policy`: policy documents, and in [`agent`] policies of a guest's agent.
 
+mod agent;
 mod from_evidence;
 
 use std::path::Path;
@@ -8,7 +9,7 @@ use sealed_artifact::names::{EnvironmentTag, Family};
 use sealed_artifact::policy::{MAXIMUM_PREIMAGE, PolicyDocument, TEMPLATE};
 use serde_json::{Value, json};
 
-use crate::args::PolicyCommand;
+use crate::args::policy::PolicyCommand;
 use crate::error::Failure;
 use crate::files;
 use crate::output::{Output, Report};
@@ -28,7 +29,13 @@ pub(crate) fn run(command: &PolicyCommand, output: Output) -> Result<Report, Fai
             })
         }
         PolicyCommand::FromEvidence(arguments) => from_evidence::run(arguments, output),
-        PolicyCommand::Lint { file } => lint(file, output),
+        PolicyCommand::Lint { file, secrets } => lint(file, *secrets, output),
+        PolicyCommand::Check { file } => agent::check::run(file),
+        PolicyCommand::Explain { file, request, after } => {
+            agent::explain::run(file, request, after.as_deref(), output)
+        }
+        PolicyCommand::Test { file, cases } => agent::test::run(file, cases, output),
+        PolicyCommand::Record(arguments) => agent::record::run(arguments),
         PolicyCommand::Show { file } => {
             let policy = read(file)?;
             let text = String::from_utf8_lossy(policy.preimage()).into_owned();
@@ -62,7 +69,17 @@ fn new(environment: &str, family: &str) -> Result<Report, Failure> {
     Ok(Report { json: json!({ "toml": text }), text: text.trim_end().to_owned() })
 }
 
-fn lint(file: &Path, output: Output) -> Result<Report, Failure> {
+fn lint(file: &Path, secrets: bool, output: Output) -> Result<Report, Failure> {
+    if agent::is_agent_policy(file)? {
+        return agent::lint::run(file, secrets, output);
+    }
+    if secrets {
+        return Err(Failure::Usage {
+            argument: "--secrets",
+            expected: "an agent policy (Rego)",
+            found: file.display().to_string(),
+        });
+    }
     let policy = read(file)?;
     let weaknesses = policy.weaknesses();
     let lines: Vec<String> =

@@ -4,12 +4,17 @@
 //! prints is then the order in which it went through the policy: the same rules, the same evaluator, one trace.
 
 use crate::ast::{Node, bytes, extent, rule_root, variable, walk_expression, walk_query};
+use crate::builtins::{Patterns, within};
 use crate::limits::Limits;
 use crate::policy::parsed;
 use regorus::unstable::{Expr, Literal, LiteralStmt, Module, Query, Ref, Rule, RuleHead};
 use regorus::{Engine, Value};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
+/// Longest trace: what it gathers grows with the time that it takes.
+const MAX_TIME: Duration = Duration::from_secs(2);
 /// What a marker begins with.
 const MARK: &str = "innerkeep#";
 
@@ -38,6 +43,7 @@ impl Body {
 pub(crate) struct Tracer {
     /// Never evaluates; an evaluator that ended with an error cannot be asked again.
     fresh: Engine,
+    builtin_bytes: usize,
     pub(crate) bodies: Vec<Body>,
     /// Rules that are a string.
     pub(crate) constants: BTreeMap<String, String>,
@@ -93,8 +99,15 @@ impl Tracer {
             at = *start;
         }
         marked.push_str(text.get(at..)?);
-        let engine = parsed(&marked, limits).ok()?;
-        Some(Self { fresh: engine, bodies: table.bodies, constants: constants(module), places })
+        let limits = Limits { time: limits.time.min(MAX_TIME), ..*limits };
+        let engine = parsed(&marked, &limits).ok()?;
+        Some(Self {
+            fresh: engine,
+            builtin_bytes: limits.builtin_bytes,
+            bodies: table.bodies,
+            constants: constants(module),
+            places,
+        })
     }
 
     /// Evaluates a rule and returns the places it went through, body and statement.
@@ -106,7 +119,7 @@ impl Tracer {
         }
         engine.set_input(input.clone());
         // An error ends the trace where it happened, which is what is asked.
-        let _ = engine.eval_query(rule, false);
+        let _ = within(&Arc::new(Patterns::default()), self.builtin_bytes, || engine.eval_query(rule, false));
         let printed = engine.take_prints().unwrap_or_default();
         printed
             .iter()
