@@ -1,7 +1,7 @@
 //! Figures of decisions on a generated policy: this engine beside the reference, interleaved, in one run.
 //!
 //! ```sh
-//! cargo run --profile ci -p policy-engine --example policy-figures
+//! cargo run --profile ci --workspace --example policy-figures
 //! ```
 //!
 //! The reference is regorus 0.9.1 as upstream's agent configures it. Both get the request as JSON text; the state after a

@@ -150,7 +150,12 @@ impl Literals<'_> {
         if let Some(index) = self.of_rules.get(rule) {
             return Some(*index);
         }
-        let index = self.push(value.clone())?;
+        // The compiler has it already, in the rule's own body.
+        let known = self.program.iter().position(|known| known == value);
+        let index = match known {
+            Some(index) => u16::try_from(index).ok()?,
+            None => self.push(value.clone())?,
+        };
         self.of_rules.insert(rule.to_owned(), index);
         Some(index)
     }

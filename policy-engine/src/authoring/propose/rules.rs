@@ -43,8 +43,9 @@ pub(super) fn text(samples: &[Sample], identifiers: Identifiers) -> String {
 
 /// One definition: the request is the known one, but for what is bound.
 fn definition(sample: &Sample, index: usize) -> String {
-    let mut body = Body { statements: Vec::new(), container: false, sandbox: false };
-    body.value(&sample.content, "input", "known", true);
+    let mut functions = Functions { prefix: format!("same_{}_{index}", sample.rule), texts: Vec::new() };
+    let mut body = Body::default();
+    body.value(&sample.content, "input", "known", true, &mut functions);
     let mut head = vec![format!("known := policy_data.{}[{index}]", sample.rule)];
     let creates_sandbox = sample.rule == "CreateSandboxRequest" && body.sandbox;
     if body.container {
@@ -79,10 +80,18 @@ fn definition(sample: &Sample, index: usize) -> String {
         .map_or_else(String::new, |operations| format!(" := {{\"allowed\": true, \"ops\": [{operations}]}}"));
     let statements: Vec<String> =
         head.into_iter().chain(body.statements).map(|statement| format!("    {statement}\n")).collect();
-    format!("\n{}{value} if {{\n{}}}\n", sample.rule, statements.concat())
+    let functions = functions.texts.concat();
+    format!("\n{}{value} if {{\n{}}}\n{functions}", sample.rule, statements.concat())
 }
 
-/// Statements that compare one request.
+/// Functions that a definition is made of, one for each object: the machine has 255 registers for each.
+struct Functions {
+    prefix: String,
+    texts: Vec<String>,
+}
+
+/// Statements that compare one object.
+#[derive(Default)]
 struct Body {
     statements: Vec<String>,
     container: bool,
@@ -90,31 +99,45 @@ struct Body {
 }
 
 impl Body {
-    /// Compares the value at `asked` with the one at `known`: as one, where nothing in it is bound.
-    fn value(&mut self, value: &Json, asked: &str, known: &str, top: bool) {
-        if !is_bound(value) && !top {
-            self.statements.push(format!("{asked} == {known}"));
-            return;
-        }
+    /// Compares the value at `asked` with the one at `known`: as one, where it is no object and nothing in it is bound.
+    fn value(&mut self, value: &Json, asked: &str, known: &str, here: bool, functions: &mut Functions) {
         match value {
-            Json::Object(members) => {
+            Json::Object(members) if here => {
                 self.statements
                     .push(format!("{{key | some key, _ in {asked}}} == {{key | some key, _ in {known}}}"));
                 for (name, value) in members {
                     let below = |base: &str| format!("{base}[{}]", literal(name));
-                    self.value(value, &below(asked), &below(known), false);
+                    self.value(value, &below(asked), &below(known), false, functions);
                 }
             }
-            Json::Array(items) => {
+            Json::Object(members) if !members.is_empty() => self.call(value, asked, known, functions),
+            Json::Array(items) if is_bound(value) => {
                 self.statements.push(format!("count({asked}) == count({known})"));
                 for (index, value) in items.iter().enumerate() {
                     let below = |base: &str| format!("{base}[{index}]");
-                    self.value(value, &below(asked), &below(known), false);
+                    self.value(value, &below(asked), &below(known), false, functions);
                 }
             }
-            Json::String(text) => self.text(text, asked, known),
+            Json::String(text) if is_bound(value) => self.text(text, asked, known),
             _ => self.statements.push(format!("{asked} == {known}")),
         }
+    }
+
+    /// Compares an object by a function of its own.
+    fn call(&mut self, value: &Json, asked: &str, known: &str, functions: &mut Functions) {
+        let mut inner = Self::default();
+        inner.value(value, "asked", "known", true, functions);
+        self.container |= inner.container;
+        self.sandbox |= inner.sandbox;
+        let name = format!("{}_{}", functions.prefix, functions.texts.len());
+        let bound: String = [(inner.container, ", container"), (inner.sandbox, ", sandbox")]
+            .into_iter()
+            .filter_map(|(is_used, variable)| is_used.then_some(variable))
+            .collect();
+        let statements: String =
+            inner.statements.iter().map(|statement| format!("    {statement}\n")).collect();
+        functions.texts.push(format!("\n{name}(asked, known{bound}) if {{\n{statements}}}\n"));
+        self.statements.push(format!("{name}({asked}, {known}{bound})"));
     }
 
     fn text(&mut self, text: &str, asked: &str, known: &str) {

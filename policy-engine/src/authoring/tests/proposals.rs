@@ -79,6 +79,8 @@ fn evil_host_takes_a_container_that_was_not_created() {
     let requests = recorded();
     // Without the creation, everything that is asked of the container is denied.
     let engine = engine(&text);
+    let sandbox = Input::from_json(&requests[1].input.to_string(), engine.limits()).unwrap();
+    engine.decide(&RequestName::new("CreateSandboxRequest").unwrap(), &sandbox).commit();
     for request in requests.iter().filter(|request| request.input.get("container_id").is_some()) {
         assert_eq!(asks(&engine, request), request.rule() == "CreateContainerRequest", "{}", request.rule());
     }
