@@ -1,6 +1,6 @@
 //! `innerkeep policy` for agent policies, from requests that were seen to a policy that is checked, linted and tested.
 
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
