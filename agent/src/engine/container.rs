@@ -45,7 +45,6 @@ impl Site {
         if state.symlink_metadata().is_ok() {
             return Err(EngineError::Exists { id });
         }
-        // GUARD: groups-of-version-2 -> a_directory_is_no_control_group
         check_version(&places.cgroup)?;
         let (latch, other_end) = Latch::pair()?;
         let config = order.bundle.join(CONFIG);
@@ -101,6 +100,7 @@ impl Site {
 /// Whether these are control groups of version 2: in any other directory limits would be files that nobody looks at.
 fn check_version(root: &Path) -> Result<(), EngineError> {
     let found = rustix::fs::statfs(root).map_err(EngineError::system("look at the control groups"))?.f_type;
+    // GUARD: groups-of-version-2 -> a_directory_is_no_control_group
     if u64::try_from(found).ok() != Some(CGROUP2_MAGIC) {
         return Err(EngineError::NotEnforced {
             what: "control groups",
