@@ -44,7 +44,7 @@ impl Guest {
     /// QEMU refuses.
     pub fn add_network(&mut self, name: &str, port: &str, hardware: &str) -> anyhow::Result<()> {
         let network = format!("{name}-net");
-        self.qmp("netdev_add", &json!({ "type": "user", "id": network, "restrict": true }))?;
+        self.qmp("netdev_add", &json!({ "type": "user", "id": network, "restrict": true, "ipv6": false }))?;
         let device = json!({
             "driver": "virtio-net-pci", "id": name, "netdev": network, "bus": port, "mac": hardware, "romfile": "",
         });

@@ -10,12 +10,15 @@
 //! The programs read far more than they write: abbreviated options, options in one word, the name of a program to load modules with. What
 //! is read here is read in one way only, and the rest is refused, in every table.
 
+mod addresses;
+mod words;
+
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Filters, TABLES};
 use crate::network::error::NetworkError;
-use crate::network::value;
+use addresses::{is_elsewhere, spares_link, spares_network};
+use words::{Word, words};
 
 /// The programs read lines in pieces of 10,240 bytes: what is longer would be two lines for them.
 const MAXIMUM_LINE_BYTES: usize = 4096;
@@ -185,7 +188,7 @@ impl<'a> Reader<'a> {
     }
 
     fn rule(&self, line: &'a str, diverts: bool) -> Result<(), NetworkError> {
-        let words = self.words(line)?;
+        let words = words(line).ok_or_else(|| self.form("words between blanks, quotes around whole ones"))?;
         let words = match words.as_slice() {
             [first, rest @ ..] if first.text.starts_with('[') => rest,
             words => words,
@@ -197,6 +200,9 @@ impl<'a> Reader<'a> {
         }
         for word in rest {
             self.option(word)?;
+        }
+        for pair in rest.windows(2) {
+            self.extension(pair)?;
         }
         self.goal(rest, diverts)
     }
@@ -215,6 +221,18 @@ impl<'a> Reader<'a> {
         // GUARD: filter-option -> evil_host_filter_that_names_a_program
         if !is_known || word.is_quoted {
             return Err(self.form("options of rules, as iptables-save writes them"));
+        }
+        Ok(())
+    }
+
+    /// Behind `-m` and `-p` is the name of a library that the programs load.
+    fn extension(&self, pair: &[Word<'_>]) -> Result<(), NetworkError> {
+        let [option, name] = pair else { return Ok(()) };
+        let is_name =
+            name.text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        // GUARD: filter-extension -> evil_host_filter_that_names_a_program
+        if matches!(option.text, "-m" | "-p") && !is_name {
+            return Err(self.form("the name of a match or protocol"));
         }
         Ok(())
     }
@@ -255,7 +273,7 @@ impl<'a> Reader<'a> {
                     if !value.is_quoted && matches!(option.text, "-s" | "-d" | "-i" | "-o" | "-p") =>
                 {
                     spares |= match option.text {
-                        "-d" => self.spares_network(value.text, negated),
+                        "-d" => spares_network(value.text, self.is_ipv6, negated),
                         "-i" | "-o" => spares_link(value.text, negated),
                         _ => false,
                     };
@@ -264,22 +282,6 @@ impl<'a> Reader<'a> {
                 [option, more @ ..] if option.text == "-f" => words = more,
                 _ => return (spares, words),
             }
-        }
-    }
-
-    fn spares_network(&self, text: &str, negated: bool) -> bool {
-        let family = if self.is_ipv6 { 10 } else { 2 };
-        let Ok(Some((address, length))) = value::network("network", text, family) else { return false };
-        let (own, own_length): (IpAddr, u8) = if self.is_ipv6 {
-            (Ipv6Addr::LOCALHOST.into(), 128)
-        } else {
-            (Ipv4Addr::new(127, 0, 0, 0).into(), 8)
-        };
-        let begins_alike = |bits: u8| first_bits(address, bits) == first_bits(own, bits);
-        if negated {
-            length <= own_length && begins_alike(length)
-        } else {
-            !begins_alike(length.min(own_length))
         }
     }
 
@@ -315,110 +317,6 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
-
-    /// Words between blanks; one in quotes may hold some.
-    fn words(&self, line: &'a str) -> Result<Vec<Word<'a>>, NetworkError> {
-        let is_blank = |letter: char| matches!(letter, ' ' | '\t');
-        let (mut words, mut rest) = (Vec::new(), line.trim_start_matches(is_blank));
-        while !rest.is_empty() {
-            let (text, more, is_quoted) = match rest.strip_prefix('"') {
-                Some(quoted) => {
-                    let Some((text, more)) = quoted.split_once('"') else {
-                        return Err(self.form("a quote that ends"));
-                    };
-                    (text, more, true)
-                }
-                None => {
-                    let end = rest.find(is_blank).unwrap_or(rest.len());
-                    let (text, more) = rest.split_at_checked(end).unwrap_or((rest, ""));
-                    (text, more, false)
-                }
-            };
-            let is_whole = more.is_empty() || more.starts_with(is_blank);
-            // GUARD: filter-words -> evil_host_filter_text_that_two_read_differently
-            if !is_whole || text.is_empty() || !is_quoted && text.contains('"') {
-                return Err(self.form("words between blanks, quotes around whole ones"));
-            }
-            words.push(Word { text, is_quoted });
-            rest = more.trim_start_matches(is_blank);
-        }
-        Ok(words)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Word<'a> {
-    text: &'a str,
-    is_quoted: bool,
-}
-
-impl<'a> Word<'a> {
-    /// The word, if the programs could take it for an option.
-    fn option(&self) -> Option<&'a str> {
-        Some(self.text).filter(|text| text.starts_with('-'))
-    }
-}
-
-/// Whether `lo` is left out. `eth+` is every link whose name begins with `eth`.
-fn spares_link(name: &str, negated: bool) -> bool {
-    let means_loopback = match name.strip_suffix('+') {
-        Some(beginning) => "lo".starts_with(beginning),
-        None => name == "lo",
-    };
-    // `! -o lo+` leaves `lo` out as well, and `! -o l` does not.
-    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
-    is_name && means_loopback == negated
-}
-
-/// The goals of DNAT and SNAT, `A`, `A-B`, `A:80`, `[A]:80`: all readable, and none of them this machine's own.
-fn is_elsewhere(value: &str) -> bool {
-    let addresses = match value.strip_prefix('[') {
-        // `[::2]:80`, `[::2]-[::9]:80`.
-        Some(rest) => match rest.rsplit_once(']') {
-            Some((addresses, port)) if port.is_empty() || is_port(port) => addresses.replace("]-[", "-"),
-            _ => return false,
-        },
-        // Only one of IPv4 has its port behind a single colon.
-        None => match value.split_once(':') {
-            Some((address, port)) if !port.contains(':') => {
-                if !is_port(&format!(":{port}")) {
-                    return false;
-                }
-                address.to_owned()
-            }
-            _ => value.to_owned(),
-        },
-    };
-    if addresses.is_empty() {
-        // The port alone.
-        return true;
-    }
-    let (first, last) = addresses.split_once('-').unwrap_or((&addresses, &addresses));
-    match (first.parse::<IpAddr>(), last.parse::<IpAddr>()) {
-        (Ok(IpAddr::V4(first)), Ok(IpAddr::V4(last))) => {
-            let own = Ipv4Addr::new(127, 0, 0, 0)..=Ipv4Addr::new(127, 255, 255, 255);
-            !first.is_unspecified() && first <= last && (last < *own.start() || first > *own.end())
-        }
-        (Ok(IpAddr::V6(first)), Ok(IpAddr::V6(last))) => {
-            // `::`, `::1`, and addresses of IPv4 in another coat.
-            let own = Ipv6Addr::UNSPECIFIED..=Ipv4Addr::BROADCAST.to_ipv6_mapped();
-            first <= last && first > *own.end()
-        }
-        _ => false,
-    }
-}
-
-fn is_port(text: &str) -> bool {
-    let is_letter = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'/');
-    text.strip_prefix(':').is_some_and(|port| !port.is_empty() && port.bytes().all(is_letter))
-}
-
-fn first_bits(address: IpAddr, bits: u8) -> u128 {
-    let (value, all) = match address {
-        IpAddr::V4(address) => (u128::from(address.to_bits()), 32),
-        IpAddr::V6(address) => (address.to_bits(), 128),
-    };
-    value.checked_shr(u32::from(u8::saturating_sub(all, bits))).unwrap_or(0)
 }
 
 #[cfg(test)]

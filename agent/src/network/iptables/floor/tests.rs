@@ -194,6 +194,9 @@ fn evil_host_filter_that_names_a_program() {
             "-",
             "--",
             "\"-j\" REDIRECT",
+            "-m ../../run/evil",
+            "-m \"a b\"",
+            "-p /run/evil",
         ] {
             let rule = format!("-A OUTPUT -d 10.0.0.1 {words}");
             assert_eq!(rule_in(IPV4, table, &rule), Err("IPTABLES_FORM"), "{rule}");
