@@ -150,11 +150,11 @@ impl Copy {
     /// The exit status of the named tests, all of them together.
     fn test(&self, packages: &BTreeSet<String>, tests: &[String]) -> anyhow::Result<Option<i32>> {
         let mut cargo = if shell::has_cargo_subcommand("nextest") {
-            let mut cargo = self.cargo(&["nextest", "run", "--cargo-profile", "ci"], packages);
+            let mut cargo = self.confined(&["nextest", "run", "--cargo-profile", "ci"], packages);
             cargo.args(["--status-level", "none", "--final-status-level", "none", "-E", &filterset(tests)]);
             cargo
         } else {
-            let mut cargo = self.cargo(TEST, packages);
+            let mut cargo = self.confined(TEST, packages);
             cargo.args(["--", "--exact"]).args(self.full_names(packages, tests)?);
             cargo
         };
@@ -175,6 +175,25 @@ impl Copy {
             .collect())
     }
 
+    /// [`Self::cargo`] where nothing of this machine can be written but what tests and builds need.
+    ///
+    /// Without its guard a test may do what the guard is against, as root: one mounted `/etc` in its temporary
+    /// directory, and the end of that directory was the end of `/etc`.
+    fn confined(&self, arguments: &[&str], packages: &BTreeSet<String>) -> Command {
+        let cargo = self.cargo(arguments, packages);
+        if !rustix::process::geteuid().is_root() {
+            return cargo;
+        }
+        let mut command = self.tree.command("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-euc", CONFINE, "confine"]);
+        command.arg(cargo.get_program()).args(cargo.get_args());
+        command
+            .env("CARGO_TARGET_DIR", &self.target)
+            .env("WRITABLE", self.target.parent().unwrap_or(&self.target))
+            .stdin(Stdio::null());
+        command
+    }
+
     /// Cargo in the copy, with a limit of time.
     fn cargo(&self, arguments: &[&str], packages: &BTreeSet<String>) -> Command {
         let mut command = self.tree.command("timeout");
@@ -187,6 +206,16 @@ impl Copy {
         command
     }
 }
+
+/// Makes every mount of a disk read-only, in a mount namespace of its own, but for places of builds and tests.
+const CONFINE: &str = r#"
+for place in "$WRITABLE" "${TMPDIR:-/tmp}" /var/tmp /run "${CARGO_HOME:-$HOME/.cargo}" "$HOME/.cache"; do
+    if [ -d "$place" ]; then mount --bind "$place" "$place"; fi
+done
+mount -o remount,bind,ro /
+cd "$PWD"
+exec "$@"
+"#;
 
 /// `cargo test` of everything but documentation. (`--bins` would also start programs that say they have no tests.)
 const TEST: &[&str] = &["test", "--profile", "ci", "--tests", "--quiet"];

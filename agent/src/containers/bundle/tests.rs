@@ -35,18 +35,23 @@ fn evil_host_root_of_the_guest() {
     fs::create_dir_all(run.join("other/rootfs")).unwrap();
     let bundle = Bundle::make(&run, &id("c1")).unwrap();
     let shared = run.join(SHARED);
-    symlink("/", shared.join("c1/link")).unwrap();
+    // Stands for the guest's own files: whatever is mounted in a temporary directory is removed with it.
+    let outside = tempfile::tempdir().unwrap();
+    fs::create_dir(outside.path().join("etc")).unwrap();
+    symlink(outside.path(), shared.join("c1/link")).unwrap();
     symlink("rootfs", shared.join("c1/link-inside")).unwrap();
     let own = |path: &Path| path.to_str().unwrap().to_owned();
+    for place in ["/", "/etc", "/proc", "/usr/../etc"] {
+        assert!(!bundle.may_be_root(Path::new(place), &[]), "{place:?}");
+    }
     for place in [
-        "/".to_owned(),
-        "/etc".to_owned(),
-        "/proc".to_owned(),
+        own(outside.path()),
+        own(&outside.path().join("etc")),
         String::new(),
         "rootfs".to_owned(),
         own(&run),
         own(&shared),
-        format!("{}/../../../etc", own(&shared)),
+        format!("{}/../c1", own(&shared)),
         own(&run.join("other/rootfs")),
         own(&shared.join("c1/link")),
         own(&shared.join("c1/link/etc")),
@@ -54,8 +59,10 @@ fn evil_host_root_of_the_guest() {
         own(&shared.join("c1/rootfs/file")),
         own(&shared.join("missing")),
     ] {
-        let error = bundle.put_root(&place, &[]).unwrap_err();
-        assert_eq!(error.code(), "CONTAINER_ROOT", "{place:?}");
+        let outcome = bundle.put_root(&place, &[]);
+        // Before anything else: this directory is removed at the end, and with it whatever is mounted in it.
+        bundle.release_root().unwrap();
+        assert_eq!(outcome.unwrap_err().code(), "CONTAINER_ROOT", "{place:?}");
         assert!(!bundle.root().exists(), "{place:?}");
     }
     // A storage of this container is its own.
