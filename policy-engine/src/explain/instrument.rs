@@ -3,6 +3,7 @@
 //! In front of every statement, and behind the last of every body, stands a `print` with a number. What the evaluator
 //! prints is then the order in which it went through the policy: the same rules, the same evaluator, one trace.
 
+use super::remembered::Remembered;
 use crate::ast::{Node, bytes, extent, rule_root, variable, walk_expression, walk_query};
 use crate::builtins::{Patterns, within};
 use crate::limits::Limits;
@@ -10,7 +11,7 @@ use crate::policy::parsed;
 use regorus::unstable::{Expr, Literal, LiteralStmt, Module, Query, Ref, Rule, RuleHead};
 use regorus::{Engine, Value};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Longest trace: what it gathers grows with the time that it takes.
@@ -44,6 +45,10 @@ pub(crate) struct Tracer {
     /// Never evaluates; an evaluator that ended with an error cannot be asked again.
     fresh: Engine,
     builtin_bytes: usize,
+    /// One that evaluated without an error, and the state that it did it over: an evaluator that is given a state looks at the
+    /// whole policy once more.
+    ready: Mutex<Option<(Engine, Value)>>,
+    pub(super) remembered: Remembered,
     pub(crate) bodies: Vec<Body>,
     /// Rules that are a string.
     pub(crate) constants: BTreeMap<String, String>,
@@ -104,23 +109,38 @@ impl Tracer {
         Some(Self {
             fresh: engine,
             builtin_bytes: limits.builtin_bytes,
+            ready: Mutex::default(),
+            remembered: Remembered::default(),
             bodies: table.bodies,
             constants: constants(module),
             places,
         })
     }
 
-    /// Evaluates a rule and returns the places it went through, body and statement.
-    pub(crate) fn trace(&self, rule: String, input: &Value, data: &Value) -> Vec<(usize, usize)> {
+    /// An evaluator over this state, nobody else's meanwhile.
+    fn engine(&self, data: &Value) -> Option<Engine> {
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((engine, _)) = ready.filter(|(_, known)| known == data) {
+            return Some(engine);
+        }
         let mut engine = self.fresh.clone();
         engine.clear_data();
-        if engine.add_data(data.clone()).is_err() {
-            return Vec::new();
-        }
+        engine.add_data(data.clone()).ok()?;
+        Some(engine)
+    }
+
+    /// Evaluates a rule and returns the places it went through, body and statement.
+    pub(crate) fn trace(&self, rule: String, input: &Value, data: &Value) -> Vec<(usize, usize)> {
+        let Some(mut engine) = self.engine(data) else { return Vec::new() };
         engine.set_input(input.clone());
         // An error ends the trace where it happened, which is what is asked.
-        let _ = within(&Arc::new(Patterns::default()), self.builtin_bytes, || engine.eval_query(rule, false));
+        let (evaluated, exhausted) =
+            within(&Arc::new(Patterns::default()), self.builtin_bytes, || engine.eval_query(rule, false));
         let printed = engine.take_prints().unwrap_or_default();
+        if evaluated.is_ok() && !exhausted {
+            engine.set_input(Value::Null);
+            *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = Some((engine, data.clone()));
+        }
         printed
             .iter()
             .filter_map(|line| line.rsplit_once(MARK)?.1.parse::<usize>().ok())

@@ -5,6 +5,7 @@
 
 mod fields;
 mod instrument;
+mod remembered;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -108,6 +109,24 @@ impl Explanation {
 
 /// Explains a denial by the rule of the request.
 pub(crate) fn explain(
+    tracer: &Tracer,
+    request: &RequestName,
+    denial: &Denial,
+    input: &Value,
+    data: &Value,
+) -> Explanation {
+    let Some(question) = remembered::question(request, denial, input, data) else {
+        return traced(tracer, request, denial, input, data);
+    };
+    if let Some(answer) = tracer.remembered.find(&question) {
+        return answer;
+    }
+    let answer = traced(tracer, request, denial, input, data);
+    tracer.remembered.keep(question, &answer);
+    answer
+}
+
+fn traced(
     tracer: &Tracer,
     request: &RequestName,
     denial: &Denial,

@@ -53,6 +53,31 @@ fn the_furthest_way_names_rule_and_field() {
     assert_eq!(fields(&copy), ["path"]);
 }
 
+/// What is kept of an explanation is for the state in which it was given, and the request that it was about.
+#[test]
+fn explanations_follow_the_state() {
+    let text = r#"package agent_policy
+
+default ExecProcessRequest := false
+
+ExecProcessRequest if {
+    data.pstate.ready == true
+    input.a == 1
+}
+
+StartContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/ready", "value": true}]}
+"#;
+    let engine = engine(text);
+    let line = |json: &str| explained(&engine, "ExecProcessRequest", json).reasons()[0].line;
+    assert_eq!([line(r#"{"a": 2}"#), line(r#"{"a": 2}"#), line(r#"{"a": 1}"#)], [6, 6, 6]);
+    let input = Input::from_json("{}", engine.limits()).unwrap();
+    let start = engine.decide(&RequestName::new("StartContainerRequest").unwrap(), &input);
+    assert!(start.is_allowed());
+    start.commit();
+    assert_eq!([line(r#"{"a": 2}"#), line(r#"{"a": 2}"#)], [7, 7]);
+    assert!(explained(&engine, "ExecProcessRequest", r#"{"a": 1}"#).is_empty());
+}
+
 #[test]
 fn a_request_without_a_rule_is_explained_too() {
     let engine = engine(POLICY);
