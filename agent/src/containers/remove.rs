@@ -58,6 +58,8 @@ pub(crate) async fn end(agent: &Agent, container: &Container) -> Result<(), RpcE
     let _work = container.work().await.ok_or(RpcError::NoContainerToRun)?;
     let id = container.id();
     let mut outcome = Outcome { agent, first: None };
+    // The last look at its memory: the engine removes the group, and the kernel may be late with its word of it.
+    agent.oom.forget(id);
     outcome.note(match agent.engine.delete(id).await {
         // It was deleted when this was tried before.
         Ok(()) | Err(EngineError::Missing { .. }) => Ok(()),
@@ -69,7 +71,6 @@ pub(crate) async fn end(agent: &Agent, container: &Container) -> Result<(), RpcE
             .map(|_| ())
             .map_err(|_| RpcError::Failed("CONTAINER_ALIVE", "the first process does not end".to_owned())),
     );
-    agent.oom.forget(id);
     agent.sealed.release(id);
     agent.volumes.forget_log(id);
     outcome.note(agent.containers.pids().withdraw(id, false).map_err(RpcError::from));
