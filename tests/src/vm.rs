@@ -1,8 +1,10 @@
 //! Guests with a kernel of their own: [`xtask::vm`] as tests use it. What is missing is a failure with its reason, never a skip.
 
 use crate::programs::Programs;
+use crate::tee::{Kind, Platform};
+use crate::work::Work;
 use std::path::Path;
-use xtask::vm::{Guest, Said, Spec, Tools};
+use xtask::vm::{Guest, Said, Service, Spec, Tools};
 
 /// A guest that is not running yet, with our programs in it.
 #[track_caller]
@@ -11,6 +13,31 @@ pub fn spec(programs: &Programs, names: &[&str]) -> Spec {
     let ci = anchor.parent().expect("a program is in a directory");
     let spec = Spec::new(xtask::vm::Programs::beside(ci));
     names.iter().fold(spec, |spec, name| spec.program(name).unwrap_or_else(|error| panic!("{error:#}")))
+}
+
+/// Puts an emulated processor of this kind at the real paths of a guest that has `innerkeep-tee-emulator`; it was launched with `digest`, of initdata.
+/// The directory `tee` of `work` holds the platform's keys afterwards.
+#[track_caller]
+pub fn with_tee(spec: Spec, programs: &Programs, work: &Work, kind: Kind, digest: &str) -> Spec {
+    // Its keys are all that is needed of it here: it runs in the guest.
+    let _keys = Platform::with_keys_of_vectors(programs, work, "tee", kind);
+    let argv = [
+        "/bin/innerkeep-tee-emulator",
+        "guest",
+        "--state",
+        "/tee",
+        "--launch",
+        "/launch.toml",
+        "--ready-file",
+        "/ready",
+    ];
+    let service = Service { argv: argv.map(str::to_owned).into(), ready: "/ready".to_owned() };
+    let launch = format!("tee = \"{}\"\ninitdata_digest = \"{digest}\"\n", kind.name());
+    spec.modules(&["configfs", "tsm_report", "cuse"])
+        .copy_directory(&work.join("tee"), "/tee")
+        .expect("the keys of the platform")
+        .file("/launch.toml", 0o644, launch)
+        .plan(|plan| plan.services.push(service))
 }
 
 /// Boots; the machine's console is in the failure.

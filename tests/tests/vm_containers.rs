@@ -1,13 +1,14 @@
 //! The life of containers, as a runtime drives it over vsock and as the guest's kernel shows it: and what a hostile runtime makes of it.
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use protocol::agent::{StringUser, TtyWinResizeRequest};
 use std::time::{Duration, Instant};
+use tests::agent_client::checks::{ok, refused};
 use tests::agent_client::requests::{
     create, exec, read, remove, rootfs, sandbox, signal, start, wait, write,
 };
-use tests::agent_client::{ALLOW_ALL, AgentClient, Refused, serving, spec};
+use tests::agent_client::{ALLOW_ALL, AgentClient, serving, spec};
 use tests::programs::{Programs, User};
 use tests::vm::shell;
 use tests::work::Work;
@@ -39,19 +40,6 @@ fn assert_settles(guest: &Guest, expected: &str, after: &str) {
         }
         assert!(Instant::now() < until, "after {after}:\n{found}\nexpected:\n{expected}\n{}", guest.serial());
         std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
-#[track_caller]
-fn ok<T>(guest: &Guest, answer: Result<T, Refused>) -> T {
-    answer.unwrap_or_else(|refused| panic!("{refused}\n{}", guest.serial()))
-}
-
-#[track_caller]
-fn refused<T>(answer: Result<T, Refused>, code: &str, text: &str) {
-    match answer {
-        Ok(_) => panic!("not refused: {text}"),
-        Err(found) => assert!(found.code == code && found.says(text), "{found}, expected {code} {text}"),
     }
 }
 

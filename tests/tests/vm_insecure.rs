@@ -6,9 +6,9 @@ use serde_json::Value;
 use tests::UNFIT;
 use tests::payload::Payload;
 use tests::scene::{Scene, SealSpec};
-use tests::tee::{Kind, Platform};
+use tests::tee::Kind;
 use tests::vm::{self, boot, exec, shell};
-use xtask::vm::{Guest, Said, Service};
+use xtask::vm::{Guest, Said};
 
 /// Initdata that permits sessions without evidence, and nothing else.
 const INITDATA: &str = "algorithm = \"sha384\"\nversion = \"0.1.0\"\n\n[data]\n\"innerkeep.toml\" = '''\ninsecure = [\"no-evidence\"]\n'''\n";
@@ -35,31 +35,14 @@ fn evil_host_flag_weakens_a_tee() {
     let scene = Scene::start();
     let payload = Payload::random(11, 70_000);
     let artifact = scene.sealed("store", &payload, &SealSpec::default());
-    // Its keys are all that is needed of it here: it runs in the guest.
-    let _keys = Platform::with_keys_of_vectors(&scene.programs, &scene.work, "tee", Kind::Tdx);
     let digest = Kind::Tdx.initdata_digest(INITDATA.as_bytes());
-    let argv = [
-        "/bin/innerkeep-tee-emulator",
-        "guest",
-        "--state",
-        "/tee",
-        "--launch",
-        "/launch.toml",
-        "--ready-file",
-        "/ready",
-    ];
-    let service = Service { argv: argv.map(str::to_owned).into(), ready: "/ready".to_owned() };
-    let spec = vm::spec(&scene.programs, &["innerkeep", "innerkeep-tee-emulator"])
-        .modules(&["configfs", "tsm_report", "cuse"])
-        .copy_directory(&scene.work.join("tee"), "/tee")
-        .unwrap()
+    let spec = vm::spec(&scene.programs, &["innerkeep", "innerkeep-tee-emulator"]);
+    let spec = vm::with_tee(spec, &scene.programs, &scene.work, Kind::Tdx, &digest)
         .copy_directory(&artifact.reference, "/store")
         .unwrap()
         .copy(&scene.root, "/etc/root.pem", 0o644)
-        .file("/launch.toml", 0o644, format!("tee = \"tdx\"\ninitdata_digest = \"{digest}\"\n"))
         .file("/etc/initdata.toml", 0o644, INITDATA)
-        .file("/etc/other.toml", 0o644, INITDATA.replace("[\"", "[\"swap\", \""))
-        .plan(|plan| plan.services.push(service));
+        .file("/etc/other.toml", 0o644, INITDATA.replace("[\"", "[\"swap\", \""));
     let guest = boot(spec);
     let before = shell(&guest, TRACE);
     let core = artifact.core.as_str();

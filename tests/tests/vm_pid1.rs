@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tests::programs::{Programs, User};
-use tests::tee::{Kind, Platform};
+use tests::tee::Kind;
 use tests::vm::{self, boot, shell};
 use tests::work::Work;
 use xtask::vm::{End, Guest, Init, Service, Spec, Tools};
@@ -361,26 +361,7 @@ fn packed(who: &str) -> Packed {
 
 /// A guest that was launched with this digest.
 fn confidential(programs: &Programs, work: &Work, kind: Kind, digest: &str) -> Spec {
-    // Its keys are all that is needed of it here: it runs in the guest.
-    let _keys = Platform::with_keys_of_vectors(programs, work, "tee", kind);
-    let launch = format!("tee = \"{}\"\ninitdata_digest = \"{digest}\"\n", kind.name());
-    let argv = [
-        "/bin/innerkeep-tee-emulator",
-        "guest",
-        "--state",
-        "/tee",
-        "--launch",
-        "/launch.toml",
-        "--ready-file",
-        "/ready",
-    ];
-    let service = Service { argv: argv.map(str::to_owned).into(), ready: "/ready".to_owned() };
-    spec(programs, &["innerkeep-tee-emulator"])
-        .modules(&["configfs", "tsm_report", "cuse"])
-        .copy_directory(&work.join("tee"), "/tee")
-        .unwrap()
-        .file("/launch.toml", 0o644, launch)
-        .plan(|plan| plan.services.push(service))
+    vm::with_tee(spec(programs, &["innerkeep-tee-emulator"]), programs, work, kind, digest)
 }
 
 /// Adds a disk while the guest runs.

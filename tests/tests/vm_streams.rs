@@ -12,10 +12,11 @@ use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+use tests::agent_client::checks::{ok, refused};
 use tests::agent_client::requests::{
     SHARED, create, exec, read, remove, rootfs, sandbox, signal, start, wait, write,
 };
-use tests::agent_client::{ALLOW_ALL, AgentClient, Pending, Refused, serving, spec};
+use tests::agent_client::{ALLOW_ALL, AgentClient, Pending, serving, spec};
 use tests::programs::{Programs, User};
 use tests::vm::shell;
 use tests::work::Work;
@@ -28,19 +29,6 @@ const PASSFD: u32 = 1027;
 /// What stays until it is told to end.
 const PATIENT: &str = "echo ready; exec sleep 100000";
 const LONG: Duration = Duration::from_secs(120);
-
-#[track_caller]
-fn ok<T>(guest: &Guest, answer: Result<T, Refused>) -> T {
-    answer.unwrap_or_else(|refused| panic!("{refused}\n{}", guest.serial()))
-}
-
-#[track_caller]
-fn refused<T>(answer: Result<T, Refused>, code: &str, text: &str) {
-    match answer {
-        Ok(_) => panic!("not refused: {text}"),
-        Err(found) => assert!(found.code == code && found.says(text), "{found}, expected {code} {text}"),
-    }
-}
 
 fn make(guest: &Guest, client: &AgentClient, container: &str, script: &str) {
     let root = rootfs(guest, container);

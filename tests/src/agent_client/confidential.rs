@@ -2,11 +2,11 @@
 //! initdata.
 
 use crate::programs::Programs;
-use crate::tee::{Kind, Platform};
+use crate::tee::Kind;
 use crate::vm;
 use crate::work::Work;
 use initdata::{Algorithm, Package};
-use xtask::vm::{Init, Service, Spec};
+use xtask::vm::{Init, Spec};
 
 /// A guest that is not running yet, with these files in its initdata.
 #[track_caller]
@@ -21,28 +21,10 @@ pub fn spec(programs: &Programs, work: &Work, kind: Kind, files: &[(&str, &str)]
     let packed = package.pack().expect("initdata");
     let disk = work.write("initdata.img", packed.image());
     let digest = kind.initdata_digest(packed.text().as_bytes());
-    // Its keys are all that is needed of it here: it runs in the guest.
-    let _keys = Platform::with_keys_of_vectors(programs, work, "tee", kind);
-    let launch = format!("tee = \"{}\"\ninitdata_digest = \"{digest}\"\n", kind.name());
-    let argv = [
-        "/bin/innerkeep-tee-emulator",
-        "guest",
-        "--state",
-        "/tee",
-        "--launch",
-        "/launch.toml",
-        "--ready-file",
-        "/ready",
-    ];
-    let service = Service { argv: argv.map(str::to_owned).into(), ready: "/ready".to_owned() };
-    vm::spec(programs, &["innerkeep-agent", "innerkeep-tee-emulator"])
+    let spec = vm::spec(programs, &["innerkeep-agent", "innerkeep-tee-emulator"]);
+    vm::with_tee(spec, programs, work, kind, &digest)
         .init(Init::Agent)
         .vsock()
         .disk(&disk)
-        .modules(&["configfs", "tsm_report", "cuse"])
-        .copy_directory(&work.join("tee"), "/tee")
-        .expect("the keys of the platform")
-        .file("/launch.toml", 0o644, launch)
-        .plan(|plan| plan.services.push(service))
         .keep_serial(&work.join("serial.log"))
 }

@@ -11,7 +11,8 @@ mod service;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tests::agent_client::{ALLOW_ALL, AgentClient, Refused, serving, spec};
+use tests::agent_client::checks::{ok, refused};
+use tests::agent_client::{ALLOW_ALL, AgentClient, serving, spec};
 use tests::programs::{Programs, User};
 use tests::vm::shell;
 use tests::work::Work;
@@ -19,19 +20,6 @@ use xtask::vm::{Guest, Spec};
 
 /// Until something is as the kernel makes it that takes a moment.
 const SETTLE: Duration = Duration::from_secs(30);
-
-#[track_caller]
-fn ok<T>(guest: &Guest, answer: Result<T, Refused>) -> T {
-    answer.unwrap_or_else(|refused| panic!("{refused}\n{}", guest.serial()))
-}
-
-#[track_caller]
-fn refused<T>(answer: Result<T, Refused>, code: &str, text: &str) {
-    match answer {
-        Ok(_) => panic!("not refused: {text}"),
-        Err(found) => assert!(found.code == code && found.says(text), "{found}, expected {code} {text}"),
-    }
-}
 
 /// Waits until a line of shell succeeds.
 #[track_caller]

@@ -10,36 +10,12 @@ use std::time::Duration;
 use tests::agent_client::requests::{create, rootfs, sandbox, start};
 use tests::agent_client::{ALLOW_ALL, AgentClient};
 use tests::programs::{Programs, User};
-use tests::tee::{Kind, Platform};
+use tests::tee::Kind;
 use tests::vm::{self, boot, shell};
 use tests::work::Work;
-use xtask::vm::{Service, Spec};
 
 /// The release of the program: nothing is believed to be earlier.
 const RELEASED: i64 = agent::machine::RELEASED;
-
-/// A guest of an emulated TEE, launched with this digest of initdata.
-fn confidential(programs: &Programs, work: &Work, digest: &str) -> Spec {
-    // Its keys are all that is needed of it here: it runs in the guest.
-    let _keys = Platform::with_keys_of_vectors(programs, work, "tee", Kind::Tdx);
-    let argv = [
-        "/bin/innerkeep-tee-emulator",
-        "guest",
-        "--state",
-        "/tee",
-        "--launch",
-        "/launch.toml",
-        "--ready-file",
-        "/ready",
-    ];
-    let service = Service { argv: argv.map(str::to_owned).into(), ready: "/ready".to_owned() };
-    vm::spec(programs, &["innerkeep-agent", "innerkeep-tee-emulator"])
-        .modules(&["configfs", "tsm_report", "cuse"])
-        .copy_directory(&work.join("tee"), "/tee")
-        .unwrap()
-        .file("/launch.toml", 0o644, format!("tee = \"tdx\"\ninitdata_digest = \"{digest}\"\n"))
-        .plan(|plan| plan.services.push(service))
-}
 
 // COMPAT: SetGuestDateTime stricter: a machine that begins before this release is set to it
 #[test]
@@ -49,7 +25,9 @@ fn a_service_in_a_confidential_guest() {
     package.insert("policy.rego", ALLOW_ALL).unwrap();
     let packed = package.pack().unwrap();
     let disk = work.write("initdata.img", packed.image());
-    let spec = confidential(&programs, &work, &Kind::Tdx.initdata_digest(packed.text().as_bytes()))
+    let digest = Kind::Tdx.initdata_digest(packed.text().as_bytes());
+    let spec = vm::spec(&programs, &["innerkeep-agent", "innerkeep-tee-emulator"]);
+    let spec = vm::with_tee(spec, &programs, &work, Kind::Tdx, &digest)
         .vsock()
         .disk(&disk)
         .offered_modules(&["dummy", "loop"])

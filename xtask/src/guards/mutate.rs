@@ -207,7 +207,8 @@ impl Copy {
     }
 }
 
-/// Makes every mount of a disk read-only, in a mount namespace of its own, but for places of builds and tests.
+/// Makes the root file system read-only, in a mount namespace of its own, but for places of builds and tests. What is bound from it is
+/// read-only, too.
 const CONFINE: &str = r#"
 for place in "$WRITABLE" "${TMPDIR:-/tmp}" /var/tmp /run "${CARGO_HOME:-$HOME/.cargo}" "$HOME/.cache"; do
     if [ -d "$place" ]; then mount --bind "$place" "$place"; fi

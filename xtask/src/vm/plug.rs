@@ -1,8 +1,7 @@
-//! What comes while a guest runs: memory, processors, network devices.
+//! What comes while a guest runs: memory, network devices.
 
 use super::guest::Guest;
-use anyhow::Context;
-use serde_json::{Value, json};
+use serde_json::json;
 
 impl Guest {
     /// Puts memory into a free slot. The guest has to put it to use.
@@ -17,24 +16,6 @@ impl Guest {
             json!({ "qom-type": "memory-backend-memfd", "id": backend, "size": size, "share": true });
         self.qmp("object-add", &object)?;
         self.qmp("device_add", &json!({ "driver": "pc-dimm", "id": name, "memdev": backend })).map(drop)
-    }
-
-    /// Puts a processor into the next free place. The guest has to put it to use.
-    ///
-    /// # Errors
-    ///
-    /// QEMU refuses, or there is no place.
-    pub fn add_processor(&mut self, name: &str) -> anyhow::Result<()> {
-        let places = self.qmp("query-hotpluggable-cpus", &json!({}))?;
-        let places = places.as_array().context("a list of processors")?;
-        // The last ones come first.
-        let free = places.iter().rev().find(|place| place.get("qom-path").is_none());
-        let free = free.context("no place for another processor")?;
-        let mut device = free.get("props").cloned().context("the place of a processor")?;
-        let members = device.as_object_mut().context("the place of a processor")?;
-        members.insert("driver".to_owned(), free.get("type").cloned().unwrap_or_default());
-        members.insert("id".to_owned(), Value::from(name));
-        self.qmp("device_add", &device).map(drop)
     }
 
     /// Plugs a network device in behind a root port. At its other end is QEMU's own network, which reaches nobody.

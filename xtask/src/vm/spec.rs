@@ -75,7 +75,6 @@ pub struct Spec {
     memory_mib: u32,
     more_memory: Option<(u32, u32)>,
     cpus: u32,
-    more_cpus: u32,
     cmdline: String,
     pub(super) vsock: bool,
     pub(super) share: Option<PathBuf>,
@@ -107,7 +106,6 @@ impl Spec {
             memory_mib: 1024,
             more_memory: None,
             cpus: 2,
-            more_cpus: 0,
             cmdline: String::new(),
             vsock: false,
             share: None,
@@ -227,13 +225,6 @@ impl Spec {
     #[must_use]
     pub fn room_for_memory(mut self, slots: u32, mib: u32) -> Self {
         self.more_memory = Some((slots, mib));
-        self
-    }
-
-    /// Places for processors that come later, see [`Guest::add_processor`].
-    #[must_use]
-    pub fn room_for_processors(mut self, count: u32) -> Self {
-        self.more_cpus = count;
         self
     }
 
