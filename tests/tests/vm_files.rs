@@ -175,9 +175,11 @@ fn evil_host_copies_elsewhere(guest: &Guest, client: &AgentClient) {
 /// Somebody inside swaps a directory for a link and back, as fast as can be, while the host copies into it.
 fn evil_host_swaps_a_directory_for_a_link(guest: &Guest, client: &AgentClient) {
     let race = format!("{SHARED}/race");
-    shell(guest, &format!("mkdir -p {race}/directory /tmp/victim && ln -s /tmp/victim {race}/link"));
+    shell(guest, &format!("mkdir -p {race}/directory /tmp/victim"));
+    // The agent makes a directory that is missing, at any moment: so each round begins by removing whatever is there.
+    // (Never `mv`: where the agent was faster, that would move the directory itself through the link.)
     let line = format!(
-        "cd {race}; while [ ! -e /tmp/stop ]; do mv directory moved; mv link directory; mv directory link; mv moved directory; done"
+        "cd {race}; while [ ! -e /tmp/stop ]; do rm -rf directory; ln -sn /tmp/victim directory; rm -rf directory; mkdir -p directory; done"
     );
     let swapping = guest.spawn(&["/bin/sh", "-c", &line]).unwrap();
     let (mut copied, mut held_up) = (0, 0);
