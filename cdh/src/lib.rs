@@ -34,6 +34,7 @@
 pub mod artifact;
 mod error;
 pub mod files;
+pub mod image;
 pub mod own_keys;
 
 pub use error::{CdhError as Error, Class, evidence_class};

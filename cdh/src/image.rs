@@ -1,0 +1,3 @@
+//! Container images: what is pulled, checked, unpacked and mounted inside the guest.
+
+pub mod tree;
