@@ -23,8 +23,7 @@ use initdata::Sha256Digest;
 pub use permitted::Permitted;
 use policy_engine::audit::{Audit, Sequence};
 use policy_engine::{
-    Decision, Denial, FailingRequests, InForce, Input, Limits, Policy, PolicyEngine, PolicyError,
-    RequestName, Verdict,
+    Decision, Denial, FailingRequests, InForce, Input, Limits, Policy, PolicyEngine, RequestName, Verdict,
 };
 use protocol::endpoint::{Effect, PolicyPoint};
 use protocol::limits::LimitError;
@@ -76,14 +75,18 @@ impl Gate {
         }
     }
 
-    /// Puts the policy of bound configuration into force.
-    ///
-    /// # Errors
-    /// `POLICY_…`; nothing is let through then.
-    pub(crate) fn begin_with(&self, text: &str) -> Result<(), PolicyError> {
-        self.engine.set_policy(text)?;
-        self.audit.policy_changed(Sha256::digest(text.as_bytes()).into());
+    /// The same, of a text.
+    #[cfg(test)]
+    pub(crate) fn begin_with(&self, text: &str) -> Result<(), policy_engine::PolicyError> {
+        self.begin(Policy::load(text, self.engine.limits())?);
         Ok(())
+    }
+
+    /// Puts a policy into force before anything was decided.
+    pub(crate) fn begin(&self, policy: Policy) {
+        let digest = *policy.text_sha256();
+        self.engine.install(policy);
+        self.audit.policy_changed(digest);
     }
 
     /// Replaces the policy by a text that a permitted SetPolicy brought.

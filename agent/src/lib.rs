@@ -51,6 +51,7 @@ pub mod namespaces;
 pub mod network;
 mod pid1;
 pub mod reaper;
+mod roles;
 mod rpc;
 mod sandbox;
 mod sealed;
@@ -70,6 +71,7 @@ mod vsock;
 pub mod zygote;
 
 pub use error::AgentError;
+use roles::Role;
 
 /// The version of Kata Containers whose agent this one stands in for: what `grpc.Health` and `--version` answer.
 pub const INTERFACE_VERSION: &str = "4.1.0";
@@ -90,6 +92,9 @@ pub fn run() -> i32 {
     }
     if zygote::is_one() {
         return zygote::run();
+    }
+    if let Some((role, arguments)) = Role::of(std::env::args_os()) {
+        return role.run(arguments);
     }
     standalone::run()
 }

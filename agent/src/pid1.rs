@@ -31,7 +31,7 @@ use crate::insecure::{self, InsecureModes};
 use crate::log::{Key, Level, Log, Value};
 use crate::reaper::Reaper;
 use crate::server::{self, ServerAddress};
-use crate::start::{self, Choices};
+use crate::start::{self, Choices, Compiling};
 use crate::tee::Platform;
 use crate::uevent::DiskNews;
 use crate::zygote::Zygote;
@@ -243,10 +243,11 @@ fn serve(
     zygote: Zygote,
     platform: Platform,
     initdata: Option<Initdata>,
-    choices: Choices<'_>,
+    mut choices: Choices<'_>,
 ) -> Result<(), AgentError> {
     let tee_active = platform.sign().is_some();
     log.write_behind()?;
+    choices.policy = Compiling::begin(tee_active, initdata.as_ref(), None)?;
     let runtime = server::runtime()?;
     let served = runtime.block_on(async {
         let (stopper, stop) = server::stop_on_signals(log)?;

@@ -17,7 +17,7 @@ use crate::log::{Key, Level, Log};
 use crate::pid1;
 use crate::reaper::Reaper;
 use crate::server::ServerAddress;
-use crate::start::{self, Choices};
+use crate::start::{self, Choices, Compiling};
 use crate::tee::Platform;
 use crate::zygote::Zygote;
 use crate::{audit, descriptors, server, sys};
@@ -68,12 +68,13 @@ fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
         start::write_guest_files(initdata)?;
     }
     log.write_behind()?;
+    let policy = Compiling::begin(tee_active, initdata.as_ref(), args.policy.as_deref())?;
     let runtime = server::runtime()?;
     runtime.block_on(async {
         let (stopper, stop) = server::stop_on_signals(log)?;
         let reaper = Arc::new(Reaper::start(log)?);
         let choices = Choices {
-            policy: args.policy.as_deref(),
+            policy,
             passfd_port: line.passfd_port.unwrap_or_default(),
             pipe_size: line.pipe_size.unwrap_or_default(),
             ..Choices::default()

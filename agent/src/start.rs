@@ -3,10 +3,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use initdata::Initdata;
+use policy_engine::{Limits, Policy, PolicyError};
 use rustix::fs::{OFlags, fstatfs, major, minor};
 
 use crate::audit;
@@ -26,6 +29,8 @@ const SUBSYSTEM: &str = "start";
 const IMAGE_POLICY: &str = "/etc/kata-opa/default-policy.rego";
 /// Longest policy text, as the engine's own cap.
 const MAXIMUM_POLICY_BYTES: u64 = 16 << 20;
+/// That of a program's first thread.
+const COMPILER_STACK: usize = 8 << 20;
 /// Where guest components of upstream look for their files.
 const GUEST_FILES: &str = "/run/confidential-containers/initdata";
 /// An initramfs is one of these (`linux/magic.h`).
@@ -34,21 +39,53 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// What the kernel calls a dm-verity device in `dm/uuid`.
 const VERITY: &str = "CRYPT-VERITY-";
 
-/// What is chosen outside of bound configuration.
-#[derive(Clone, Copy, Debug, Default)]
+/// What the agent starts with, beside bound configuration.
+#[derive(Debug, Default)]
 pub(crate) struct Choices<'a> {
     /// Insecure modes that are on.
     pub(crate) modes: &'a [&'static str],
-    /// A policy, outside a TEE.
-    pub(crate) policy: Option<&'a Path>,
+    /// The policy; without one every request is denied.
+    pub(crate) policy: Option<Compiling>,
     /// The port where the host connects them; 0 is none.
     pub(crate) passfd_port: u32,
     /// How much pipes hold.
     pub(crate) pipe_size: PipeSize,
 }
 
+/// A policy that is compiled while the rest of the agent starts. Nothing is asked of it before it is whole.
+#[derive(Debug)]
+pub(crate) struct Compiling {
+    origin: &'static str,
+    policy: JoinHandle<Result<Policy, PolicyError>>,
+}
+
+impl Compiling {
+    /// Begins with the policy of bound configuration, of the command line (outside a TEE), or of the image, in this order.
+    pub(crate) fn begin(
+        tee_active: bool,
+        initdata: Option<&Initdata>,
+        argument: Option<&Path>,
+    ) -> Result<Option<Self>, AgentError> {
+        let bound = initdata.and_then(|initdata| initdata.document().policy()).map(str::to_owned);
+        let (text, origin) = match (bound, argument) {
+            (Some(text), _) => (Some(text), "initdata"),
+            (None, Some(path)) => (Some(read_policy(&open(path)?, path)?), "argument"),
+            (None, None) => (image_policy(Path::new(IMAGE_POLICY), tee_active)?, "image"),
+        };
+        let Some(text) = text else { return Ok(None) };
+        let thread = thread::Builder::new().name("compile".to_owned()).stack_size(COMPILER_STACK);
+        let policy = thread.spawn(move || Policy::load(&text, &Limits::default()));
+        let policy = policy.map_err(AgentError::system("start the thread that compiles the policy"))?;
+        Ok(Some(Self { origin, policy }))
+    }
+
+    fn wait(self) -> Result<Policy, AgentError> {
+        Ok(self.policy.join().unwrap_or_else(|panic| resume_unwind(panic))?)
+    }
+}
+
 impl Choices<'_> {
-    fn listen(self, log: &Log) -> Result<Option<Passfd>, AgentError> {
+    fn listen(&self, log: &Log) -> Result<Option<Passfd>, AgentError> {
         if self.passfd_port == 0 {
             return Ok(None);
         }
@@ -68,12 +105,6 @@ pub(crate) fn agent(
     choices: Choices<'_>,
     stopper: Stopper,
 ) -> Result<Arc<Agent>, AgentError> {
-    let bound = initdata.as_ref().and_then(|initdata| initdata.document().policy()).map(str::to_owned);
-    let (text, origin) = match (bound, choices.policy) {
-        (Some(text), _) => (Some(text), "initdata"),
-        (None, Some(path)) => (Some(read_policy(&open(path)?, path)?), "argument"),
-        (None, None) => (image_policy(Path::new(IMAGE_POLICY), tee_active)?, "image"),
-    };
     let roots = Roots::system();
     let parts = Parts {
         engine,
@@ -96,9 +127,10 @@ pub(crate) fn agent(
     if begun.map_err(failed)? {
         log.warn(SUBSYSTEM, "the clock was before the release of this program, and is not any more", &[]);
     }
-    match text {
-        Some(text) => {
-            agent.gate.begin_with(&text)?;
+    match choices.policy {
+        Some(compiling) => {
+            let origin = compiling.origin;
+            agent.gate.begin(compiling.wait()?);
             log.info(SUBSYSTEM, "policy in force", &[(Key::Origin, origin.into())]);
         }
         None => log.warn(SUBSYSTEM, "no policy: every request is denied", &[]),

@@ -36,6 +36,7 @@ mod guests;
 mod ioctl;
 pub mod kbs;
 mod measurements;
+pub mod program;
 pub mod provider;
 mod received;
 pub mod report_data;

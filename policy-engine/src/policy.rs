@@ -19,7 +19,9 @@ use regex as _;
 use regorus::{Engine, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 
 /// The only package that requests are looked up in.
 const PACKAGE: &str = "data.agent_policy";
@@ -27,6 +29,8 @@ const PACKAGE: &str = "data.agent_policy";
 pub(crate) const MODULE: &str = "agent_policy";
 /// The rule by which a policy asks that nothing be denied.
 const ALLOW_FAILING: &str = "AllowRequestsFailingPolicy";
+/// Stack of a thread that checks a policy: that of a program's first one.
+const STACK: usize = 8 << 20;
 /// Longest message of parser or evaluator that is kept.
 const MAX_MESSAGE: usize = 1024;
 /// First parts of builtins that the evaluator may have been built with and policies of an agent do not have: what
@@ -155,39 +159,14 @@ impl Policy {
             return Err(PolicyError::Syntax { message: "no module".to_owned() });
         };
         refuse_foreign_builtins(&module)?;
-        // What upstream asks first: it also makes the evaluator check the whole module.
-        engine.set_input(Value::new_object());
-        let (asked, _) = within(&Arc::new(Patterns::default()), limits.builtin_bytes, || {
-            engine.eval_query(format!("{PACKAGE}.{ALLOW_FAILING}"), false)
-        });
-        let asked = asked.map_err(|error| PolicyError::Analysis {
-            message: shortened(&format!("{error:#}"), MAX_MESSAGE),
-        })?;
-        let asks_to_allow_failing = single(&asked) == Some(&Value::Bool(true));
         let requests = requests(&module);
         let reach = Reach::of(&module);
-        let mut traced = (text.to_owned(), module.clone());
-        let (program, paths, prints) = match blank(text, &module) {
-            Blanked::Text { text: blanked, module: tree, removed } => {
-                let exact = exact(&blanked, &tree, &reach);
-                traced = (blanked, Ref::new(*tree));
-                match exact {
-                    Some(exact) => {
-                        let (program, paths) = compile(&exact, &requests, &reach, limits);
-                        (program, paths, removed)
-                    }
-                    None => (
-                        None,
-                        all_interpreted(&requests, "its text cannot be made safe for bytecode"),
-                        removed,
-                    ),
-                }
-            }
-            Blanked::Kept { line } => {
-                let reason = format!("the `print` of line {line} is not only a print");
-                (None, all_interpreted(&requests, &reason), 0)
-            }
-        };
+        let (asks_to_allow_failing, compiled) = beside(
+            || asks_to_allow_failing(engine.clone(), limits),
+            || Compiled::of(text, &module, &requests, &reach, limits),
+        );
+        let asks_to_allow_failing = asks_to_allow_failing?;
+        let Compiled { traced, program, paths, prints } = compiled;
         let mut text_sha256 = [0; 32];
         text_sha256
             .iter_mut()
@@ -347,6 +326,65 @@ pub(crate) fn parsed(text: &str, limits: &Limits) -> Result<Engine, PolicyError>
         return Err(PolicyError::Package { found: shortened(package.trim_start_matches("data."), 128) });
     }
     Ok(engine)
+}
+
+/// Both at once, where there can be a second thread for the first.
+fn beside<A: Send, B>(first: impl Fn() -> A + Sync, second: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let other = thread::Builder::new().name("policy".to_owned()).stack_size(STACK);
+        let other = other.spawn_scoped(scope, &first);
+        let second = second();
+        let first = match other {
+            Ok(other) => other.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => first(),
+        };
+        (first, second)
+    })
+}
+
+/// What upstream asks first, of an evaluator that was asked nothing yet: it also makes it check the whole module.
+fn asks_to_allow_failing(mut engine: Engine, limits: &Limits) -> Result<bool, PolicyError> {
+    engine.set_input(Value::new_object());
+    let (asked, _) = within(&Arc::new(Patterns::default()), limits.builtin_bytes, || {
+        engine.eval_query(format!("{PACKAGE}.{ALLOW_FAILING}"), false)
+    });
+    let asked = asked
+        .map_err(|error| PolicyError::Analysis { message: shortened(&format!("{error:#}"), MAX_MESSAGE) })?;
+    Ok(single(&asked) == Some(&Value::Bool(true)))
+}
+
+/// What is made of a text for the requests that it decides.
+struct Compiled {
+    traced: (String, Ref<Module>),
+    program: Option<Program>,
+    paths: BTreeMap<String, Path>,
+    prints: usize,
+}
+
+impl Compiled {
+    fn of(
+        text: &str,
+        module: &Ref<Module>,
+        requests: &BTreeSet<String>,
+        reach: &Reach,
+        limits: &Limits,
+    ) -> Self {
+        let interpreted = |reason: &str| (None, all_interpreted(requests, reason));
+        match blank(text, module) {
+            Blanked::Text { text: blanked, module: tree, removed } => {
+                let (program, paths) = match exact(&blanked, &tree, reach) {
+                    Some(exact) => compile(&exact, requests, reach, limits),
+                    None => interpreted("its text cannot be made safe for bytecode"),
+                };
+                Self { traced: (blanked, Ref::new(*tree)), program, paths, prints: removed }
+            }
+            Blanked::Kept { line } => {
+                let reason = format!("the `print` of line {line} is not only a print");
+                let (program, paths) = interpreted(&reason);
+                Self { traced: (text.to_owned(), module.clone()), program, paths, prints: 0 }
+            }
+        }
+    }
 }
 
 /// The value of a query with one expression.

@@ -63,8 +63,8 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
         let mut build = workspace.cargo("build");
         build.args(["--release", "--locked"]);
         if matches!(arguments.suite, Suite::Agent) {
-            build.args(["-p", "agent", "-p", "attestation-agent", "-p", "tests"]);
-            build.args(["--bin", "innerkeep-agent", "--bin", "attestation-agent", "--bin", program]);
+            build.args(["-p", "agent", "-p", "tests"]);
+            build.args(["--bin", "innerkeep-agent", "--bin", program]);
         } else {
             build.args(["--bins", "-p", "cli", "-p", "chip-emulator"]);
             build.args(["-p", "key-broker-emulator", "-p", "tests"]);

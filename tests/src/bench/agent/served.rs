@@ -48,6 +48,8 @@ impl Served {
         let _ = fs::remove_file(&socket);
         let log = File::create(directory.join("server.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+        // As process 1 it has no environment: a developer's `RUST_BACKTRACE` would be most of what compiling a policy costs.
+        command.env_clear();
         let since = Instant::now();
         let child = command.spawn().with_context(|| format!("start {command:?}"))?;
         Ok(Self { child, socket, since })
