@@ -109,6 +109,7 @@ fn live(log: &Log) -> Result<(), AgentError> {
     }
     // The last thing that one thread does: the zygote is as old as this program can make it, and has seen nothing of the host's.
     let zygote = Zygote::start()?;
+    sys::allocator::bound_heaps();
     descriptors::raise()?;
     // From here on there is a second thread, and the host is asked for something.
     let watchdog = end::watch_start(log)?;
@@ -124,7 +125,7 @@ fn live(log: &Log) -> Result<(), AgentError> {
     let names = modes.names();
     let choices = Choices {
         modes: &names,
-        policy: None,
+        policy: Compiling::begin(platform.sign().is_some(), initdata.as_ref(), None)?,
         passfd_port: line.passfd_port.unwrap_or_default(),
         pipe_size: line.pipe_size.unwrap_or_default(),
     };
@@ -243,11 +244,10 @@ fn serve(
     zygote: Zygote,
     platform: Platform,
     initdata: Option<Initdata>,
-    mut choices: Choices<'_>,
+    choices: Choices<'_>,
 ) -> Result<(), AgentError> {
     let tee_active = platform.sign().is_some();
     log.write_behind()?;
-    choices.policy = Compiling::begin(tee_active, initdata.as_ref(), None)?;
     let runtime = server::runtime()?;
     let served = runtime.block_on(async {
         let (stopper, stop) = server::stop_on_signals(log)?;

@@ -50,6 +50,7 @@ pub(crate) fn run() -> i32 {
 fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
     // Before anything else, and before there is a second thread.
     let zygote = zygote(log)?;
+    sys::allocator::bound_heaps();
     descriptors::raise()?;
     harden_process()?;
     let platform = Platform::detect()?;

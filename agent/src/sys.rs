@@ -1,6 +1,7 @@
-//! The only unsafe code of this crate: handlers of signals and ioctls, which `rustix` does not have, and what it and `tokio` mark
+//! The only unsafe code of this crate: handlers of signals, ioctls and a switch of the allocator, which `rustix` does not have, and what it and `tokio` mark
 //! unsafe as a whole.
 
+pub(crate) mod allocator;
 pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod crash;

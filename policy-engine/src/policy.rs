@@ -82,8 +82,8 @@ pub struct Policy {
     interpreter: OnceLock<Option<Interpreter>>,
     /// The interpreter of the text as it is, for comparison.
     original: OnceLock<Option<Interpreter>>,
-    /// What explanations are traced with, made when the first is asked for.
-    tracer: OnceLock<Option<Tracer>>,
+    /// What explanations are traced with.
+    tracer: Option<Tracer>,
     /// The text that decides, and its tree: the lines are those of the original.
     traced: (String, Ref<Module>),
     program: Option<Program>,
@@ -166,7 +166,7 @@ impl Policy {
             || Compiled::of(text, &module, &requests, &reach, limits),
         );
         let asks_to_allow_failing = asks_to_allow_failing?;
-        let Compiled { traced, program, paths, prints } = compiled;
+        let Compiled { traced, tracer, program, paths, prints } = compiled;
         let mut text_sha256 = [0; 32];
         text_sha256
             .iter_mut()
@@ -178,7 +178,7 @@ impl Policy {
             limits: *limits,
             interpreter: OnceLock::new(),
             original: OnceLock::new(),
-            tracer: OnceLock::new(),
+            tracer,
             traced,
             program,
             paths,
@@ -292,8 +292,7 @@ impl Policy {
         input: &Value,
         data: &Value,
     ) -> Explanation {
-        let (text, module) = &self.traced;
-        match self.tracer.get_or_init(|| Tracer::new(text, module, &self.limits)) {
+        match &self.tracer {
             Some(tracer) => explain(tracer, request, denial, input, data),
             None => Explanation::of_denial(request, denial),
         }
@@ -356,6 +355,7 @@ fn asks_to_allow_failing(mut engine: Engine, limits: &Limits) -> Result<bool, Po
 /// What is made of a text for the requests that it decides.
 struct Compiled {
     traced: (String, Ref<Module>),
+    tracer: Option<Tracer>,
     program: Option<Program>,
     paths: BTreeMap<String, Path>,
     prints: usize,
@@ -372,16 +372,20 @@ impl Compiled {
         let interpreted = |reason: &str| (None, all_interpreted(requests, reason));
         match blank(text, module) {
             Blanked::Text { text: blanked, module: tree, removed } => {
-                let (program, paths) = match exact(&blanked, &tree, reach) {
-                    Some(exact) => compile(&exact, requests, reach, limits),
-                    None => interpreted("its text cannot be made safe for bytecode"),
-                };
-                Self { traced: (blanked, Ref::new(*tree)), program, paths, prints: removed }
+                let (tracer, (program, paths)) = beside(
+                    || Tracer::new(&blanked, &tree, limits),
+                    || match exact(&blanked, &tree, reach) {
+                        Some(exact) => compile(&exact, requests, reach, limits),
+                        None => interpreted("its text cannot be made safe for bytecode"),
+                    },
+                );
+                Self { traced: (blanked, Ref::new(*tree)), tracer, program, paths, prints: removed }
             }
             Blanked::Kept { line } => {
                 let reason = format!("the `print` of line {line} is not only a print");
                 let (program, paths) = interpreted(&reason);
-                Self { traced: (text.to_owned(), module.clone()), program, paths, prints: 0 }
+                let tracer = Tracer::new(text, module, limits);
+                Self { traced: (text.to_owned(), module.clone()), tracer, program, paths, prints: 0 }
             }
         }
     }

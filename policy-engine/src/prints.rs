@@ -11,6 +11,7 @@ use crate::ast::{Node, bytes, variable, walk_module};
 use crate::scope::{Names, Scope, harmless};
 use regorus::unstable::{Expr, Literal, LiteralStmt, Module, Parser, Query, Rule, RuleHead, Span};
 use std::collections::BTreeSet;
+use std::mem::{Discriminant, discriminant};
 
 #[cfg(test)]
 mod tests;
@@ -294,29 +295,39 @@ fn places(module: &Module, plan: &Plan) -> BTreeSet<(u32, u32)> {
     found
 }
 
-/// Kind, place and (for leaves) text of every node but the skipped statements.
-fn fingerprint(module: &Module, skipped: &dyn Fn(&LiteralStmt) -> bool) -> Vec<(String, u32, u32)> {
+/// What two trees have in common: the kind of a node, and the text of a leaf.
+#[derive(PartialEq, Eq)]
+enum Mark {
+    Rule,
+    Query,
+    Statement(Discriminant<Literal>),
+    Expression(Discriminant<Expr>),
+    Leaf(Discriminant<Expr>, Box<str>),
+}
+
+/// Mark, line and column of every node but the skipped statements.
+fn fingerprint(module: &Module, skipped: &dyn Fn(&LiteralStmt) -> bool) -> Vec<(Mark, u32, u32)> {
     let mut found = Vec::new();
     for rule in &module.policy {
-        found.push(("rule".to_owned(), rule.span().line, rule.span().col));
+        found.push((Mark::Rule, rule.span().line, rule.span().col));
     }
     walk_module(module, &mut |node| {
-        let (kind, span): (String, &Span) = match node {
-            Node::Rule(rule) => ("rule".to_owned(), rule.span()),
-            Node::Query(query) => ("query".to_owned(), &query.span),
+        let (mark, span) = match node {
+            Node::Rule(rule) => (Mark::Rule, rule.span()),
+            Node::Query(query) => (Mark::Query, &query.span),
             Node::Statement(statement) => {
                 if skipped(statement) {
                     return false;
                 }
-                (format!("statement {:?}", std::mem::discriminant(&statement.literal)), &statement.span)
+                (Mark::Statement(discriminant(&statement.literal)), &statement.span)
             }
             Node::Expression(expression) => {
+                let (kind, span) = (discriminant(expression), expression.span());
                 let leaf = crate::ast::parts(expression).is_empty();
-                let text = if leaf { expression.span().text() } else { "" };
-                (format!("{:?} {text}", std::mem::discriminant(expression)), expression.span())
+                (if leaf { Mark::Leaf(kind, span.text().into()) } else { Mark::Expression(kind) }, span)
             }
         };
-        found.push((kind, span.line, span.col));
+        found.push((mark, span.line, span.col));
         true
     });
     found

@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
+use tests::agent_client::{ALLOW_ALL, confidential};
 use tests::payload::Payload;
-use tests::programs::Programs;
+use tests::programs::{Programs, User};
 use tests::protobuf::field;
 use tests::scene::{Artifact, Scene, SealSpec, UnsealSpec};
+use tests::tee::Kind;
 use tests::vm::{bind_chips, spec};
+use tests::work::Work;
 use xtask::vm::{Guest, Init, Tools};
 
 use crate::statistics::Samples;
@@ -58,6 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     println!("{}", tools.describe());
     let mut rows = Vec::new();
     boots(arguments, &tools, &mut rows)?;
+    attested(arguments, &tools, &mut rows)?;
     requests(arguments, &tools, &mut rows)?;
     landing(arguments, &tools, &mut rows)?;
     fs::create_dir_all(&arguments.out)?;
@@ -98,6 +102,33 @@ fn boots(arguments: &Arguments, tools: &Tools, rows: &mut Vec<Value>) -> anyhow:
     row(rows, "boot to a command", ("s", 1.0), &command, json!({}));
     row(rows, "boot to the agent's first answer by vsock", ("s", 1.0), &serving, json!({}));
     Ok(())
+}
+
+/// From the agent's first line to evidence that commits to its audit: both as its log dates them, inside the guest.
+fn attested(arguments: &Arguments, tools: &Tools, rows: &mut Vec<Value>) -> anyhow::Result<()> {
+    let programs = Programs::built();
+    let mut samples = Samples::default();
+    for _ in 0..arguments.boots {
+        let work = Work::create(User::Same);
+        let spec = confidential::spec(&programs, &work, Kind::Tdx, &[("policy.rego", ALLOW_ALL)]);
+        let guest = spec.boot(tools)?;
+        let said = guest.wait_serial("\"msg\":\"attested\"", ANSWER)?;
+        samples.0.push(dated(&said, "attested")? - dated(&said, "innerkeep-agent starts")?);
+    }
+    row(rows, "start to attested audit", ("s", 1.0), &samples, json!({}));
+    Ok(())
+}
+
+/// Seconds within the day of a line of the log.
+fn dated(log: &str, message: &str) -> anyhow::Result<f64> {
+    let wanted = format!("\"msg\":\"{message}\"");
+    let line =
+        log.lines().find(|line| line.contains(&wanted)).with_context(|| format!("no line {wanted}"))?;
+    let (_, time) = line.split_once("\"ts\":\"").context("a line without a date")?;
+    let time = time.split_once('T').and_then(|(_, time)| time.split_once('Z')).context("a date")?.0;
+    let mut parts = time.split(':').map(str::parse::<f64>);
+    let mut next = || parts.next().context("a time")?.context("a number");
+    Ok(next()? * 3600.0 + next()? * 60.0 + next()?)
 }
 
 /// `grpc.Health/Check`: a decision and no work.
