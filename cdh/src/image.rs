@@ -1,3 +1,4 @@
 //! Container images: what is pulled, checked, unpacked and mounted inside the guest.
 
+pub mod policy;
 pub mod tree;

@@ -1,0 +1,133 @@
+//! Which images may run: containers-policy.json(5), and nothing without it.
+//!
+//! ```text
+//!  bytes ─▶ ImagePolicy ─▶ decide ◀── Subject: the name that was asked for, the digests that were pulled
+//!                            │  ▲
+//!             scope ─▶ requirements     SignatureSource: signatures by digest (untrusted)
+//!                            │          Material: keys (files of the image, resources of the broker)
+//!                            ▼
+//!                         Accepted: by which requirement, by which key, for which digest
+//! ```
+//!
+//! ```no_run
+//! use cdh::image::policy::{Digest, ImageName, ImagePolicy, Material, SignatureSource, Subject};
+//! # async fn example(bytes: Option<&[u8]>, body: &[u8], source: &dyn SignatureSource, keys: &dyn Material)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! let policy = ImagePolicy::load(bytes)?;
+//! let reference = ImageName::parse("registry.example/models/ranker:v3")?;
+//! let subject = Subject { reference, mirror: None, manifest_digest: Digest::sha256(body), index_digest: None };
+//! let accepted = policy.decide(&subject, source, keys).await?;
+//! println!("{}", accepted.record());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What differs from upstream, and why
+//!
+//! * No policy is a refusal (`IMAGE_POLICY_MISSING`), not permission. So is an empty list of requirements.
+//! * The scope is looked up by the name that was asked for, not by the mirror that answered: a mirror is a place, and what is believed about
+//!   an image does not depend on it. [`MirrorRule::Also`] makes the mirror's own entry hold too, as though the image had been asked for
+//!   there; `remapIdentity` says then by which name it was signed.
+//! * A name with tag and digest is a name with a digest: nobody resolved that tag.
+//! * Identity is always compared; without `signedIdentity` it is `matchRepoDigestOrExact` for both kinds of signatures. cosign writes no tag
+//!   unless it is told to, so that its signatures need `matchRepository` or `exactRepository`, as the page says.
+//! * A signature may name the manifest of this platform or the index that names it; both were pulled and compared by digest. Signatures are
+//!   looked up by these digests, never by asking for the tag once more.
+//! * Of several signatures one has to be good; what is in the others does not matter. Payloads are read only after they verified.
+//! * What is documented and not implemented (Fulcio, Rekor, PKI, `signedBaseLayer`) is refused when the policy is read.
+//! * `keyData` of `sigstoreSigned` may be base64, as documented, or PEM, as upstream took it.
+
+mod accepted;
+pub mod cosign;
+mod decide;
+mod digest;
+mod document;
+mod error;
+mod identity;
+pub(crate) mod json;
+mod lookaside;
+mod material;
+mod name;
+pub mod openpgp;
+mod payload;
+mod scope;
+mod source;
+
+pub use accepted::{Accepted, Ground, Location, Proof};
+pub use digest::{Digest, DigestAlgorithm};
+pub use document::{KEYS_MAX, POLICY_MAX, REQUIREMENTS_MAX, SCOPES_MAX};
+pub use error::{Cause, KeyFault, PolicyError, SignatureFault};
+pub use json::JsonFault;
+pub use lookaside::{LOOKASIDE_CONFIG_MAX, LookasideConfig};
+pub use material::{Material, MaterialUri};
+pub use name::{ImageName, NameFault};
+pub use payload::{PAYLOAD_MAX, Payload, PayloadKind};
+pub use source::{NoSignatures, SIGNATURES_MAX, SignatureSource};
+
+use document::Document;
+
+/// An image, about which a policy is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The name that was asked for, with tag or digest.
+    pub reference: ImageName,
+    /// Where it was pulled from, when that is another place.
+    pub mirror: Option<ImageName>,
+    /// Digest of the manifest of this platform: of the bytes that were pulled.
+    pub manifest_digest: Digest,
+    /// Digest of the index in which that manifest is named, if there was one.
+    pub index_digest: Option<Digest>,
+}
+
+impl Subject {
+    /// The digests that a signature may name.
+    pub fn digests(&self) -> impl Iterator<Item = &Digest> {
+        std::iter::once(&self.manifest_digest).chain(&self.index_digest)
+    }
+}
+
+/// What the place says from which an image was pulled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MirrorRule {
+    /// The requirements of the mirror's scope hold too.
+    Also,
+    /// Nothing: requirements are those of the name that was asked for.
+    #[default]
+    OriginalOnly,
+}
+
+/// A policy.
+#[derive(Debug)]
+pub struct ImagePolicy {
+    document: Document,
+    mirrors: MirrorRule,
+}
+
+impl ImagePolicy {
+    /// Reads the policy that the bound configuration holds.
+    ///
+    /// # Errors
+    ///
+    /// `IMAGE_POLICY_MISSING` when it holds none, else as [`Self::parse`].
+    pub fn load(bytes: Option<&[u8]>) -> Result<Self, PolicyError> {
+        Self::parse(bytes.ok_or(PolicyError::NoPolicy)?)
+    }
+
+    /// Reads a policy of at most [`POLICY_MAX`] bytes. Keys that it holds itself are read too.
+    ///
+    /// # Errors
+    ///
+    /// `IMAGE_POLICY_MALFORMED`, `IMAGE_POLICY_UNSUPPORTED`, codes of keys.
+    pub fn parse(bytes: &[u8]) -> Result<Self, PolicyError> {
+        Ok(Self { document: Document::parse(bytes)?, mirrors: MirrorRule::default() })
+    }
+
+    /// The same policy, with another rule about mirrors.
+    #[must_use]
+    pub fn with_mirrors(self, mirrors: MirrorRule) -> Self {
+        Self { mirrors, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests;
