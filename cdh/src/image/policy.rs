@@ -37,6 +37,29 @@
 //! * What is documented and not implemented (Fulcio, Rekor, PKI, `signedBaseLayer`) is refused when the policy is read.
 //! * `keyData` of `sigstoreSigned` may be base64, as documented, or PEM, as upstream took it.
 
+//!
+//! # Codes
+//!
+//! | code | means |
+//! |---|---|
+//! | `IMAGE_COSIGN_BAD_SIGNATURE` | by no key of the policy, or over other bytes |
+//! | `IMAGE_COSIGN_KEY_INVALID`, `IMAGE_COSIGN_PRIVATE_KEY`, `IMAGE_COSIGN_WEAK_KEY` | a key of the policy that cannot be used |
+//! | `IMAGE_COSIGN_MALFORMED`, `IMAGE_COSIGN_TOO_LARGE` | a signature, key or manifest of another form |
+//! | `IMAGE_DIGEST_MISMATCH` | the registry answered with another manifest than the reference names |
+//! | `IMAGE_KEY_UNREADABLE` | a file or resource with a key could not be read |
+//! | `IMAGE_PGP_BAD_SIGNATURE`, `IMAGE_PGP_STRANGER` | over another text; by a key that is not in the keyring |
+//! | `IMAGE_PGP_KEY_EXPIRED`, `…_KEY_NOT_FOR_SIGNING`, `…_KEY_REVOKED`, `…_KEY_UNBOUND` | by a key that may not sign |
+//! | `IMAGE_PGP_MALFORMED`, `IMAGE_PGP_TOO_LARGE`, `IMAGE_PGP_UNSUPPORTED` | a message or keyring of another form |
+//! | `IMAGE_PGP_NO_KEY`, `IMAGE_PGP_SECRET_KEY` | a keyring that cannot be used |
+//! | `IMAGE_PGP_SIGNATURE_EXPIRES` | a signature that expires |
+//! | `IMAGE_PGP_WEAK_HASH`, `IMAGE_PGP_WEAK_KEY` | SHA-1 and its like; short RSA |
+//! | `IMAGE_POLICY_MALFORMED`, `IMAGE_POLICY_MISSING`, `IMAGE_POLICY_UNSUPPORTED` | a policy that cannot be used, or none |
+//! | `IMAGE_REFERENCE_INCOMPLETE` | neither tag nor digest |
+//! | `IMAGE_REJECTED` | the policy says so |
+//! | `IMAGE_SIGNATURE_OTHER_DIGEST`, `…_OTHER_IDENTITY`, `…_PAYLOAD` | by a trusted key, about another image, under another name, unreadable |
+//! | `IMAGE_SIGNATURES_TOO_MANY`, `IMAGE_SIGNATURES_UNREADABLE` | signatures that were not looked at |
+//! | `IMAGE_UNSIGNED` | no signature |
+
 mod accepted;
 pub mod cosign;
 mod decide;
@@ -129,5 +152,7 @@ impl ImagePolicy {
     }
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

@@ -205,3 +205,6 @@ impl<'de> Visitor<'de> for OnceVisitor {
         Ok(Value::Object(all))
     }
 }
+
+#[cfg(test)]
+mod tests;

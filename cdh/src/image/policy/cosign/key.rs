@@ -55,7 +55,7 @@ impl CosignKey {
     ///
     /// `IMAGE_COSIGN_KEY_INVALID`, `IMAGE_COSIGN_PRIVATE_KEY`, `IMAGE_COSIGN_TOO_LARGE`, `IMAGE_COSIGN_WEAK_KEY`.
     pub fn parse(text: &[u8]) -> Result<Self, CosignFault> {
-        // GUARD: cosign-key-size -> evil_keys
+        // GUARD: cosign-key-size -> evil_cosign_keys
         if text.len() > COSIGN_KEY_MAX {
             return Err(CosignFault::TooLarge { most: COSIGN_KEY_MAX, what: "a key" });
         }
@@ -64,7 +64,7 @@ impl CosignKey {
         if label.ends_with("PRIVATE KEY") {
             return Err(CosignFault::PrivateKey);
         }
-        // GUARD: cosign-key-label -> evil_keys
+        // GUARD: cosign-key-label -> evil_cosign_keys
         if label != "PUBLIC KEY" {
             return Err(bad);
         }
@@ -81,7 +81,7 @@ impl CosignKey {
             RSA if parameters.is_none_or(|parameters| parameters == AnyRef::NULL) => {
                 let bits = modulus_bits(key)
                     .ok_or(CosignFault::Key { expected: "modulus and exponent of an RSA key" })?;
-                // GUARD: cosign-rsa-size -> evil_keys
+                // GUARD: cosign-rsa-size -> evil_cosign_keys
                 if !(2048..=8192).contains(&bits) {
                     return Err(CosignFault::WeakKey { bits });
                 }

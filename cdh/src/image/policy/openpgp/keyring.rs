@@ -146,6 +146,10 @@ fn signers(components: &[Component]) -> Vec<Signer> {
 
 /// Until when the primary key is valid, and whether it is for signing.
 fn bound(primary: &PublicKey, components: &[Component]) -> Result<Period, OpenPgpFault> {
+    // GUARD: pgp-key-revoked -> evil_signature_by_a_revoked_key
+    if components.iter().flat_map(|component| &component.signatures).any(|made| made.kind == KEY_REVOCATION) {
+        return Err(OpenPgpFault::KeyRevoked { key: primary.name() });
+    }
     primary.usable()?;
     let mut period: Option<Period> = None;
     for component in components {
@@ -155,10 +159,6 @@ fn bound(primary: &PublicKey, components: &[Component]) -> Result<Period, OpenPg
             What::Attribute | What::Subkey(_) => continue,
         };
         let has = |kind| component.signatures.iter().any(|signature| signature.kind == kind);
-        // GUARD: pgp-key-revoked -> evil_signature_by_a_revoked_key
-        if has(KEY_REVOCATION) {
-            return Err(OpenPgpFault::KeyRevoked { key: primary.name() });
-        }
         // GUARD: pgp-name-revoked -> a_revoked_name_vouches_for_nothing
         if has(NAME_REVOCATION) {
             continue;
