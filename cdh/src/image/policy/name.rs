@@ -58,16 +58,13 @@ impl ImageName {
             Some(at) => (rest.get(..slash + at).unwrap_or_default(), last.get(at + 1..).map(str::to_owned)),
         };
         let (registry, repository) = match name.split_once('/') {
-            Some((first, path)) if is_registry_part(first) => (first, path.to_owned()),
-            _ => (DEFAULT_REGISTRY, name.to_owned()),
+            Some((first, path)) if is_registry_part(first) => (first, path),
+            _ => (DEFAULT_REGISTRY, name),
         };
-        let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
-        let official = registry == DEFAULT_REGISTRY && !repository.contains('/');
-        let repository = if official { format!("library/{repository}") } else { repository };
-        Self::new(registry, &repository, tag, digest)
+        Self::new(registry, repository, tag, digest)
     }
 
-    /// A name from its parts, already expanded.
+    /// A name from its parts. A registry has a dot or a port, or is `localhost`: anything else would read back as a namespace.
     ///
     /// # Errors
     ///
@@ -78,16 +75,20 @@ impl ImageName {
         tag: Option<String>,
         digest: Option<Digest>,
     ) -> Result<Self, NameFault> {
+        // One spelling of each name: two would be looked up under two scopes.
+        let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
+        let official = registry == DEFAULT_REGISTRY && !repository.contains('/');
+        let repository = if official { format!("library/{repository}") } else { repository.to_owned() };
         if !is_registry(registry) {
             return Err(NameFault { expected: "a registry: a lower-case host and perhaps a port" });
         }
-        if !is_repository(repository) || registry.len() + 1 + repository.len() > NAME_MAX {
+        if !is_repository(&repository) || registry.len() + 1 + repository.len() > NAME_MAX {
             return Err(NameFault { expected: "a repository of lower-case components, 255 bytes at most" });
         }
         if !tag.as_deref().is_none_or(is_tag) {
             return Err(NameFault { expected: "a tag of 1 to 128 letters, digits, '_', '.' and '-'" });
         }
-        Ok(Self { registry: registry.to_owned(), repository: repository.to_owned(), tag, digest })
+        Ok(Self { registry: registry.to_owned(), repository, tag, digest })
     }
 
     /// Host and perhaps port.
@@ -139,7 +140,7 @@ fn is_registry_part(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
-/// A host, perhaps with a port.
+/// A host, perhaps with a port, that is no namespace.
 pub(crate) fn is_registry(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
@@ -156,7 +157,7 @@ pub(crate) fn is_registry(text: &str) -> bool {
             Some((host, port)) => (host, Some(port)),
         },
     };
-    is_host(host) && port.is_none_or(is_port)
+    is_registry_part(text) && is_host(host) && port.is_none_or(is_port)
 }
 
 /// Labels of lower-case letters, digits and inner hyphens.

@@ -68,8 +68,9 @@ fn evil_prefix_that_ends_inside_a_component() {
     assert!(accepts(&rule, "mirror.example/vendor/app:v1", "v.example/x/app:v1"));
     assert!(!accepts(&rule, "mirror.example/vendorevil/app:v1", "v.example/xevil/app:v1"));
     // A host that only begins like the other.
-    let rule = json!({"type": "remapIdentity", "prefix": "mirror", "signedPrefix": "v.example"});
-    assert!(!accepts(&rule, "mirror.evil.example/app:v1", "v.example.evil.example/app:v1"));
+    let rule = json!({"type": "remapIdentity", "prefix": "mirror.example", "signedPrefix": "v.example"});
+    assert!(accepts(&rule, "mirror.example/app:v1", "v.example/app:v1"));
+    assert!(!accepts(&rule, "mirror.example.evil.example/app:v1", "v.example.evil.example/app:v1"));
     let rule = json!({"type": "remapIdentity", "prefix": "localhost", "signedPrefix": "v.example"});
     assert!(!accepts(&rule, "localhost:5000/app:v1", "v.example:5000/app:v1"));
 }

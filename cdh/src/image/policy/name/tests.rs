@@ -76,6 +76,21 @@ fn evil_names_of_images() {
     assert_eq!(ImageName::parse(&longer).unwrap_err(), NameFault { expected: "at most 1024 bytes" });
 }
 
+#[test]
+fn evil_second_spelling_of_a_name() {
+    // However a name is made, it is looked up under one scope.
+    let name = |registry, repository| ImageName::new(registry, repository, None, None);
+    let expected = ImageName::parse("busybox").unwrap();
+    for (registry, repository) in
+        [("docker.io", "busybox"), ("index.docker.io", "busybox"), ("index.docker.io", "library/busybox")]
+    {
+        assert_eq!(name(registry, repository).unwrap(), expected);
+    }
+    for registry in ["team", "", "docker.io/team", "docker.io/", "Docker.io"] {
+        assert!(name(registry, "busybox").is_err(), "{registry}");
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_printed_reads_back(text in "[a-zA-Z0-9./:@_\\[\\]-]{0,40}") {

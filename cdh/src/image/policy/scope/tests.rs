@@ -59,6 +59,9 @@ fn scopes_that_an_image_can_be_in() {
         "a*.example",
         "*.example:5000",
         "*.example/a",
+        // Names that are not expanded: both are on the default registry.
+        "busybox",
+        "team/app",
         "registry.example/",
         "registry.example/a/",
         "registry.example//a",
