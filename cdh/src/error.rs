@@ -219,14 +219,14 @@ fn tpm_class(error: &TpmError) -> Class {
     }
 }
 
-/// A policy that cannot be used is the operator's, a place that does not answer may answer later, all else is a refusal.
+/// A policy that cannot be used is the operator's; what could not be read is said to be that; all else is a refusal.
 fn policy_class(error: &PolicyError) -> Class {
     match error {
         PolicyError::Key { .. }
         | PolicyError::Malformed { .. }
         | PolicyError::NoPolicy
         | PolicyError::Unsupported { .. } => Class::Config,
-        PolicyError::KeyUnreadable { .. } | PolicyError::SignaturesUnreadable { .. } => Class::Transient,
+        PolicyError::KeyUnreadable { .. } | PolicyError::SignaturesUnreadable { .. } => Class::Io,
         PolicyError::NotWhole => Class::Usage,
         _ => Class::Refused,
     }

@@ -4,6 +4,7 @@
 //! a registry has no upper-case letters, because a second spelling of one host would be looked up under another scope.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::digest::Digest;
 
@@ -15,6 +16,8 @@ pub const NAME_MAX: usize = 255;
 pub const TAG_MAX: usize = 128;
 
 const DEFAULT_REGISTRY: &str = "docker.io";
+/// Other names of the same registry.
+const OLD_REGISTRIES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
 
 /// What a text should have been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,7 +79,7 @@ impl ImageName {
         digest: Option<Digest>,
     ) -> Result<Self, NameFault> {
         // One spelling of each name: two would be looked up under two scopes.
-        let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
+        let registry = if OLD_REGISTRIES.contains(&registry) { DEFAULT_REGISTRY } else { registry };
         let official = registry == DEFAULT_REGISTRY && !repository.contains('/');
         let repository = if official { format!("library/{repository}") } else { repository.to_owned() };
         if !is_registry(registry) {
@@ -140,27 +143,18 @@ fn is_registry_part(first: &str) -> bool {
     first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
-/// A host, perhaps with a port, that is no namespace.
+/// A host, perhaps with a port, that is no namespace, in the one spelling that it has.
 pub(crate) fn is_registry(text: &str) -> bool {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((address, port)) => {
-                let fits = !address.is_empty()
-                    && address.len() <= 45
-                    && address.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b':'));
-                return fits && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
-            }
-            None => return false,
-        },
-        None => match text.split_once(':') {
-            None => (text, None),
-            Some((host, port)) => (host, Some(port)),
-        },
-    };
-    is_registry_part(text) && is_host(host) && port.is_none_or(is_port)
+    let end = text.find(']').map_or_else(|| text.find(':').unwrap_or(text.len()), |end| end + 1);
+    let Some((host, port)) = text.split_at_checked(end) else { return false };
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|number| number.to_string() == port);
+    is_registry_part(text)
+        && !OLD_REGISTRIES.contains(&text)
+        && (is_host(host) || is_address(host))
+        && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
-/// Labels of lower-case letters, digits and inner hyphens.
+/// Labels of lower-case letters, digits and inner hyphens. What ends in a number is an address of version 4.
 pub(crate) fn is_host(host: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
@@ -168,11 +162,15 @@ pub(crate) fn is_host(host: &str) -> bool {
             && !label.ends_with('-')
             && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
     };
-    host.len() <= NAME_MAX && host.split('.').all(label)
+    let numeric =
+        host.rsplit('.').next().is_some_and(|last| last.starts_with(|first: char| first.is_ascii_digit()));
+    host.len() <= NAME_MAX && host.split('.').all(label) && (!numeric || host.parse::<Ipv4Addr>().is_ok())
 }
 
-fn is_port(port: &str) -> bool {
-    (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit())
+/// An address of version 6 in brackets.
+fn is_address(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or_default();
+    address.parse::<Ipv6Addr>().is_ok_and(|parsed| parsed.to_string() == address)
 }
 
 /// Components of letters and digits with single separators `.`, `_`, `__` or any number of `-` between them.

@@ -49,6 +49,13 @@ fn layers(layers: &[CosignLayer]) -> Memory {
     Memory { cosign: [(manifest(), layers.to_vec())].into(), ..Memory::default() }
 }
 
+#[test]
+fn a_decision_may_move_between_threads() {
+    fn is_send(_: impl Send) {}
+    let (policy, memory) = (team(&json!([{"type": "reject"}])), Memory::default());
+    is_send(policy.decide(&subject(IMAGE), &memory, &memory));
+}
+
 #[tokio::test]
 async fn the_most_precise_scope_decides_alone() {
     let reject = json!([{"type": "reject"}]);

@@ -62,6 +62,11 @@ fn evil_names_of_images() {
         "registry.example/a@sha256:abc",
         "registry.example/a@md5:d41d8cd98f00b204e9800998ecf8427e",
         "https://registry.example/a",
+        "registry.example:05000/a",
+        "registry.example:70000/a",
+        "127.1/a",
+        "[fd00:0::1]/a",
+        "[FD00::1]/a",
         "registry.example/ä",
         "[fd00::1/a",
         "[]/a",
@@ -81,9 +86,12 @@ fn evil_second_spelling_of_a_name() {
     // However a name is made, it is looked up under one scope.
     let name = |registry, repository| ImageName::new(registry, repository, None, None);
     let expected = ImageName::parse("busybox").unwrap();
-    for (registry, repository) in
-        [("docker.io", "busybox"), ("index.docker.io", "busybox"), ("index.docker.io", "library/busybox")]
-    {
+    for (registry, repository) in [
+        ("docker.io", "busybox"),
+        ("index.docker.io", "busybox"),
+        ("registry-1.docker.io", "busybox"),
+        ("index.docker.io", "library/busybox"),
+    ] {
         assert_eq!(name(registry, repository).unwrap(), expected);
     }
     for registry in ["team", "", "docker.io/team", "docker.io/", "Docker.io"] {
@@ -101,7 +109,7 @@ proptest! {
 
     #[test]
     fn what_is_made_of_parts_reads_back(
-        registry in "[a-z]{1,5}(\\.[a-z0-9]{1,5}){1,2}(:[0-9]{1,5})?",
+        registry in "[a-z]{1,5}(\\.[a-z][a-z0-9]{0,4}){1,2}(:[1-9][0-9]{0,3})?",
         path in "[a-z0-9]{1,4}(/[a-z0-9]{1,4}){0,3}",
         tag in proptest::option::of("[A-Za-z0-9_][A-Za-z0-9_.-]{0,10}"),
     ) {

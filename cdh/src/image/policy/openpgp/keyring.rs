@@ -158,9 +158,9 @@ fn bound(primary: &PublicKey, components: &[Component]) -> Result<Period, OpenPg
             What::Name(name) => (Some(name), CERTIFICATIONS),
             What::Attribute | What::Subkey(_) => continue,
         };
-        let has = |kind| component.signatures.iter().any(|signature| signature.kind == kind);
+        let revokes = |made: &Signature| made.kind == NAME_REVOCATION && made.is_of(primary);
         // GUARD: pgp-name-revoked -> a_revoked_name_vouches_for_nothing
-        if has(NAME_REVOCATION) {
+        if component.signatures.iter().any(revokes) {
             continue;
         }
         let own =

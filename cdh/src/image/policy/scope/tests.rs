@@ -62,6 +62,8 @@ fn scopes_that_an_image_can_be_in() {
         // Names that are not expanded: both are on the default registry.
         "busybox",
         "team/app",
+        // Another name of it, which no image keeps.
+        "index.docker.io/library/busybox",
         "registry.example/",
         "registry.example/a/",
         "registry.example//a",
