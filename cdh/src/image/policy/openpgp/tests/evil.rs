@@ -226,6 +226,15 @@ fn evil_subkey_that_is_not_bound() {
         }
     }
     assert_eq!(code(Keyring::parse(&join(&all)).unwrap().verify(&message)), "IMAGE_PGP_KEY_UNBOUND");
+    // Somebody who has the subkey, and makes its signature back for my key, cannot make the binding.
+    let key = gpg.key("c@example", "ed25519", "sign");
+    gpg.run(&["--quick-add-key", &key, "ed25519", "sign", "never"], b"");
+    let subkey = gpg.fingerprints("c@example").remove(1);
+    let message = gpg.sign(&format!("{subkey}!"), &[], TEXT);
+    let mut all = split(&gpg.export(&key));
+    assert!(Keyring::parse(&join(&all)).unwrap().verify(&message).is_ok());
+    *all.last_mut().unwrap().1.last_mut().unwrap() ^= 1;
+    assert_eq!(code(Keyring::parse(&join(&all)).unwrap().verify(&message)), "IMAGE_PGP_KEY_UNBOUND");
 }
 
 #[test]
