@@ -43,21 +43,37 @@
 //! | code | means |
 //! |---|---|
 //! | `IMAGE_COSIGN_BAD_SIGNATURE` | by no key of the policy, or over other bytes |
-//! | `IMAGE_COSIGN_KEY_INVALID`, `IMAGE_COSIGN_PRIVATE_KEY`, `IMAGE_COSIGN_WEAK_KEY` | a key of the policy that cannot be used |
-//! | `IMAGE_COSIGN_MALFORMED`, `IMAGE_COSIGN_TOO_LARGE` | a signature, key or manifest of another form |
+//! | `IMAGE_COSIGN_KEY_INVALID` | no public key for ECDSA on P-256 or P-384, RSA or Ed25519 in PEM |
+//! | `IMAGE_COSIGN_MALFORMED` | a signature or its manifest of another form |
+//! | `IMAGE_COSIGN_PRIVATE_KEY` | a private key in the policy |
+//! | `IMAGE_COSIGN_TOO_LARGE` | a key, payload or signature above its cap |
+//! | `IMAGE_COSIGN_WEAK_KEY` | RSA below 2048 bits |
 //! | `IMAGE_DIGEST_MISMATCH` | the registry answered with another manifest than the reference names |
 //! | `IMAGE_KEY_UNREADABLE` | a file or resource with a key could not be read |
-//! | `IMAGE_PGP_BAD_SIGNATURE`, `IMAGE_PGP_STRANGER` | over another text; by a key that is not in the keyring |
-//! | `IMAGE_PGP_KEY_EXPIRED`, `…_KEY_NOT_FOR_SIGNING`, `…_KEY_REVOKED`, `…_KEY_UNBOUND` | by a key that may not sign |
-//! | `IMAGE_PGP_MALFORMED`, `IMAGE_PGP_TOO_LARGE`, `IMAGE_PGP_UNSUPPORTED` | a message or keyring of another form |
-//! | `IMAGE_PGP_NO_KEY`, `IMAGE_PGP_SECRET_KEY` | a keyring that cannot be used |
+//! | `IMAGE_PGP_BAD_SIGNATURE` | over another text |
+//! | `IMAGE_PGP_KEY_EXPIRED` | of a date at which the key was not valid |
+//! | `IMAGE_PGP_KEY_NOT_FOR_SIGNING` | by a key that is for something else |
+//! | `IMAGE_PGP_KEY_REVOKED` | by a key that is revoked |
+//! | `IMAGE_PGP_KEY_UNBOUND` | by a key whose newest self-signature or binding does not verify |
+//! | `IMAGE_PGP_MALFORMED` | a message or keyring of another form |
+//! | `IMAGE_PGP_NO_KEY` | a keyring without a key that may sign |
+//! | `IMAGE_PGP_SECRET_KEY` | a secret key in the policy |
 //! | `IMAGE_PGP_SIGNATURE_EXPIRES` | a signature that expires |
-//! | `IMAGE_PGP_WEAK_HASH`, `IMAGE_PGP_WEAK_KEY` | SHA-1 and its like; short RSA |
-//! | `IMAGE_POLICY_MALFORMED`, `IMAGE_POLICY_MISSING`, `IMAGE_POLICY_UNSUPPORTED` | a policy that cannot be used, or none |
+//! | `IMAGE_PGP_STRANGER` | by a key that is not in the keyring |
+//! | `IMAGE_PGP_TOO_LARGE` | a message or keyring above its cap |
+//! | `IMAGE_PGP_UNSUPPORTED` | a version, algorithm or demand that is not known here |
+//! | `IMAGE_PGP_WEAK_HASH` | SHA-1, SHA-224 and their like |
+//! | `IMAGE_PGP_WEAK_KEY` | RSA below 2048 bits |
+//! | `IMAGE_POLICY_MALFORMED` | a policy, or a configuration of signatures, of another form |
+//! | `IMAGE_POLICY_MISSING` | no policy |
+//! | `IMAGE_POLICY_UNSUPPORTED` | a policy with a demand that is not implemented |
 //! | `IMAGE_REFERENCE_INCOMPLETE` | neither tag nor digest |
 //! | `IMAGE_REJECTED` | the policy says so |
-//! | `IMAGE_SIGNATURE_OTHER_DIGEST`, `…_OTHER_IDENTITY`, `…_PAYLOAD` | by a trusted key, about another image, under another name, unreadable |
-//! | `IMAGE_SIGNATURES_TOO_MANY`, `IMAGE_SIGNATURES_UNREADABLE` | signatures that were not looked at |
+//! | `IMAGE_SIGNATURES_TOO_MANY` | more signatures than are looked at |
+//! | `IMAGE_SIGNATURES_UNREADABLE` | signatures could not be fetched |
+//! | `IMAGE_SIGNATURE_OTHER_DIGEST` | by a trusted key, about another image |
+//! | `IMAGE_SIGNATURE_OTHER_IDENTITY` | by a trusted key, about this image, under another name |
+//! | `IMAGE_SIGNATURE_PAYLOAD` | by a trusted key, over a text of another form |
 //! | `IMAGE_UNSIGNED` | no signature |
 
 mod accepted;

@@ -113,6 +113,18 @@ fn code<T>(result: Result<T, OcicryptError>) -> &'static str {
     result.err().unwrap().code()
 }
 
+#[test]
+fn every_code_of_a_layer_is_in_the_table() {
+    let table: Vec<_> =
+        include_str!("../ocicrypt.rs").lines().filter(|line| line.starts_with("//! | `OCI")).collect();
+    let codes: Vec<_> =
+        include_str!("error.rs").split('"').filter(|word| word.starts_with("OCICRYPT_")).collect();
+    assert_eq!((table.len(), codes.len()), (12, 12));
+    for (line, code) in table.iter().zip(codes) {
+        assert!(line.starts_with(&format!("//! | `{code}` |")), "{line} {code}");
+    }
+}
+
 #[tokio::test]
 async fn a_layer_of_upstream_opens() {
     let vector: Value = serde_json::from_str(include_str!("tests/vector.json")).unwrap();

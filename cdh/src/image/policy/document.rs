@@ -214,8 +214,9 @@ fn keys<K>(
     datas.iter().map(|data| parse(data).map_err(bad)).collect::<Result<_, _>>().map(Keys::Here)
 }
 
+/// Base64, perhaps in lines.
 fn base64(text: &str) -> Option<Vec<u8>> {
-    STANDARD.decode(text).ok()
+    STANDARD.decode(text.replace(['\r', '\n'], "")).ok()
 }
 
 fn at(place: String) -> impl FnOnce(JsonFault) -> PolicyError {

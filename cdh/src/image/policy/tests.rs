@@ -50,6 +50,24 @@ fn layers(layers: &[CosignLayer]) -> Memory {
 }
 
 #[test]
+fn every_code_of_an_image_is_in_the_table_and_nothing_else() {
+    let words = |text: &str, quote: char| -> std::collections::BTreeSet<String> {
+        let words = text.split(quote).skip(1).step_by(2);
+        words.filter(|word| word.starts_with("IMAGE_")).map(str::to_owned).collect()
+    };
+    let table = include_str!("../policy.rs").lines().filter(|line| line.starts_with("//! | `IMAGE_"));
+    let table = words(&table.collect::<Vec<_>>().join("\n"), '`');
+    let sources = [include_str!("error.rs"), include_str!("cosign.rs"), include_str!("openpgp/error.rs")];
+    let codes = sources.map(|source| {
+        let lines = source.lines().filter(|line| line.contains("=> \"IMAGE_"));
+        words(&lines.collect::<Vec<_>>().join("\n"), '"')
+    });
+    let codes = codes.into_iter().flatten().collect();
+    assert_eq!(table, codes);
+    assert_eq!(table.len(), 33);
+}
+
+#[test]
 fn a_decision_may_move_between_threads() {
     fn is_send(_: impl Send) {}
     let (policy, memory) = (team(&json!([{"type": "reject"}])), Memory::default());

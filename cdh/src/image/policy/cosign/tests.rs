@@ -62,6 +62,18 @@ fn evil_signature_by_another_key_or_hash() {
 }
 
 #[test]
+fn evil_flipped_bits_of_a_payload() {
+    let signer = Openssl::p256();
+    let keys = [key(&signer)];
+    let layer = signer.layer(&cosign_payload(&Digest::sha256(b"x"), "registry.example/a"), "-sha256");
+    for at in 0..layer.payload.len() * 8 {
+        let mut flipped = layer.clone();
+        flipped.payload[at / 8] ^= 1 << (at % 8);
+        assert_eq!(code(flipped.verify(&keys)), "IMAGE_COSIGN_BAD_SIGNATURE");
+    }
+}
+
+#[test]
 fn evil_huge_payload() {
     let signer = Openssl::p256();
     let keys = [key(&signer)];

@@ -21,7 +21,11 @@ const UNSUPPORTED: &str = "IMAGE_POLICY_UNSUPPORTED";
 #[test]
 fn policies_as_others_write_them() {
     let key = Openssl::p256().public();
+    let mut lines = base64(key.as_bytes());
+    lines.insert_str(76, "\r\n");
+    lines.push('\n');
     for requirement in [
+        json!({"type": "sigstoreSigned", "keyData": lines}),
         json!({"type": "reject"}),
         json!({"type": "insecureAcceptAnything"}),
         json!({"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/etc/pki/key.gpg"}),
