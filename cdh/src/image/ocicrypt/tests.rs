@@ -19,6 +19,7 @@ use super::*;
 use crate::image::policy::{Cause, Digest};
 
 mod evil;
+mod skopeo;
 
 const TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip+encrypted";
 const PUBLIC: &str = "org.opencontainers.image.enc.pubopts";
