@@ -56,6 +56,21 @@ impl ImagePolicy {
     }
 }
 
+/// Keys, wherever they were.
+enum Held<'k, K> {
+    Policy(&'k [K]),
+    Read(Vec<K>),
+}
+
+impl<K> Held<'_, K> {
+    fn as_slice(&self) -> &[K] {
+        match self {
+            Self::Policy(keys) => keys,
+            Self::Read(keys) => keys,
+        }
+    }
+}
+
 /// One name, judged by one entry.
 #[derive(Clone, Copy)]
 struct Judge<'a> {
@@ -77,13 +92,11 @@ impl Judge<'_> {
                 Requirement::Reject => return Err(PolicyError::Rejected { scope: scope.to_owned() }),
                 Requirement::SignedBy { keys, identity } => {
                     let rings = self.keys(keys, KEYRING_MAX, |bytes| Ok(Keyring::parse(bytes)?)).await?;
-                    let rings = rings.as_ref().map_or_else(|here| *here, |read| read.as_slice());
-                    self.signed_by(scope, rings, identity).await?
+                    self.signed_by(scope, rings.as_slice(), identity).await?
                 }
                 Requirement::Sigstore { keys, identity } => {
                     let keys = self.keys(keys, COSIGN_KEY_MAX, |bytes| Ok(CosignKey::parse(bytes)?)).await?;
-                    let keys = keys.as_ref().map_or_else(|here| *here, |read| read.as_slice());
-                    self.sigstore(scope, keys, identity).await?
+                    self.sigstore(scope, keys.as_slice(), identity).await?
                 }
             };
             let scope = scope.to_owned();
@@ -92,15 +105,15 @@ impl Judge<'_> {
         Ok(grounds)
     }
 
-    /// The keys of a requirement: read, or `Err` with those that the policy holds itself.
+    /// The keys of a requirement. All of them have to be usable.
     async fn keys<'k, K>(
         &self,
         keys: &'k Keys<K>,
         maximum: usize,
         parse: impl Fn(&[u8]) -> Result<K, KeyFault> + Send,
-    ) -> Result<Result<Vec<K>, &'k [K]>, PolicyError> {
+    ) -> Result<Held<'k, K>, PolicyError> {
         let uris = match keys {
-            Keys::Here(keys) => return Ok(Err(keys)),
+            Keys::Here(keys) => return Ok(Held::Policy(keys)),
             Keys::Elsewhere(uris) => uris,
         };
         let mut read = Vec::new();
@@ -111,7 +124,7 @@ impl Judge<'_> {
             let key = parse(&bytes).map_err(|source| PolicyError::Key { place: uri.to_string(), source })?;
             read.push(key);
         }
-        Ok(Ok(read))
+        Ok(Held::Read(read))
     }
 
     async fn signed_by(
