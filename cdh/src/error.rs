@@ -10,6 +10,9 @@ use chip_client::error::ChipError;
 use sealed_artifact::ArtifactError;
 use sealed_artifact::grant::GrantKind;
 
+use crate::image::ocicrypt::OcicryptError;
+use crate::image::policy::PolicyError;
+
 /// A failure. Codes are those of the part that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -33,6 +36,9 @@ pub enum CdhError {
         /// Why it could not.
         source: std::io::Error,
     },
+    /// The image policy, or what it refuses.
+    #[error(transparent)]
+    ImagePolicy(#[from] PolicyError),
     /// An input is not fit to be sealed or opened, or changed while it was read.
     #[error("input {path}: expected {expected}, found {found}", path = path.display())]
     Input {
@@ -73,6 +79,9 @@ pub enum CdhError {
         /// The grants that there are, by kind.
         found: String,
     },
+    /// An encrypted layer.
+    #[error(transparent)]
+    Ocicrypt(#[from] OcicryptError),
     /// The TPM.
     #[error(transparent)]
     Tpm(#[from] TpmError),
@@ -128,6 +137,7 @@ impl CdhError {
             Self::Artifact(error) => error.code(),
             Self::Chip(error) => error.code(),
             Self::File { .. } => "FILE",
+            Self::ImagePolicy(error) => error.code(),
             Self::Input { .. } => "INPUT_UNFIT",
             Self::Kbs(error) => error.code(),
             Self::Memory(error) => error.code(),
@@ -139,6 +149,7 @@ impl CdhError {
                 GrantKind::Tpm => "NO_GRANT_FOR_TPM",
                 _ => "NO_GRANT_FOR_CHIP",
             },
+            Self::Ocicrypt(error) => error.code(),
             Self::Tpm(error) => error.code(),
             Self::TpmAlone => "TPM_ALONE",
             Self::Usage { .. } => "USAGE",
@@ -153,6 +164,7 @@ impl CdhError {
             Self::Artifact(error) => artifact_class(error),
             Self::Chip(error) => chip_class(error),
             Self::File { .. } => Class::Io,
+            Self::ImagePolicy(error) => policy_class(error),
             Self::Input { .. } => Class::Artifact,
             Self::Kbs(error) => broker_class(error),
             Self::Memory(error) => match error.class() {
@@ -163,6 +175,7 @@ impl CdhError {
             },
             Self::NoCollateral { .. } | Self::TpmAlone => Class::Config,
             Self::NoGrantForChip { .. } | Self::NoGrantForKey { .. } => Class::Refused,
+            Self::Ocicrypt(error) => ocicrypt_class(error),
             Self::Tpm(error) => tpm_class(error),
             Self::Usage { .. } => Class::Usage,
         }
@@ -203,6 +216,29 @@ fn tpm_class(error: &TpmError) -> Class {
         "TPM_SEALED_PCRS" | "TPM_STORAGE_KEY_FOREIGN" => Class::Refused,
         "TPM_BUSY" => Class::Transient,
         _ => Class::Device,
+    }
+}
+
+/// A policy that cannot be used is the operator's; what could not be read is said to be that; all else is a refusal.
+fn policy_class(error: &PolicyError) -> Class {
+    match error {
+        PolicyError::Key { .. }
+        | PolicyError::Malformed { .. }
+        | PolicyError::NoPolicy
+        | PolicyError::Unsupported { .. } => Class::Config,
+        PolicyError::KeyUnreadable { .. } | PolicyError::SignaturesUnreadable { .. } => Class::Io,
+        PolicyError::NotWhole => Class::Usage,
+        _ => Class::Refused,
+    }
+}
+
+fn ocicrypt_class(error: &OcicryptError) -> Class {
+    match error {
+        OcicryptError::Crypto(_) => Class::Bug,
+        OcicryptError::Io(_) => Class::Io,
+        OcicryptError::Memory(_) => Class::Config,
+        OcicryptError::Unwrap { .. } => Class::Refused,
+        _ => Class::Artifact,
     }
 }
 
