@@ -10,6 +10,8 @@ use chip_client::error::ChipError;
 use sealed_artifact::ArtifactError;
 use sealed_artifact::grant::GrantKind;
 
+use crate::composefs::ComposefsError;
+
 /// A failure. Codes are those of the part that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,6 +25,9 @@ pub enum CdhError {
     /// The chip, or the way to it.
     #[error(transparent)]
     Chip(#[from] ChipError),
+    /// A tree that is mounted with integrity.
+    #[error(transparent)]
+    Composefs(#[from] ComposefsError),
     /// A file or directory.
     #[error("{purpose} {path}: {source}", path = path.display())]
     File {
@@ -127,6 +132,7 @@ impl CdhError {
             Self::Attestation(error) => error.code(),
             Self::Artifact(error) => error.code(),
             Self::Chip(error) => error.code(),
+            Self::Composefs(error) => error.code(),
             Self::File { .. } => "FILE",
             Self::Input { .. } => "INPUT_UNFIT",
             Self::Kbs(error) => error.code(),
