@@ -158,6 +158,7 @@ impl CdhError {
             Self::Attestation(error) => attestation_class(error),
             Self::Artifact(error) => artifact_class(error),
             Self::Chip(error) => chip_class(error),
+            Self::Composefs(error) => composefs_class(error),
             Self::File { .. } => Class::Io,
             Self::Input { .. } => Class::Artifact,
             Self::Kbs(error) => broker_class(error),
@@ -209,6 +210,15 @@ fn tpm_class(error: &TpmError) -> Class {
         "TPM_SEALED_PCRS" | "TPM_STORAGE_KEY_FOREIGN" => Class::Refused,
         "TPM_BUSY" => Class::Transient,
         _ => Class::Device,
+    }
+}
+
+const fn composefs_class(error: &ComposefsError) -> Class {
+    match error {
+        ComposefsError::Digest { .. } | ComposefsError::Store { .. } => Class::Config,
+        ComposefsError::System { .. } => Class::Io,
+        ComposefsError::Unnamed { .. } => Class::Bug,
+        _ => Class::Artifact,
     }
 }
 

@@ -83,6 +83,11 @@ pub enum ComposefsError {
 }
 
 impl ComposefsError {
+    /// Of a digest only so much is told as a digest is long.
+    pub(super) fn digest(expected: &'static str, found: &str) -> Self {
+        Self::Digest { expected, found: found.chars().take(160).collect() }
+    }
+
     pub(super) const fn tree(expected: &'static str, found: String) -> Self {
         Self::Tree { expected, found }
     }

@@ -112,9 +112,9 @@ fn profiles() -> Vec<(String, Profile)> {
         Profile {
             seed: 104,
             entries: 150,
-            directories: 25,
+            directories: 6,
             whiteouts: 50,
-            hex_names: 40,
+            hex_names: 70,
             ..Profile::default()
         },
     ));
@@ -150,6 +150,7 @@ struct Builder<'a> {
     directories: Vec<String>,
     leaves: Vec<String>,
     taken: BTreeSet<String>,
+    root: String,
     out: String,
 }
 
@@ -162,6 +163,7 @@ impl<'a> Builder<'a> {
             directories: vec![String::new()],
             leaves: vec![],
             taken: BTreeSet::new(),
+            root: String::new(),
             out: String::new(),
         }
     }
@@ -184,6 +186,7 @@ impl<'a> Builder<'a> {
     fn build(mut self) -> String {
         let metadata = self.metadata(0o040_755);
         let attributes = self.attributes(true);
+        self.root.clone_from(&metadata);
         writeln!(self.out, "/ 0 {metadata} - - -{attributes}").unwrap();
         for _ in 0..self.profile.entries {
             self.entry();
@@ -205,7 +208,10 @@ impl<'a> Builder<'a> {
             writeln!(self.out, "{path} 0 {metadata} - - -{attributes}").unwrap();
             self.directories.push(path);
         } else if self.chance(profile.whiteouts) {
-            let metadata = self.metadata(0o020_000);
+            // Some look like the devices that hide an object store.
+            let (_, like_root) = self.root.split_once(' ').unwrap();
+            let like_root = format!("20644 {like_root}");
+            let metadata = if self.chance(50) { like_root } else { self.metadata(0o020_000) };
             let attributes = self.attributes(false);
             writeln!(self.out, "{path} 0 {metadata} - - -{attributes}").unwrap();
         } else if self.chance(profile.links) && !self.leaves.is_empty() {
