@@ -33,15 +33,15 @@ pub fn tree(data: &[u8]) -> Tree {
         let name = bytes.name();
         let kind = match bytes.byte() % 12 {
             0 | 1 => Kind::Directory(BTreeMap::new()),
-            2 | 3 => Kind::Regular(Content::Inline(bytes.some(INLINE_MAX + 1).into())),
+            2 | 3 => Kind::Regular(Content::Inline(bytes.some(INLINE_MAX).into())),
             4 | 5 => {
-                let shift = bytes.byte() % 48;
-                let size = (bytes.number() % 1000 + 60) << shift;
+                let shift = bytes.byte();
+                let size = (bytes.number() % 1000 + 65) << (shift % 34);
                 Kind::Regular(Content::Object { id: ObjectId([bytes.byte(); 32]), size })
             }
-            6 => Kind::Symlink(bytes.some(TARGET_MAX).into()),
+            6 => Kind::Symlink([b"t", bytes.some(TARGET_MAX - 1).as_slice()].concat().into()),
             7 => Kind::CharDevice { major: u32::from(bytes.byte() % 2), minor: u32::from(bytes.byte() % 2) },
-            8 => Kind::BlockDevice { major: u32::from(bytes.word()), minor: u32::from(bytes.word()) << 4 },
+            8 => Kind::BlockDevice { major: u32::from(bytes.byte()), minor: u32::from(bytes.word()) << 4 },
             9 if bytes.byte() % 2 == 0 => Kind::Fifo,
             9 => Kind::Socket,
             10 => {
@@ -89,7 +89,7 @@ impl Bytes<'_> {
             length @ 0..240 => usize::from(length % 24),
             _ => usize::from(self.word()),
         };
-        vec![self.byte(); length.min(max)]
+        vec![self.byte() | 1; length.min(max)]
     }
 
     fn name(&mut self) -> Vec<u8> {

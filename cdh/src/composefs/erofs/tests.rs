@@ -363,3 +363,21 @@ fn an_object_without_a_longer_name() {
     let error = write(&tree, &Options { names: Names::Sha512(&none), ..Options::default() }).unwrap_err();
     assert_eq!(error.code(), "COMPOSEFS_UNNAMED");
 }
+
+/// Else the property above would hold of nothing.
+#[test]
+fn most_trees_of_any_bytes_are_written() {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        state.to_le_bytes()[5]
+    };
+    let written = (0..200)
+        .filter(|_| {
+            let length = usize::from(next()) * 5;
+            let tree = fuzzing::tree(&(0..length).map(|_| next()).collect::<Vec<_>>());
+            write(&tree, &Options::default()).is_ok()
+        })
+        .count();
+    assert!(written > 120, "{written} of 200");
+}
