@@ -17,6 +17,7 @@
 
 mod attributes;
 mod collect;
+mod contents;
 mod directory;
 mod emit;
 mod layout;

@@ -16,6 +16,7 @@
 //! Needs Linux 6.15 (detached layers of overlays), `/proc`, and the rights of root of the machine.
 
 mod memory;
+mod objects;
 mod probe;
 mod system;
 
@@ -23,7 +24,6 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use protected_memory::file_verity::{enable, measure};
 use protected_memory::loop_device::LoopDevice;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -32,11 +32,12 @@ use rustix::mount::{
 };
 
 pub use self::memory::PrivateMemory;
+use self::objects::{check_all, compare, hold, object_path, objects_of, open_object, seal};
 use self::system::{Context, open_read_only};
 use super::pin::Pin;
 use super::verity::Hasher;
 use super::{ComposefsError, erofs};
-use crate::image::tree::{Content, InodeId, Kind, ObjectId, Tree};
+use crate::image::tree::{ObjectId, Tree};
 
 /// A descriptor in a process that forks has copies until these execute something: as often a busy file is waited for, and as long.
 const BUSY_ATTEMPTS: u32 = 20;
@@ -176,9 +177,10 @@ impl Verified {
             .descriptor("lowerdir+", metadata.as_fd())?
             .descriptor("datadir+", self.objects.as_fd())?
             .mount(ATTRIBUTES)?;
+        let mut mounted = Mounted { root, objects_read: false };
         // GUARD: composefs-probe -> vm_composefs
-        let objects_read = probe::probe(metadata.as_fd(), root.as_fd())?;
-        Ok(Mounted { root, objects_read })
+        mounted.objects_read = probe::probe(metadata.as_fd(), mounted.root.as_fd())?;
+        Ok(mounted)
     }
 }
 
@@ -290,94 +292,4 @@ fn written(tree: &Tree, pin: Option<&Pin>) -> Result<(Vec<u8>, ObjectId), Compos
     }
     let digest = Hasher::hash(&bytes);
     Ok((bytes, digest))
-}
-
-/// Turns fs-verity on for a file, and holds what the kernel says of it against its name.
-fn seal(file: &OwnedFd, expected: ObjectId, what: &'static str) -> Result<(), ComposefsError> {
-    let mut attempts = 1;
-    loop {
-        match enable(file) {
-            Ok(()) | Err(Errno::EXIST) => return hold(file, expected, what),
-            Err(Errno::TXTBSY) if attempts < BUSY_ATTEMPTS => {
-                attempts += 1;
-                std::thread::sleep(BUSY_PAUSE);
-            }
-            Err(Errno::OPNOTSUPP | Errno::NOTTY) => return Err(without_verity()),
-            Err(error) => {
-                return Err(ComposefsError::system("turn fs-verity on for", hex::encode(expected.0))(error));
-            }
-        }
-    }
-}
-
-/// Whether the kernel holds reads of this file against this digest.
-fn hold(file: &OwnedFd, expected: ObjectId, what: &'static str) -> Result<(), ComposefsError> {
-    let measured = measure(file).map_err(ComposefsError::system("measure", hex::encode(expected.0)))?;
-    let found = measured.ok_or_else(without_verity)?;
-    // GUARD: composefs-measured -> vm_composefs
-    if found.algorithm != u16::from(super::verity::SHA256) || found.digest != expected.0 {
-        return Err(ComposefsError::Mismatch {
-            what,
-            expected: hex::encode(expected.0),
-            found: hex::encode(found.digest),
-        });
-    }
-    Ok(())
-}
-
-fn without_verity() -> ComposefsError {
-    ComposefsError::Store {
-        expected: "a file system with fs-verity, or memory of the guest's own",
-        found: "neither".into(),
-    }
-}
-
-fn check_all(objects: &OwnedFd, tree: &Tree) -> Result<(), ComposefsError> {
-    objects_of(tree).into_iter().try_for_each(|(id, _)| compare(&open_object(objects, id)?, id, "object"))
-}
-
-/// Hashes a file and holds it against its name.
-fn compare(file: &OwnedFd, expected: ObjectId, what: &'static str) -> Result<(), ComposefsError> {
-    let found = system::hash(file).map_err(ComposefsError::system("read", hex::encode(expected.0)))?;
-    if found != expected {
-        return Err(ComposefsError::Mismatch {
-            what,
-            expected: hex::encode(expected.0),
-            found: hex::encode(found.0),
-        });
-    }
-    Ok(())
-}
-
-/// `xx/yyyy…`.
-fn object_path(id: ObjectId) -> String {
-    let digits = hex::encode(id.0);
-    let (directory, name) = digits.split_at_checked(2).unwrap_or_default();
-    format!("{directory}/{name}")
-}
-
-fn open_object(objects: &OwnedFd, id: ObjectId) -> Result<OwnedFd, ComposefsError> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let path = object_path(id);
-    rustix::fs::openat2(objects, &path, flags, Mode::empty(), resolve)
-        .map_err(ComposefsError::system("open the object", path))
-}
-
-/// The objects of a tree, each once.
-fn objects_of(tree: &Tree) -> std::collections::BTreeMap<ObjectId, u64> {
-    let mut objects = std::collections::BTreeMap::new();
-    let mut directories: Vec<InodeId> = vec![Tree::ROOT];
-    while let Some(directory) = directories.pop() {
-        for id in tree.entries(directory).into_iter().flatten().map(|(_, id)| *id) {
-            match tree.get(id).map(|inode| &inode.kind) {
-                Some(Kind::Directory(_)) => directories.push(id),
-                Some(Kind::Regular(Content::Object { id, size })) => {
-                    objects.insert(*id, *size);
-                }
-                _ => (),
-            }
-        }
-    }
-    objects
 }

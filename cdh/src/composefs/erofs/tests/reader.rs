@@ -1,6 +1,7 @@
 //! A second reader of images, written from the kernel's format (`fs/erofs/erofs_fs.h`) without the writer. It panics at whatever is not as it
 //! should be, also where a kernel would not mind.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What an inode says.
@@ -81,11 +82,11 @@ impl<'a> Reader<'a> {
                     continue;
                 }
                 let path = [path.as_slice(), &name].join(&b'/');
-                if !inodes.contains_key(&below) {
-                    let seen = reader.inode(below);
-                    inodes.insert(below, seen);
-                } else {
-                    assert_ne!(kind, 2, "a directory with two names");
+                match inodes.entry(below) {
+                    Entry::Vacant(place) => {
+                        place.insert(reader.inode(below));
+                    }
+                    Entry::Occupied(_) => assert_ne!(kind, 2, "a directory with two names"),
                 }
                 let seen = &inodes[&below];
                 assert_eq!(Some(kind), kind_of(seen.mode));
