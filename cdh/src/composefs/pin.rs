@@ -55,7 +55,7 @@ impl Pin {
     /// `COMPOSEFS_DIGEST`.
     pub fn parse(value: &str) -> Result<Self, ComposefsError> {
         let refused = || ComposefsError::digest("[v1-]sha256[-12]:HEX, the same with sha512, or HEX", value);
-        // GUARD: composefs-no-optional-verity -> evil_pin_that_may_be_ignored
+        // No digest begins so; the caller is told why.
         if value.starts_with('?') {
             return Err(ComposefsError::digest("a digest that must hold, without `?`", value));
         }

@@ -270,13 +270,19 @@ fn evil_tree_attributes_that_no_image_holds() {
 
 #[test]
 fn evil_tree_names_that_no_image_holds() {
-    for name in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'n'; 256]] {
+    let outcome = |name: &[u8]| {
         let mut tree = Tree::new(Metadata::default(), 10);
-        let fifo = Inode { metadata: Metadata::default(), kind: Kind::Fifo };
-        let id = tree.insert(Tree::ROOT, b"f", fifo).unwrap();
+        let fifo = || Inode { metadata: Metadata::default(), kind: Kind::Fifo };
+        // With one device fewer there is room for the inode that is counted twice here.
+        tree.insert(Tree::ROOT, b"00", fifo()).unwrap();
+        let id = tree.insert(Tree::ROOT, b"f", fifo()).unwrap();
         let kind = Kind::Directory(BTreeMap::from([(name.into(), id)]));
         tree.insert(Tree::ROOT, b"d", Inode { metadata: Metadata::default(), kind }).unwrap();
-        assert_eq!(code(&tree), "COMPOSEFS_TREE", "{name:?}");
+        code(&tree)
+    };
+    assert_eq!(outcome(b"name"), "written");
+    for name in [&b""[..], b".", b"..", b"a/b", b"a\0b", &[b'n'; 256]] {
+        assert_eq!(outcome(name), "COMPOSEFS_TREE", "{name:?}");
     }
 }
 
