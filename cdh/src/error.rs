@@ -12,6 +12,7 @@ use sealed_artifact::grant::GrantKind;
 
 use crate::image::ocicrypt::OcicryptError;
 use crate::image::policy::PolicyError;
+use crate::composefs::ComposefsError;
 
 /// A failure. Codes are those of the part that failed.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,9 @@ pub enum CdhError {
     /// The chip, or the way to it.
     #[error(transparent)]
     Chip(#[from] ChipError),
+    /// A tree that is mounted with integrity.
+    #[error(transparent)]
+    Composefs(#[from] ComposefsError),
     /// A file or directory.
     #[error("{purpose} {path}: {source}", path = path.display())]
     File {
@@ -136,6 +140,7 @@ impl CdhError {
             Self::Attestation(error) => error.code(),
             Self::Artifact(error) => error.code(),
             Self::Chip(error) => error.code(),
+            Self::Composefs(error) => error.code(),
             Self::File { .. } => "FILE",
             Self::ImagePolicy(error) => error.code(),
             Self::Input { .. } => "INPUT_UNFIT",
@@ -163,6 +168,7 @@ impl CdhError {
             Self::Attestation(error) => attestation_class(error),
             Self::Artifact(error) => artifact_class(error),
             Self::Chip(error) => chip_class(error),
+            Self::Composefs(error) => composefs_class(error),
             Self::File { .. } => Class::Io,
             Self::ImagePolicy(error) => policy_class(error),
             Self::Input { .. } => Class::Artifact,
@@ -238,6 +244,11 @@ fn ocicrypt_class(error: &OcicryptError) -> Class {
         OcicryptError::Io(_) => Class::Io,
         OcicryptError::Memory(_) => Class::Config,
         OcicryptError::Unwrap { .. } => Class::Refused,
+const fn composefs_class(error: &ComposefsError) -> Class {
+    match error {
+        ComposefsError::Digest { .. } | ComposefsError::Store { .. } => Class::Config,
+        ComposefsError::System { .. } => Class::Io,
+        ComposefsError::Unnamed { .. } => Class::Bug,
         _ => Class::Artifact,
     }
 }

@@ -13,6 +13,7 @@
 //! * [`secret`]: keys and small secrets in `memfd_secret` or locked, guarded pages.
 //! * [`dma`]: memory that a device may see. Whether it is shared with the host is a type.
 //! * [`confine`]: private namespaces and a consumer without capabilities, for use outside a container.
+//! * [`file_verity`], [`loop_device`]: what integrity of files at run time needs of the kernel.
 //! * [`harden`]: core dumps off, not dumpable, and what the kernel says about itself.
 //!
 //! ```no_run
@@ -64,6 +65,16 @@ pub mod source;
 mod sys;
 #[cfg(test)]
 mod testing;
+
+pub mod file_verity {
+    //! fs-verity of the kernel: contents that cannot change, and a digest that stands for them.
+    pub use crate::sys::file_verity::{Measured, enable, measure};
+}
+
+pub mod loop_device {
+    //! Files as block devices.
+    pub use crate::sys::loop_device::LoopDevice;
+}
 
 pub use error::{CODES, Class, MemoryError as Error};
 pub use page::{HUGE_PAGE_BYTES, PageClass};

@@ -2,7 +2,9 @@
 
 pub(crate) mod child;
 pub(crate) mod device_memory;
+pub(crate) mod file_verity;
 pub(crate) mod file_view;
+pub(crate) mod loop_device;
 pub(crate) mod mapping;
 pub(crate) mod mount_attributes;
 pub(crate) mod secret_pages;

@@ -24,6 +24,7 @@ impl GuestProgram {
         Self { package: "agent", name: "innerkeep-agent" },
         Self { package: "attestation-agent", name: "attestation-agent" },
         Self { package: "tee-emulator", name: "innerkeep-tee-emulator" },
+        Self { package: "tests", name: "composefs-guest" },
         Self { package: "tests", name: "engine-guest" },
         Self { package: "tests", name: "test-call" },
         Self { package: "tests", name: "test-consumer" },
