@@ -32,6 +32,7 @@
 #![forbid(unsafe_code)]
 
 pub mod artifact;
+pub mod composefs;
 mod error;
 pub mod files;
 pub mod image;
