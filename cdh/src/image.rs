@@ -1,3 +1,5 @@
 //! Container images: what is pulled, checked, unpacked and mounted inside the guest.
 
+pub mod layer;
+pub mod objects;
 pub mod tree;
