@@ -10,6 +10,8 @@ use chip_client::error::ChipError;
 use sealed_artifact::ArtifactError;
 use sealed_artifact::grant::GrantKind;
 
+use crate::image::layer::LayerError;
+
 /// A failure. Codes are those of the part that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -46,6 +48,9 @@ pub enum CdhError {
     /// The key broker, or the way to it.
     #[error(transparent)]
     Kbs(#[from] KbsError),
+    /// The layers of an image, or the objects made of them.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
     /// Protected memory.
     #[error(transparent)]
     Memory(#[from] protected_memory::Error),
@@ -130,6 +135,7 @@ impl CdhError {
             Self::File { .. } => "FILE",
             Self::Input { .. } => "INPUT_UNFIT",
             Self::Kbs(error) => error.code(),
+            Self::Layer(error) => error.code(),
             Self::Memory(error) => error.code(),
             Self::NoCollateral { .. } => "NO_COLLATERAL",
             Self::NoGrantForChip { .. } => "NO_GRANT_FOR_CHIP",
@@ -155,6 +161,7 @@ impl CdhError {
             Self::File { .. } => Class::Io,
             Self::Input { .. } => Class::Artifact,
             Self::Kbs(error) => broker_class(error),
+            Self::Layer(error) => layer_class(error),
             Self::Memory(error) => match error.class() {
                 protected_memory::Class::DeviceFault => Class::Device,
                 protected_memory::Class::Transient => Class::Transient,
@@ -194,6 +201,14 @@ fn attestation_class(error: &AttestationError) -> Class {
         attestation_agent::Class::PolicyDenied => Class::Refused,
         attestation_agent::Class::Transient => Class::Transient,
         _ => Class::Device,
+    }
+}
+
+fn layer_class(error: &LayerError) -> Class {
+    match error.code() {
+        "LAYER_READ" | "OBJECT_FILE" | "OBJECT_ROOM" => Class::Io,
+        "LAYER_CHILD" => Class::Bug,
+        _ => Class::Artifact,
     }
 }
 

@@ -22,7 +22,8 @@
 //!   also within one layer: the last entry counts.
 //! * Hard links need an earlier entry of this or a lower layer, which is no directory. Absolute targets are paths of the image. What the
 //!   link's own header says about owner and mode is not looked at.
-//! * Whiteouts and opaque directories hide what lower layers have, wherever in the layer they are. Whiteouts are empty files, or hard links
+//! * Whiteouts and opaque directories hide what lower layers have, wherever in the layer they are, and nothing where there is no such
+//!   directory. Whiteouts are empty files, or hard links
 //!   (as aufs made them, whatever they lead to). Other names with their prefix, and devices 0:0, which mean the same to overlay file
 //!   systems, are refused.
 //! * Devices, pipes, set-id bits are data. Extended attributes: see [`xattrs`].
@@ -156,10 +157,11 @@ impl<'s> Unpacker<'s> {
                 if !matches!(entry.kind, EntryKind::Regular(0) | EntryKind::HardLink(_)) {
                     return Err(LayerError::Whiteout { name: Name::new(&path) });
                 }
-                return match last {
-                    Last::Whiteout(hidden) => self.merge.hide(&path, parents, hidden),
-                    _ => self.merge.hide_all(&path, parents),
-                };
+                match last {
+                    Last::Whiteout(hidden) => self.merge.hide(parents, hidden),
+                    _ => self.merge.hide_all(parents),
+                }
+                return Ok(());
             }
         };
         let mut mode = entry.mode;

@@ -103,22 +103,20 @@ impl Merge {
         Ok(())
     }
 
-    /// Hides a name of lower layers. There need not be one.
-    pub(super) fn hide(&mut self, path: &[u8], parents: &[&[u8]], name: &[u8]) -> Result<(), LayerError> {
-        if let Some(parent) = self.existing(path, parents)?
+    /// Hides a name of lower layers. There need not be one: umoci also writes whiteouts below what is no directory any more.
+    pub(super) fn hide(&mut self, parents: &[&[u8]], name: &[u8]) {
+        if let Some(parent) = self.find(parents)
             && let Some(hidden) = self.tree.child(parent, name)
         {
             self.strip(parent, name, hidden);
         }
-        Ok(())
     }
 
     /// Hides all names of lower layers in a directory.
-    pub(super) fn hide_all(&mut self, path: &[u8], parents: &[&[u8]]) -> Result<(), LayerError> {
-        if let Some(directory) = self.existing(path, parents)? {
+    pub(super) fn hide_all(&mut self, parents: &[&[u8]]) {
+        if let Some(directory) = self.find(parents).filter(|id| self.tree.entries(*id).is_some()) {
             self.strip_all(directory);
         }
-        Ok(())
     }
 
     /// Takes what lower layers have out of a directory, and of those below it; the directory is this layer's own then.
@@ -192,19 +190,7 @@ impl Merge {
         Ok(directory)
     }
 
-    /// The directory at a path, if there is one.
-    fn existing(&self, path: &[u8], parents: &[&[u8]]) -> Result<Option<InodeId>, LayerError> {
-        let mut directory = Tree::ROOT;
-        for name in parents {
-            let Some(child) = self.tree.child(directory, name) else { return Ok(None) };
-            if self.tree.entries(child).is_none() {
-                return Err(LayerError::Parent { name: Name::new(path) });
-            }
-            directory = child;
-        }
-        Ok(Some(directory))
-    }
-
+    /// What is at a path. Only directories are walked.
     fn find(&self, names: &[&[u8]]) -> Option<InodeId> {
         names.iter().try_fold(Tree::ROOT, |directory, name| self.tree.child(directory, name))
     }

@@ -202,7 +202,7 @@ impl Store {
 
 impl ContentSink for Store {
     fn begin(&self, size: u64) -> Result<Box<dyn ObjectWriter + '_>, ObjectError> {
-        self.spend(0)?;
+        self.spend(1)?;
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.directory, ".", flags, MODE)
             .map_err(ObjectError::file("make a file without a name"))?;
