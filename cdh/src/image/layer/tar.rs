@@ -4,12 +4,12 @@
 //! comment, sizes of entries that have no data, data behind the end. What a PAX record says counts, not what it replaces. Taken from
 //! the formats' authors' own programs: a name that ends with `/` is a directory's, and 8 bytes of octal digits need no NUL behind them.
 
+mod entry;
 mod header;
 mod pax;
 mod sparse;
 
-use std::collections::BTreeMap;
-
+pub use self::entry::{Entry, EntryKind, Piece};
 use self::header::{BLOCK, Block, Header, more_runs};
 use self::pax::Pax;
 use self::sparse::{Lines, Map, push};
@@ -21,53 +21,6 @@ use crate::image::tree::Timestamp;
 
 /// What is read at once.
 const BUFFER: usize = 1 << 17;
-
-/// One entry of an archive, as the archive says it: its name has not been looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its path.
-    pub path: Vec<u8>,
-    /// What it is.
-    pub kind: EntryKind,
-    /// Permission bits: `0o7777` at most.
-    pub mode: u16,
-    /// Owner: below `u32::MAX`, which is nobody.
-    pub uid: u32,
-    /// Group: below `u32::MAX`.
-    pub gid: u32,
-    /// When it was changed.
-    pub mtime: Timestamp,
-    /// Extended attributes: all that the archive has.
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-}
-
-/// What an entry is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EntryKind {
-    /// A block device.
-    BlockDevice(u32, u32),
-    /// A character device.
-    CharDevice(u32, u32),
-    /// A directory.
-    Directory,
-    /// A named pipe.
-    Fifo,
-    /// One more name for the file at this path.
-    HardLink(Vec<u8>),
-    /// A file of this length, holes included.
-    Regular(u64),
-    /// A symbolic link to this path.
-    Symlink(Vec<u8>),
-}
-
-/// A part of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece<'a> {
-    /// These bytes.
-    Data(&'a [u8]),
-    /// So many zeros, which the archive does not hold.
-    Hole(u64),
-}
 
 /// An archive that is read from its beginning to its end.
 #[derive(Debug)]
