@@ -157,3 +157,45 @@ fn objects_are_adopted_once_they_were_hashed() {
     let error = store(to.path()).adopt(&store(other.path()), &tree_of(&[(id, 5000)])).unwrap_err();
     assert_eq!((error.code(), files(to.path())), ("OBJECT_DIGEST", 3));
 }
+
+/// Objects without end, into the working directory: for [`a_writer_that_is_killed_leaves_only_whole_objects`], which runs and kills it.
+#[test]
+#[ignore = "runs until it is killed"]
+fn writes_until_it_is_killed() {
+    let objects = store(Path::new("."));
+    for seed in 0_u64.. {
+        let bytes: Vec<u8> = (seed..seed + 20_000).flat_map(u64::to_le_bytes).collect();
+        write(&objects, &bytes);
+    }
+}
+
+#[test]
+fn a_writer_that_is_killed_leaves_only_whole_objects() {
+    let root = tempfile::tempdir().unwrap();
+    for round in 1..5 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "image::objects::tests::writes_until_it_is_killed"])
+            .current_dir(root.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = std::time::Instant::now();
+        while files(root.path()) < 10 {
+            assert!(begun.elapsed().as_secs() < 60 && child.try_wait().unwrap().is_none());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(13 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut whole = 0;
+        for directory in std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().path()) {
+            assert_eq!(directory.file_name().unwrap().len(), 2);
+            for object in std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()) {
+                let bytes = std::fs::read(&object).unwrap();
+                assert_eq!(place(root.path(), Hasher::hash(&bytes)), object);
+                whole += 1;
+            }
+        }
+        assert!(whole > 0);
+    }
+}

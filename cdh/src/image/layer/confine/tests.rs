@@ -145,3 +145,75 @@ fn evil_objects_of_a_child() {
     let tree = receive(&answer[..], &job).unwrap();
     assert_eq!(verified(&tree, directory(root.path()), 0).unwrap_err().code(), "OBJECT_DIGEST");
 }
+
+/// What a child does, in the working directory: for [`unpacking_needs_no_privilege`], which runs it.
+#[test]
+#[ignore = "needs a directory that another test prepares"]
+fn unpacks_what_lies_here() {
+    let job: Job = serde_json::from_slice(&std::fs::read("job").unwrap()).unwrap();
+    let input = File::open("layer").unwrap();
+    // Nobody may make devices here, or files of others: the layer has both.
+    assert!(
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            "device",
+            rustix::fs::FileType::CharacterDevice,
+            0o600.into(),
+            259
+        )
+        .is_err()
+    );
+    run(&job, vec![input], directory(Path::new("objects")), &mut File::create("answer").unwrap()).unwrap();
+}
+
+#[test]
+fn unpacking_needs_no_privilege() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let root = tempfile::tempdir().unwrap();
+    let layers = [Tar::new()
+        .dir("dev")
+        .entry(::tar::EntryType::Char, "dev/null", "", b"")
+        .file("root", &[1; 5000])
+        .file("small", b"x")
+        .finish()];
+    let job = job(&layers);
+    let path = |name: &str| root.path().join(name);
+    std::fs::write(path("job"), serde_json::to_vec(&job).unwrap()).unwrap();
+    std::fs::write(path("layer"), &layers[0]).unwrap();
+    std::fs::create_dir(path("objects")).unwrap();
+    let program = std::env::current_exe().unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    let mut command = if is_root {
+        // A user of its own, no capability, no network: and a copy of the program that it can read.
+        std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::copy(&program, path("program")).unwrap();
+        for name in ["", "objects"] {
+            chown(path(name), Some(65_534), Some(65_534)).unwrap();
+        }
+        let mut command = std::process::Command::new("unshare");
+        command.args([
+            "--net",
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--no-new-privs",
+        ]);
+        command.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(path("program"));
+        command
+    } else {
+        std::process::Command::new(&program)
+    };
+    let output = command
+        .args(["--ignored", "--exact", "image::layer::confine::tests::unpacks_what_lies_here"])
+        .current_dir(root.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let tree = receive(File::open(path("answer")).unwrap(), &job).unwrap();
+    assert_eq!(paths(&tree), ["dev", "dev/null", "root", "small"]);
+    let device = tree.child(Tree::ROOT, b"dev").and_then(|dev| tree.child(dev, b"null")).unwrap();
+    assert_eq!(tree.get(device).unwrap().kind, crate::image::tree::Kind::CharDevice { major: 1, minor: 3 });
+    assert_eq!(tree.get(device).unwrap().metadata.uid, 7);
+    verified(&tree, directory(&path("objects")), 0).unwrap();
+}
