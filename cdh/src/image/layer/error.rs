@@ -67,12 +67,6 @@ pub enum LayerError {
         /// What it was, cut off.
         found: String,
     },
-    /// A hard link to a directory.
-    #[error("layer entry {name}: expected a hard link to something other than a directory")]
-    LinkToDirectory {
-        /// Name of the link.
-        name: Name,
-    },
     /// A hard link to nothing.
     #[error(
         "layer entry {name}: expected a hard link to an earlier entry of this or a lower layer, found none of that name"
@@ -101,12 +95,6 @@ pub enum LayerError {
     /// The store of contents.
     #[error(transparent)]
     Object(#[from] ObjectError),
-    /// A parent that is there and is no directory.
-    #[error("layer entry {name}: expected directories above it, found something else")]
-    Parent {
-        /// Its name.
-        name: Name,
-    },
     /// The layer's bytes could not be read. Nobody but this machine is at fault.
     #[error("read a layer: {0}")]
     Read(#[source] std::io::Error),
@@ -281,13 +269,11 @@ impl LayerError {
             Self::Device { .. } => "LAYER_DEVICE",
             Self::DiffId { .. } => "LAYER_DIFF_ID",
             Self::DiffIdForm { .. } => "LAYER_DIFF_ID_FORM",
-            Self::LinkToDirectory { .. } => "LAYER_LINK_DIRECTORY",
             Self::LinkToNothing { .. } => "LAYER_LINK_MISSING",
             Self::MediaType { .. } => "LAYER_MEDIA_TYPE",
             Self::Name { .. } => "LAYER_NAME",
             Self::NoUsr => "LAYER_NO_USR",
             Self::Object(error) => error.code(),
-            Self::Parent { .. } => "LAYER_PARENT",
             Self::Read(_) => "LAYER_READ",
             Self::Root => "LAYER_ROOT",
             Self::Symlink { .. } => "LAYER_SYMLINK",

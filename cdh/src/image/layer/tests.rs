@@ -8,6 +8,7 @@ use super::*;
 use crate::image::objects::Store;
 use crate::image::tree::InodeId;
 
+mod model;
 mod others;
 
 /// The digest of expanded bytes.

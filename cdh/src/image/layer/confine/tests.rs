@@ -88,7 +88,7 @@ fn evil_answers() {
     }
     assert_eq!(receive(&b"\x00"[..], &job).unwrap_err().code(), "LAYER_TREE_FORM");
     // More than a tree may have, without end.
-    let endless = std::io::repeat(REFUSAL);
+    let endless = std::io::repeat(TREE);
     assert_eq!(receive(endless, &job).unwrap_err().code(), "LAYER_CHILD");
     // Words that would write to somebody's terminal.
     let mut answer = b"\x01\x0aLAYER_NAME\x1b[2J\n\xff".to_vec();

@@ -84,6 +84,7 @@ fn evil_extended_headers() {
         (vec![raw(b'g', b"g", &record("size", b"0"), |_| {}), file()], "LAYER_TAR_ORDER"),
         (vec![raw(b'g', b"g", b"nonsense", |_| {}), file()], "LAYER_TAR_PAX"),
         (vec![long(b'L', b"b\0c\0"), file()], "LAYER_NAME"),
+        (vec![long(b'K', b"b\0c\0"), raw(b'2', b"a", b"", |_| {})], "LAYER_NAME"),
         (vec![long(b'L', b"\0"), file()], "LAYER_NAME"),
         (vec![long(b'L', b""), file()], "LAYER_NAME"),
         (vec![long(b'L', b"../b\0"), file()], "LAYER_NAME"),
