@@ -54,7 +54,8 @@ pub struct JobLayer {
     pub diff_id: DiffId,
 }
 
-/// Unpacks layers, here and now. `inputs` has a file for each layer, open for reading only, at its beginning.
+/// Unpacks layers, here and now. `inputs` has a file or pipe for each layer, open for reading only, at its beginning: authenticated bytes,
+/// decrypted where the layer was encrypted. Each is read once.
 ///
 /// # Errors
 ///

@@ -309,3 +309,22 @@ impl LayerError {
         Self::Bound { bound, what, limit }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_in_the_source_is_one_that_a_child_may_answer() {
+        let source = [include_str!("error.rs"), include_str!("../objects/error.rs")].concat();
+        let mut found: Vec<&str> = source
+            .split("=> \"")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
+            .filter(|code| code.starts_with("LAYER_") || code.starts_with("OBJECT_"))
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found, CODES);
+    }
+}

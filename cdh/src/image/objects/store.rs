@@ -3,8 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{Read, Write as _};
+use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -89,7 +90,7 @@ impl Store {
         Ok(())
     }
 
-    /// An object, open for reading, once it was seen to be what its name says.
+    /// An object, open for reading at its beginning, once it was seen to be what its name says.
     ///
     /// # Errors
     ///
@@ -123,7 +124,8 @@ impl Store {
         Ok(())
     }
 
-    /// Moves the objects of a tree here, from a store on the same file system, whose writer has ended. Each is hashed first.
+    /// Moves the objects of a tree here, from a store on the same file system, whose writer has ended. Each is hashed first. They keep
+    /// their owner, who must not be anybody who runs again with access to this directory.
     ///
     /// # Errors
     ///
@@ -280,17 +282,19 @@ fn path(id: ObjectId) -> String {
     format!("{directory}/{name}")
 }
 
-/// The digest of so many bytes of a file, read from its start.
+/// The digest of so many bytes of a file. Where the file is read next does not change.
 fn digest(file: &File, size: u64) -> Result<ObjectId, ObjectError> {
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; BUFFER];
-    let mut bytes = file.take(size);
-    loop {
-        match bytes.read(&mut buffer).map_err(ObjectError::file("read an object"))? {
-            0 => return Ok(hasher.finish()),
-            count => hasher.update(buffer.get(..count).unwrap_or_default()),
+    while hasher.size() < size {
+        let left = usize::try_from(size - hasher.size()).unwrap_or(usize::MAX).min(BUFFER);
+        let part = buffer.get_mut(..left).unwrap_or_default();
+        match file.read_at(part, hasher.size()).map_err(ObjectError::file("read an object"))? {
+            0 => break,
+            count => hasher.update(part.get(..count).unwrap_or_default()),
         }
     }
+    Ok(hasher.finish())
 }
 
 /// The objects of a tree, each once for each length that is stated.

@@ -52,9 +52,12 @@ fn an_object_is_stored_once_under_its_digest() {
     assert_eq!(write(&store(root.path()), &bytes), id);
     assert_eq!(std::fs::metadata(place(root.path(), id)).unwrap().ino(), inode);
     assert_eq!(files(root.path()), 1);
-    let mut read = Vec::new();
-    objects.open(id, bytes.len() as u64).unwrap().read_to_end(&mut read).unwrap();
-    assert_eq!(read, bytes);
+    // From its beginning, also where it was hashed just now.
+    for objects in [objects, store(root.path())] {
+        let mut read = Vec::new();
+        objects.open(id, bytes.len() as u64).unwrap().read_to_end(&mut read).unwrap();
+        assert_eq!(read, bytes);
+    }
 }
 
 #[test]
