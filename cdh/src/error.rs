@@ -10,9 +10,10 @@ use chip_client::error::ChipError;
 use sealed_artifact::ArtifactError;
 use sealed_artifact::grant::GrantKind;
 
+use crate::composefs::ComposefsError;
+use crate::image::layer::LayerError;
 use crate::image::ocicrypt::OcicryptError;
 use crate::image::policy::PolicyError;
-use crate::composefs::ComposefsError;
 
 /// A failure. Codes are those of the part that failed.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,9 @@ pub enum CdhError {
     /// The key broker, or the way to it.
     #[error(transparent)]
     Kbs(#[from] KbsError),
+    /// The layers of an image, or the objects made of them.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
     /// Protected memory.
     #[error(transparent)]
     Memory(#[from] protected_memory::Error),
@@ -145,6 +149,7 @@ impl CdhError {
             Self::ImagePolicy(error) => error.code(),
             Self::Input { .. } => "INPUT_UNFIT",
             Self::Kbs(error) => error.code(),
+            Self::Layer(error) => error.code(),
             Self::Memory(error) => error.code(),
             Self::NoCollateral { .. } => "NO_COLLATERAL",
             Self::NoGrantForChip { .. } => "NO_GRANT_FOR_CHIP",
@@ -173,6 +178,7 @@ impl CdhError {
             Self::ImagePolicy(error) => policy_class(error),
             Self::Input { .. } => Class::Artifact,
             Self::Kbs(error) => broker_class(error),
+            Self::Layer(error) => layer_class(error),
             Self::Memory(error) => match error.class() {
                 protected_memory::Class::DeviceFault => Class::Device,
                 protected_memory::Class::Transient => Class::Transient,
@@ -216,6 +222,14 @@ fn attestation_class(error: &AttestationError) -> Class {
     }
 }
 
+fn layer_class(error: &LayerError) -> Class {
+    match error.code() {
+        "LAYER_READ" | "OBJECT_FILE" | "OBJECT_ROOM" => Class::Io,
+        "LAYER_CHILD" => Class::Bug,
+        _ => Class::Artifact,
+    }
+}
+
 fn tpm_class(error: &TpmError) -> Class {
     match error.code() {
         "TPM_NOT_FOUND" => Class::Config,
@@ -244,6 +258,10 @@ fn ocicrypt_class(error: &OcicryptError) -> Class {
         OcicryptError::Io(_) => Class::Io,
         OcicryptError::Memory(_) => Class::Config,
         OcicryptError::Unwrap { .. } => Class::Refused,
+        _ => Class::Artifact,
+    }
+}
+
 const fn composefs_class(error: &ComposefsError) -> Class {
     match error {
         ComposefsError::Digest { .. } | ComposefsError::Store { .. } => Class::Config,

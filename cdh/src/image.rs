@@ -1,5 +1,7 @@
 //! Container images: what is pulled, checked, unpacked and mounted inside the guest.
 
+pub mod layer;
+pub mod objects;
 pub mod ocicrypt;
 pub mod policy;
 pub mod tree;
