@@ -33,6 +33,9 @@ pub enum CdhError {
         /// Why it could not.
         source: std::io::Error,
     },
+    /// The hub's configuration, secrets or service.
+    #[error(transparent)]
+    Hub(#[from] crate::hub_error::HubError),
     /// An input is not fit to be sealed or opened, or changed while it was read.
     #[error("input {path}: expected {expected}, found {found}", path = path.display())]
     Input {
@@ -128,6 +131,7 @@ impl CdhError {
             Self::Artifact(error) => error.code(),
             Self::Chip(error) => error.code(),
             Self::File { .. } => "FILE",
+            Self::Hub(error) => error.code(),
             Self::Input { .. } => "INPUT_UNFIT",
             Self::Kbs(error) => error.code(),
             Self::Memory(error) => error.code(),
@@ -153,6 +157,7 @@ impl CdhError {
             Self::Artifact(error) => artifact_class(error),
             Self::Chip(error) => chip_class(error),
             Self::File { .. } => Class::Io,
+            Self::Hub(error) => error.class(),
             Self::Input { .. } => Class::Artifact,
             Self::Kbs(error) => broker_class(error),
             Self::Memory(error) => match error.class() {

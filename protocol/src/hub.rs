@@ -100,7 +100,6 @@ impl MethodHandler for Admitted {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "an error ends here")]
 fn refused(error: LimitError) -> Response {
     let text = format!("{ERROR_PREFIX}{}: {error}", error.code());
     Response { status: Some(ttrpc::get_status(Code::INVALID_ARGUMENT, text)).into(), ..Response::new() }
