@@ -28,16 +28,22 @@ impl Modes {
         bound: Option<&Initdata>,
         flags: &[(&'static str, InsecureMode)],
     ) -> Result<Self, HubError> {
-        let mut modes = bound.map(|bound| bound.document().settings().insecure.clone()).unwrap_or_default();
-        let emulated = !attester.insecure_modes().is_empty();
-        if let Some((flag, _)) = flags.first() {
+        let bound = bound.map(|bound| bound.document().settings().insecure.clone()).unwrap_or_default();
+        Self::combine(bound, flags, attester.insecure_modes().is_empty().then(|| attester.tee().name()))
+    }
+
+    /// `tee`: the real one that this is inside of, if it is.
+    fn combine(
+        bound: BTreeSet<InsecureMode>,
+        flags: &[(&'static str, InsecureMode)],
+        tee: Option<&'static str>,
+    ) -> Result<Self, HubError> {
+        if let (Some((flag, _)), Some(tee)) = (flags.first(), tee) {
             // GUARD: hub-flag-in-tee -> evil_host_flag_weakens_the_hub
-            if !emulated {
-                return Err(HubError::InsecureInTee { flag, tee: attester.tee().name() });
-            }
+            return Err(HubError::InsecureInTee { flag, tee });
         }
-        modes.extend(flags.iter().map(|(_, mode)| *mode));
-        Ok(Self(modes))
+        let flags = flags.iter().map(|(_, mode)| *mode);
+        Ok(Self(bound.into_iter().chain(flags).collect()))
     }
 
     /// Whether a mode is in effect.
@@ -64,5 +70,24 @@ impl Modes {
     #[cfg(test)]
     pub(crate) fn of(modes: &[InsecureMode]) -> Self {
         Self(modes.iter().copied().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evil_host_flag_weakens_the_hub() {
+        let flags = [("--insecure-offline-kbc", InsecureMode::OfflineKbc)];
+        let combine = |bound: &[InsecureMode], flags: &[_], tee| {
+            Modes::combine(bound.iter().copied().collect(), flags, tee)
+        };
+        let refused = combine(&[InsecureMode::OfflineKbc], &flags, Some("tdx"));
+        assert_eq!(refused.unwrap_err().code(), "CDH_INSECURE_IN_TEE");
+        let bound = combine(&[InsecureMode::PlainHttp], &[], Some("tdx")).unwrap();
+        assert_eq!(bound.names().collect::<Vec<_>>(), ["plain-http"]);
+        let outside = combine(&[], &flags, None).unwrap();
+        assert!(outside.has(InsecureMode::OfflineKbc) && !outside.has(InsecureMode::PlainHttp));
     }
 }

@@ -8,6 +8,8 @@
 
 mod access;
 mod answer;
+mod hand_over;
+mod jobs;
 mod seams;
 mod status;
 
@@ -34,6 +36,8 @@ use crate::resources::{Credentials, Refreshed, ResourceSource as _, Resources};
 use crate::sealed_secret::{self, Verification};
 
 pub use access::Access;
+pub use hand_over::{HandOver, TICKET_BYTES};
+pub use jobs::{Jobs, LandedFiles, Lander, Progress};
 pub use seams::{Artifacts, Images, NotAvailable, Volume, Volumes};
 
 /// Connections at one time.
