@@ -57,7 +57,10 @@ impl CredentialPath {
         let bad = |expected| HubError::CredentialPath { expected, found: shown(path) };
         let relative = path.strip_prefix(CREDENTIALS).and_then(|rest| rest.strip_prefix('/'));
         // GUARD: credential-below -> evil_configuration_writes_credentials_elsewhere
-        let relative = relative.ok_or(bad("a file below /run/confidential-containers/cdh/kbs"))?;
+        if relative.is_none() {
+            return Err(bad("a file below /run/confidential-containers/cdh/kbs"));
+        }
+        let relative = relative.unwrap_or(path);
         // GUARD: credential-segments -> evil_configuration_writes_credentials_elsewhere
         if !relative.split('/').all(is_segment) || path.len() > MAXIMUM_PATH_BYTES {
             return Err(bad("segments of 1 to 240 bytes without control characters, and none . or .."));

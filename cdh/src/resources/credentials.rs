@@ -7,9 +7,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, PathBuf};
 
 use attestation_agent::TeeRoot;
-use rustix::fs::{
-    AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, fstatfs, mkdirat, openat, openat2, renameat, unlinkat,
-};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, fstatfs, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -99,10 +97,11 @@ impl Credentials {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(failed("make the directory of")(error.into())),
             }
-            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let mut flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
             // GUARD: credential-no-link -> evil_image_link_among_the_credentials
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-            directory = openat2(&directory, segment, flags, Mode::empty(), resolve)
+            flags |= OFlags::NOFOLLOW;
+            // One component: there is no other link to follow.
+            directory = openat(&directory, segment, flags, Mode::empty())
                 .map_err(|error| failed("open the directory of")(error.into()))?;
         }
         remove_partial(&directory);
