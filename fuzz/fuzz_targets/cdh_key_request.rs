@@ -9,7 +9,6 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     let request = bounded(data.len(), || parse_request(data));
     let packet = bounded(data.len(), || Packet::parse(data));
-    assert!(request.is_err() || packet.is_err(), "one text is not both");
     for packet in [request, packet].into_iter().flatten() {
         assert!(packet.kid.to_string().starts_with("kbs"));
     }
