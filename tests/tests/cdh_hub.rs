@@ -89,7 +89,8 @@ impl Scene {
         let said = run_to_end(&mut command);
         assert_ne!(said.status, Some(0), "{said:?}");
         let line = said.stderr.lines().find(|line| line.starts_with("{\"error\"")).unwrap_or_default();
-        let error: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{said:?}"));
+        assert!(!line.is_empty(), "{said:?}");
+        let error: Value = serde_json::from_str(line).unwrap();
         assert_eq!(error["error"]["code"], code, "{said:?}");
         assert!(!socket.exists(), "nothing is served");
         assert!(!said.stderr.contains("for the right guest"));
