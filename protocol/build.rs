@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use ttrpc_codegen::{Codegen, Customize, ProtobufCustomize};
 
 /// Files of our own, and whether there is a service in them.
-const PROTOS: [(&str, bool); 7] = [
+const PROTOS: [(&str, bool); 10] = [
     ("agent", true),
+    ("api", true),
+    ("artifact", true),
     ("attestation_agent", true),
     ("csi", false),
     ("health", true),
     ("innerkeep", true),
+    ("keyprovider", true),
     ("oci", false),
     ("types", false),
 ];

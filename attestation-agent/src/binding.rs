@@ -45,44 +45,69 @@ impl Binding {
     /// # Errors
     /// See [`BindingError`]; those of reading the register.
     pub fn decide(attester: &Attester, launch: &Launch<'_>) -> Result<Self, AttestationError> {
-        let register = attester.initdata_register()?;
-        let unbound = launch.insecure_unbound_config && !attester.insecure_modes().is_empty();
-        if let Some(digest) = launch.initdata_digest
-            && attester.bind_initdata(digest)? == Bound::NotSupported
-        {
-            return Err(no_register(attester).into());
-        }
-        let initdata = launch.initdata_toml.map(|path| read(path, MAXIMUM_INITDATA_BYTES)).transpose()?;
-        let bound = match (initdata, register) {
-            (Some(text), Some(register)) => Some(bind(text, &register)?),
-            (Some(text), None) if unbound => {
-                let document = Unverified::new(text.into_bytes()).and_then(Unverified::insecure_unbound);
-                Some(document.map_err(refused)?)
-            }
-            (Some(_), None) => return Err(no_register(attester).into()),
-            (None, Some(register)) if launch.initdata_digest.is_none() => {
-                not_withheld(&register)?;
-                None
-            }
-            (None, _) => None,
-        };
-        let mut config = bound.as_ref().and_then(|bound| bound.document().aa_config()).map(str::to_owned);
-        if let Some(path) = launch.config_file {
-            let text = read(path, MAXIMUM_CONFIG_BYTES)?;
-            let same = config.as_ref() == Some(&text);
-            // GUARD: config-file-bound -> evil_host_configuration_that_nothing_vouches_for
-            if !same && !unbound {
-                return Err(BindingError::ConfigUnbound {
-                    path: path.display().to_string(),
-                    expected: "the aa.toml of bound initdata",
-                }
-                .into());
-            }
-            config = Some(text);
-        }
+        let bound = launched_initdata(attester, launch)?;
+        let named = bound.as_ref().and_then(|bound| bound.document().aa_config());
+        let config = launched_config(attester, launch, named, "the aa.toml of bound initdata")?;
         let config = config.map_or_else(|| Ok(AgentConfig::default()), |text| AgentConfig::parse(&text))?;
         Ok(Self { config, initdata: bound.map(|bound| bound.text().to_owned()) })
     }
+}
+
+/// The initdata that a program was launched with, if there is any: its digest was found in the register before it was parsed. None is
+/// accepted only where the register is zero, or is not there.
+///
+/// # Errors
+/// See [`BindingError`]; those of reading the register.
+pub fn launched_initdata(
+    attester: &Attester,
+    launch: &Launch<'_>,
+) -> Result<Option<Initdata>, AttestationError> {
+    let register = attester.initdata_register()?;
+    if let Some(digest) = launch.initdata_digest
+        && attester.bind_initdata(digest)? == Bound::NotSupported
+    {
+        return Err(no_register(attester).into());
+    }
+    let initdata = launch.initdata_toml.map(|path| read(path, MAXIMUM_INITDATA_BYTES)).transpose()?;
+    Ok(match (initdata, register) {
+        (Some(text), Some(register)) => Some(bind(text, &register)?),
+        (Some(text), None) if counts_unbound(attester, launch) => {
+            let document = Unverified::new(text.into_bytes()).and_then(Unverified::insecure_unbound);
+            Some(document.map_err(refused)?)
+        }
+        (Some(_), None) => return Err(no_register(attester).into()),
+        (None, Some(register)) if launch.initdata_digest.is_none() => {
+            not_withheld(&register)?;
+            None
+        }
+        (None, _) => None,
+    })
+}
+
+/// The text of the configuration that counts: `bound`, which is that of bound initdata. A file is accepted only if it is the same, byte for
+/// byte; `expected` says in an error what it should have been.
+///
+/// # Errors
+/// `ATTEST_CONFIG_UNBOUND`; the file cannot be read.
+pub fn launched_config(
+    attester: &Attester,
+    launch: &Launch<'_>,
+    bound: Option<&str>,
+    expected: &'static str,
+) -> Result<Option<String>, AttestationError> {
+    let Some(path) = launch.config_file else { return Ok(bound.map(str::to_owned)) };
+    let text = read(path, MAXIMUM_CONFIG_BYTES)?;
+    let same = bound == Some(text.as_str());
+    // GUARD: config-file-bound -> evil_host_configuration_that_nothing_vouches_for
+    if !same && !counts_unbound(attester, launch) {
+        return Err(BindingError::ConfigUnbound { path: path.display().to_string(), expected }.into());
+    }
+    Ok(Some(text))
+}
+
+/// Whether files count although nothing vouches for them: asked for by name, and only outside a TEE.
+fn counts_unbound(attester: &Attester, launch: &Launch<'_>) -> bool {
+    launch.insecure_unbound_config && !attester.insecure_modes().is_empty()
 }
 
 /// The exact text of an initdata file, for whoever needs it alone: its digest was found in the register before it was

@@ -110,6 +110,7 @@ pub use error::{
 };
 pub use handshake::EvidenceSource;
 pub use http::PlainHttp;
+pub use json::parse as parse_json;
 pub use jwe::Jwe;
 pub use jwk::Jwk;
 pub use refusal::{Refusal, Variant};

@@ -20,6 +20,7 @@ pub use connection::serve_connection;
 pub use error::ServiceError;
 pub use listener::bind as bind_socket;
 pub use peer::{Peer, Placement};
+pub use queue::{Queue, QueueLimits, Queues, Turn};
 pub use token::AttestationSource;
 
 use std::future::Future;
@@ -31,7 +32,6 @@ use tokio::sync::Semaphore;
 use crate::attester::Attester;
 use crate::binding::Binding;
 use crate::kbs::TokenExporter;
-use crate::service::queue::Queues;
 
 /// Connections at one time.
 const MAXIMUM_CONNECTIONS: usize = 64;

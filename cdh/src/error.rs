@@ -44,6 +44,9 @@ pub enum CdhError {
     /// The image policy, or what it refuses.
     #[error(transparent)]
     ImagePolicy(#[from] PolicyError),
+    /// The hub's configuration, secrets or service.
+    #[error(transparent)]
+    Hub(#[from] crate::hub_error::HubError),
     /// An input is not fit to be sealed or opened, or changed while it was read.
     #[error("input {path}: expected {expected}, found {found}", path = path.display())]
     Input {
@@ -147,6 +150,7 @@ impl CdhError {
             Self::Composefs(error) => error.code(),
             Self::File { .. } => "FILE",
             Self::ImagePolicy(error) => error.code(),
+            Self::Hub(error) => error.code(),
             Self::Input { .. } => "INPUT_UNFIT",
             Self::Kbs(error) => error.code(),
             Self::Layer(error) => error.code(),
@@ -176,6 +180,7 @@ impl CdhError {
             Self::Composefs(error) => composefs_class(error),
             Self::File { .. } => Class::Io,
             Self::ImagePolicy(error) => policy_class(error),
+            Self::Hub(error) => error.class(),
             Self::Input { .. } => Class::Artifact,
             Self::Kbs(error) => broker_class(error),
             Self::Layer(error) => layer_class(error),

@@ -33,9 +33,19 @@
 
 pub mod artifact;
 pub mod composefs;
+pub mod config;
 mod error;
 pub mod files;
+pub mod hub_error;
 pub mod image;
+pub mod key_provider;
+pub mod launch;
+pub mod modes;
 pub mod own_keys;
+pub mod plaintext;
+pub mod resources;
+pub mod sealed_secret;
+pub mod service;
+pub mod unwrap;
 
 pub use error::{CdhError as Error, Class, evidence_class};

@@ -76,9 +76,37 @@ pub mod innerkeep {
     pub use crate::generated::innerkeep_ttrpc::{AuditService, AuditServiceClient, create_audit_service};
 }
 
+/// `api.*`: the services of the Confidential Data Hub.
+pub mod api {
+    pub use crate::generated::api::*;
+    pub use crate::generated::api_ttrpc::{
+        GetResourceService, GetResourceServiceClient, ImagePullService, ImagePullServiceClient,
+        SealedSecretService, SealedSecretServiceClient, SecureMountService, SecureMountServiceClient,
+        create_get_resource_service, create_image_pull_service, create_sealed_secret_service,
+        create_secure_mount_service,
+    };
+}
+
+/// `keyprovider.KeyProviderService`: messages, client, server trait.
+pub mod keyprovider {
+    pub use crate::generated::keyprovider::*;
+    pub use crate::generated::keyprovider_ttrpc::{
+        KeyProviderService, KeyProviderServiceClient, create_key_provider_service,
+    };
+}
+
+/// `innerkeep.ArtifactService`: messages, client, server trait.
+pub mod artifact {
+    pub use crate::generated::artifact::*;
+    pub use crate::generated::artifact_ttrpc::{
+        ArtifactService, ArtifactServiceClient, create_artifact_service,
+    };
+}
+
 pub mod endpoint;
 pub mod envelope;
 pub mod frame;
+pub mod hub;
 pub mod ids;
 pub mod limits;
 mod serve;

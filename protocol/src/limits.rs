@@ -3,6 +3,7 @@
 //! An empty element of a list is two bytes on the wire and some hundred in memory: a payload of 4 MiB would become
 //! gigabytes. `Shape::check` walks the bytes without allocating, counts what they would become, and knows each list.
 
+pub(crate) mod hub;
 pub(crate) mod shapes;
 #[cfg(test)]
 mod tests;

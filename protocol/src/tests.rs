@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 use protobuf::descriptor::field_descriptor_proto::{Label, Type};
 use protobuf::descriptor::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto};
 
-use crate::generated::{agent, attestation_agent, csi, health, innerkeep, oci, types};
+use crate::generated::{
+    agent, api, artifact, attestation_agent, csi, health, innerkeep, keyprovider, oci, types,
+};
 
 /// The lines of a table for a file.
 fn lines(file: &FileDescriptorProto) -> BTreeSet<String> {
@@ -114,4 +116,15 @@ fn health_is_as_the_wire_table_says() {
 #[test]
 fn the_audit_is_as_the_wire_table_says() {
     compare(include_str!("tests/innerkeep.txt"), innerkeep::file_descriptor().proto());
+}
+
+#[test]
+fn the_data_hub_is_as_the_wire_table_says() {
+    compare(include_str!("tests/api.txt"), api::file_descriptor().proto());
+    compare(include_str!("tests/keyprovider.txt"), keyprovider::file_descriptor().proto());
+}
+
+#[test]
+fn artifacts_are_as_the_wire_table_says() {
+    compare(include_str!("tests/artifact.txt"), artifact::file_descriptor().proto());
 }

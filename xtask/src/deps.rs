@@ -76,7 +76,7 @@ const TABLE: &[(&str, May)] = &[
 ];
 
 /// Crates that become what users run: no emulator is reachable from them and they link no C but aws-lc.
-const SHIPPED: &[&str] = &["attestation-agent", "cli", "agent"];
+const SHIPPED: &[&str] = &["attestation-agent", "cdh", "cli", "agent"];
 
 /// What the chip emulator may name of the driver: constants and wire structs, so that both sides of the wire are
 /// written twice.

@@ -12,8 +12,12 @@ use serde_json::error::Category;
 
 use super::error::Cause;
 
-/// Reads the object in `bytes`, whose length the caller has capped.
-pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Cause> {
+/// Reads the object in `bytes`, whose length the caller has capped. A text in which a member is named twice is refused.
+///
+/// # Errors
+///
+/// Where it is no JSON, or of another form; nothing of the text is in the error.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Cause> {
     // GUARD: kbs-json-unique -> evil_broker_repeats_a_member
     serde_json::from_slice::<Unique>(bytes).map_err(cause)?;
     serde_json::from_slice::<Object<T>>(bytes).map(|object| object.0).map_err(cause)

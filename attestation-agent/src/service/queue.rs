@@ -1,4 +1,4 @@
-//! One request of a peer at a time, a bounded queue of others behind it, and a bounded number of its connections.
+//! So many requests of a peer at a time, a bounded queue of others behind them, and a bounded number of its connections.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,24 +13,49 @@ pub(crate) const MAXIMUM_QUEUED: usize = 8;
 /// Connections of one peer: so few that no peer can take the places of all others.
 pub(crate) const MAXIMUM_PEER_CONNECTIONS: usize = 16;
 
+/// How much one peer may ask for at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    /// Requests that are worked on.
+    pub at_once: usize,
+    /// Requests, those that are worked on included.
+    pub queued: usize,
+    /// Connections.
+    pub connections: usize,
+}
+
+impl Default for QueueLimits {
+    /// One request after the other.
+    fn default() -> Self {
+        Self { at_once: 1, queued: MAXIMUM_QUEUED, connections: MAXIMUM_PEER_CONNECTIONS }
+    }
+}
+
 /// The queues of all peers that are connected.
 #[derive(Debug, Default)]
-pub(crate) struct Queues {
+pub struct Queues {
+    limits: QueueLimits,
     of_peers: Mutex<HashMap<WorkloadIdentity, Weak<Queue>>>,
 }
 
 impl Queues {
+    /// With these limits for each peer.
+    #[must_use]
+    pub fn new(limits: QueueLimits) -> Self {
+        Self { limits, of_peers: Mutex::default() }
+    }
+
     /// The queue of a peer: all its connections share one.
-    pub(crate) fn of(&self, identity: WorkloadIdentity) -> Arc<Queue> {
+    pub fn of(&self, identity: WorkloadIdentity) -> Arc<Queue> {
         let mut queues = self.of_peers.lock().unwrap_or_else(PoisonError::into_inner);
         queues.retain(|_, queue| queue.strong_count() > 0);
         if let Some(queue) = queues.get(&identity).and_then(Weak::upgrade) {
             return queue;
         }
         let queue = Arc::new(Queue {
-            connections: Arc::new(Semaphore::new(MAXIMUM_PEER_CONNECTIONS)),
-            places: Arc::new(Semaphore::new(MAXIMUM_QUEUED)),
-            turn: Arc::new(Semaphore::new(1)),
+            connections: Arc::new(Semaphore::new(self.limits.connections)),
+            places: Arc::new(Semaphore::new(self.limits.queued)),
+            turn: Arc::new(Semaphore::new(self.limits.at_once)),
         });
         queues.insert(identity, Arc::downgrade(&queue));
         queue
@@ -39,7 +64,7 @@ impl Queues {
 
 /// The requests of one peer.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub struct Queue {
     connections: Arc<Semaphore>,
     places: Arc<Semaphore>,
     turn: Arc<Semaphore>,
@@ -47,14 +72,15 @@ pub(crate) struct Queue {
 
 /// The peer's turn; the next one waits until this is gone.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub struct Turn {
     _turn: OwnedSemaphorePermit,
     _place: OwnedSemaphorePermit,
 }
 
 impl Queue {
     /// A place for one more connection of the peer, if it has not too many already.
-    pub(crate) fn connection(&self) -> Option<OwnedSemaphorePermit> {
+    #[must_use]
+    pub fn connection(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.connections).try_acquire_owned().ok()
     }
 
@@ -62,7 +88,7 @@ impl Queue {
     ///
     /// # Errors
     /// `ATTEST_BUSY` if too many requests wait already.
-    pub(crate) async fn turn(&self) -> Result<Turn, ServiceError> {
+    pub async fn turn(&self) -> Result<Turn, ServiceError> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| ServiceError::Busy)?;
         let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|_| ServiceError::Busy)?;
         Ok(Turn { _turn: turn, _place: place })

@@ -48,27 +48,36 @@ pub enum InsecureMode {
     EmulatedTee,
     /// A chip session without evidence.
     NoEvidence,
+    /// Secrets from files of the image, which nothing protects.
+    OfflineKbc,
     /// Key brokers by http.
     PlainHttp,
     /// Landing memory may be swapped.
     Swap,
     /// A TPM alone releases keys.
     TpmOnly,
+    /// Secrets and keys of layers under ciphers that do not authenticate (A256CTR).
+    UnauthenticatedSecrets,
     /// Artifacts for containers whose root the host provides.
     UnverifiedRootfs,
+    /// Sealed secrets whose signature nobody looks at.
+    UnverifiedSecrets,
 }
 
 impl InsecureMode {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::EmulatedChip,
         Self::EmulatedDma,
         Self::EmulatedTee,
         Self::NoEvidence,
+        Self::OfflineKbc,
         Self::PlainHttp,
         Self::Swap,
         Self::TpmOnly,
+        Self::UnauthenticatedSecrets,
         Self::UnverifiedRootfs,
+        Self::UnverifiedSecrets,
     ];
 
     /// Its name, in documents, transcripts and logs.
@@ -79,10 +88,13 @@ impl InsecureMode {
             Self::EmulatedDma => "emulated-dma",
             Self::EmulatedTee => "emulated-tee",
             Self::NoEvidence => "no-evidence",
+            Self::OfflineKbc => "offline-kbc",
             Self::PlainHttp => "plain-http",
             Self::Swap => "swap",
             Self::TpmOnly => "tpm-only",
+            Self::UnauthenticatedSecrets => "unauthenticated-secrets",
             Self::UnverifiedRootfs => "unverified-rootfs",
+            Self::UnverifiedSecrets => "unverified-secrets",
         }
     }
 }

@@ -1,0 +1,148 @@
+//! Which configuration of the hub counts: the `cdh.toml` of bound initdata, by the rules of the attestation agent.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use attestation_agent::binding::{Launch, launched_config, launched_initdata};
+use attestation_agent::{Attester, Options, TeeRoot};
+use initdata::{Initdata, InsecureMode};
+
+use crate::config::HubConfig;
+use crate::hub_error::HubError;
+use crate::modes::Modes;
+use crate::service::{Hub, HubService};
+
+/// Where the guest agent puts bound initdata: what counts is what the register holds, wherever it lies.
+const INITDATA: &str = "/run/confidential-containers/initdata/initdata.toml";
+
+/// What the hub was started with. Nothing of it is trusted.
+#[derive(Clone, Debug, Default)]
+pub struct HubLaunch {
+    /// `-c`: has to be the `cdh.toml` of bound initdata.
+    pub config_file: Option<PathBuf>,
+    /// Initdata; without it the file that the guest agent writes, if it is there.
+    pub initdata_toml: Option<PathBuf>,
+    /// An emulated platform below this directory; refused inside a TEE.
+    pub insecure_tee_root: Option<PathBuf>,
+    /// Evidence that proves nothing; refused inside a TEE.
+    pub insecure_sample: bool,
+    /// A configuration that nothing vouches for counts; only with one of the two above.
+    pub insecure_unbound_config: bool,
+    /// Flags and the insecure modes that they name; refused inside a TEE.
+    pub insecure: Vec<(&'static str, InsecureMode)>,
+}
+
+/// What the platform vouches for, and a service of it.
+#[derive(Debug)]
+pub struct Launched {
+    /// The configuration.
+    pub config: HubConfig,
+    /// The insecure modes that are in effect.
+    pub modes: Modes,
+    /// The service; nothing is served yet, and no credential written.
+    pub service: HubService,
+    /// The platform's name.
+    pub tee: &'static str,
+}
+
+/// Decides which configuration counts, and makes the hub of it.
+///
+/// # Errors
+///
+/// No TEE; what the host withholds, or what nothing vouches for; a configuration that is refused.
+pub fn launch(asked: &HubLaunch) -> Result<Launched, HubError> {
+    let root = asked.insecure_tee_root.as_ref().map_or_else(TeeRoot::system, TeeRoot::insecure);
+    let attester = Attester::detect(&root, Options { insecure_sample: asked.insecure_sample })?;
+    let attester = Arc::new(attester);
+    let found = root.join(INITDATA);
+    let initdata = asked.initdata_toml.as_deref().or_else(|| found.is_file().then_some(found.as_path()));
+    let (initdata, text) = bound(asked, &attester, initdata)?;
+    let config = text.map_or_else(|| Ok(HubConfig::default()), |text| HubConfig::parse(&text))?;
+    let modes = Modes::decide(&attester, initdata.as_ref(), &asked.insecure)?;
+    let hub = Arc::new(Hub::new(&config, modes.clone(), &attester, initdata.as_ref(), &root)?);
+    let service = HubService::new(hub, &config, &root);
+    Ok(Launched { config, modes, service, tee: attester.tee().name() })
+}
+
+fn bound(
+    asked: &HubLaunch,
+    attester: &Attester,
+    initdata: Option<&Path>,
+) -> Result<(Option<Initdata>, Option<String>), HubError> {
+    let launch = Launch {
+        config_file: asked.config_file.as_deref(),
+        initdata_digest: None,
+        initdata_toml: initdata,
+        insecure_unbound_config: asked.insecure_unbound_config,
+    };
+    let initdata = launched_initdata(attester, &launch)?;
+    let named = initdata.as_ref().and_then(|bound| bound.document().cdh_config());
+    let text = launched_config(attester, &launch, named, "the cdh.toml of bound initdata")?;
+    Ok((initdata, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(asked: &HubLaunch) -> &'static str {
+        launch(asked).map_or_else(|error| error.code(), |_| "OK")
+    }
+
+    fn sample() -> HubLaunch {
+        HubLaunch { insecure_sample: true, ..HubLaunch::default() }
+    }
+
+    #[test]
+    fn evil_host_hub_configuration_that_nothing_vouches_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cdh.toml");
+        std::fs::write(&path, "[kbc]\nname = \"cc_kbc\"\nurl = \"http://127.0.0.1:9\"\n").unwrap();
+        let with = |unbound| HubLaunch {
+            config_file: Some(path.clone()),
+            insecure_unbound_config: unbound,
+            ..sample()
+        };
+        assert_eq!(code(&sample()), "OK");
+        assert_eq!(code(&with(false)), "ATTEST_CONFIG_UNBOUND");
+        assert_eq!(code(&with(true)), "OK");
+    }
+
+    #[test]
+    fn without_a_platform_there_is_no_hub() {
+        let directory = tempfile::tempdir().unwrap();
+        let asked =
+            HubLaunch { insecure_tee_root: Some(directory.path().to_owned()), ..HubLaunch::default() };
+        assert_eq!(code(&asked), "ATTEST_NO_TEE");
+    }
+
+    #[test]
+    fn insecure_modes_need_their_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cdh.toml");
+        let mode = |text: &str, insecure: &[(&'static str, InsecureMode)]| {
+            std::fs::write(&path, text).unwrap();
+            let insecure = insecure.to_vec();
+            let config_file = Some(path.clone());
+            code(&HubLaunch { config_file, insecure_unbound_config: true, insecure, ..sample() })
+        };
+        let (offline, skip) = ("[kbc]\nname = \"offline_fs_kbc\"", "skip_sealed_secret_verification = true");
+        assert_eq!(mode(offline, &[]), "CDH_INSECURE_UNBOUND");
+        assert_eq!(mode(offline, &[("--x", InsecureMode::OfflineKbc)]), "OK");
+        assert_eq!(mode(skip, &[("--x", InsecureMode::OfflineKbc)]), "CDH_INSECURE_UNBOUND");
+        assert_eq!(mode(skip, &[("--x", InsecureMode::UnverifiedSecrets)]), "OK");
+        // A document asks for a mode: enough, if something vouches for it. Nothing does here, and that was said by name.
+        let document = directory.path().join("initdata.toml");
+        let text = format!(
+            "version = \"0.1.0\"\nalgorithm = \"sha384\"\n[data]\n\"cdh.toml\" = '''\n{offline}\n'''\n\"innerkeep.toml\" = 'insecure = [\"offline-kbc\"]'\n"
+        );
+        std::fs::write(&document, text).unwrap();
+        let bound = |unbound| HubLaunch {
+            initdata_toml: Some(document.clone()),
+            insecure_unbound_config: unbound,
+            ..sample()
+        };
+        assert_eq!(code(&bound(false)), "ATTEST_INITDATA_NO_REGISTER");
+        assert_eq!(code(&bound(true)), "OK");
+    }
+}
