@@ -10,6 +10,8 @@ use chip_client::error::ChipError;
 use sealed_artifact::ArtifactError;
 use sealed_artifact::grant::GrantKind;
 
+use crate::registry::{RegistryClass, RegistryError};
+
 /// A failure. Codes are those of the part that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -73,6 +75,9 @@ pub enum CdhError {
         /// The grants that there are, by kind.
         found: String,
     },
+    /// A registry, the way to it, or the blob store.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// The TPM.
     #[error(transparent)]
     Tpm(#[from] TpmError),
@@ -139,6 +144,7 @@ impl CdhError {
                 GrantKind::Tpm => "NO_GRANT_FOR_TPM",
                 _ => "NO_GRANT_FOR_CHIP",
             },
+            Self::Registry(error) => error.code(),
             Self::Tpm(error) => error.code(),
             Self::TpmAlone => "TPM_ALONE",
             Self::Usage { .. } => "USAGE",
@@ -163,6 +169,13 @@ impl CdhError {
             },
             Self::NoCollateral { .. } | Self::TpmAlone => Class::Config,
             Self::NoGrantForChip { .. } | Self::NoGrantForKey { .. } => Class::Refused,
+            Self::Registry(error) => match error.class() {
+                RegistryClass::Config => Class::Config,
+                RegistryClass::Denied => Class::Refused,
+                RegistryClass::Local => Class::Io,
+                RegistryClass::Transient => Class::Transient,
+                RegistryClass::Fault => Class::Artifact,
+            },
             Self::Tpm(error) => tpm_class(error),
             Self::Usage { .. } => Class::Usage,
         }

@@ -36,5 +36,6 @@ mod error;
 pub mod files;
 pub mod image;
 pub mod own_keys;
+pub mod registry;
 
 pub use error::{CdhError as Error, Class, evidence_class};
