@@ -74,9 +74,8 @@ impl Authorizations {
     /// The header for a request, if the registry asked for one before.
     pub(super) fn header(&self, claim: &Claim<'_>) -> Result<Option<HeaderValue>, RegistryError> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let valid = known
-            .get(&claim.key())
-            .filter(|known| known.until.is_none_or(|until| Instant::now() < until));
+        let valid =
+            known.get(&claim.key()).filter(|known| known.until.is_none_or(|until| Instant::now() < until));
         valid.map(|known| sensitive(&known.value, claim.registry.host())).transpose()
     }
 
@@ -166,7 +165,8 @@ async fn token(
     }
     let reach = if own { Reach::Any } else { reach_of_strangers(registry) };
     let what = || "a token".to_owned();
-    let answer = transport.send(Ask { method: Method::GET, url, reach, headers, body: None }, deadline).await?;
+    let answer =
+        transport.send(Ask { method: Method::GET, url, reach, headers, body: None }, deadline).await?;
     let (status, from) = (answer.status, answer.from.clone());
     match status {
         200 => {}
@@ -231,14 +231,22 @@ mod tests {
     #[test]
     fn evil_realm_gets_no_credentials() {
         for (service, registry) in [
-            ("r.example", "r.example"), ("gitlab.com", "registry.gitlab.com"), ("auth.docker.io", "registry-1.docker.io"),
+            ("r.example", "r.example"),
+            ("gitlab.com", "registry.gitlab.com"),
+            ("auth.docker.io", "registry-1.docker.io"),
             ("127.0.0.1", "127.0.0.1"),
         ] {
             assert!(is_token_service_of(service, registry), "{service} {registry}");
         }
         for (service, registry) in [
-            ("evil.example", "r.example"), ("example", "r.example"), ("x.r.example", "r.example"), ("com", "registry.gitlab.com"),
-            ("auth.docker.io", "r.example"), ("ample.com", "r.example.com"), ("0.0.1", "127.0.0.1"), ("", "r.example"),
+            ("evil.example", "r.example"),
+            ("example", "r.example"),
+            ("x.r.example", "r.example"),
+            ("com", "registry.gitlab.com"),
+            ("auth.docker.io", "r.example"),
+            ("ample.com", "r.example.com"),
+            ("0.0.1", "127.0.0.1"),
+            ("", "r.example"),
         ] {
             assert!(!is_token_service_of(service, registry), "{service} {registry}");
         }

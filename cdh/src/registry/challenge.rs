@@ -121,7 +121,11 @@ mod tests {
             ("basic", Challenge::Basic),
             (
                 r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/busybox:pull""#,
-                bearer("https://auth.docker.io/token", Some("registry.docker.io"), Some("repository:library/busybox:pull")),
+                bearer(
+                    "https://auth.docker.io/token",
+                    Some("registry.docker.io"),
+                    Some("repository:library/busybox:pull"),
+                ),
             ),
             (r#"bearer Realm = "https://a/", scope=x:y"#, bearer("https://a/", None, Some("x"))),
             (r#"Basic realm="b", Bearer realm="https://a\"b/""#, bearer("https://a\"b/", None, None)),
@@ -141,8 +145,16 @@ mod tests {
         let long = format!("Bearer realm=\"{}\"", "a".repeat(HEADER_MAX));
         let many = format!("Bearer realm=\"a\"{}", (0..20).map(|i| format!(",p{i}=1")).collect::<String>());
         for refused in [
-            "", "Bearer", "Digest realm=\"x\"", "Bearer realm=\"https://a", "Bearer realm=\"a\", realm=\"b\"", "Bearer =x",
-            "Bearer realm=\"a\u{1}\"", "\"", long.as_str(), many.as_str(),
+            "",
+            "Bearer",
+            "Digest realm=\"x\"",
+            "Bearer realm=\"https://a",
+            "Bearer realm=\"a\", realm=\"b\"",
+            "Bearer =x",
+            "Bearer realm=\"a\u{1}\"",
+            "\"",
+            long.as_str(),
+            many.as_str(),
         ] {
             assert_eq!(Challenge::parse(refused), None, "{refused:.60}");
         }

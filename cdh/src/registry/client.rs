@@ -114,7 +114,8 @@ impl<'a> Repository<'a> {
             }
             let reach = if own { Reach::Any } else { reach_of_strangers(&self.origin) };
             let (method, body) = (call.method.clone(), call.body.take());
-            let answer = self.transport.send(Ask { method, url: url.clone(), reach, headers, body }, deadline).await?;
+            let answer =
+                self.transport.send(Ask { method, url: url.clone(), reach, headers, body }, deadline).await?;
             let is_redirect = matches!(answer.status, 301 | 302 | 303 | 307 | 308);
             if !is_redirect || !matches!(call.method, Method::GET | Method::HEAD) {
                 if answer.status == 401 && !own {
@@ -131,14 +132,15 @@ impl<'a> Repository<'a> {
         Err(RegistryError::Redirect { from, expected: "at most 5 redirects", found })
     }
 
-    fn redirected(&self, from: &Url, location: Option<&str>) -> Result<Url, RegistryError> {
+    pub(super) fn redirected(&self, from: &Url, location: Option<&str>) -> Result<Url, RegistryError> {
         let refused = |expected, found: &str| RegistryError::Redirect {
             from: from.to_string(),
             expected,
             found: shown(found.split('?').next().unwrap_or_default()),
         };
         let location = location.ok_or_else(|| refused("one Location", "none or several"))?;
-        let to = Url::parse(location, Some(&from.origin)).ok_or_else(|| refused("an absolute URL or path", location))?;
+        let to = Url::parse(location, Some(&from.origin))
+            .ok_or_else(|| refused("an absolute URL or path", location))?;
         // GUARD: registry-redirect-plain -> evil_redirect_to_plain_http_is_refused
         if !to.origin.is_tls() && self.origin.is_tls() {
             return Err(refused("https", location));

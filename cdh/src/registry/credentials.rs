@@ -138,7 +138,8 @@ impl Entry {
         let expected = || bad("auth: base64 of user:password");
         match (&self.auth, &self.username, &self.password) {
             (Some(auth), None, None) => {
-                let plain = Zeroizing::new(STANDARD.decode(auth.0.trim().as_bytes()).map_err(|_| expected())?);
+                let plain =
+                    Zeroizing::new(STANDARD.decode(auth.0.trim().as_bytes()).map_err(|_| expected())?);
                 let text = std::str::from_utf8(&plain).map_err(|_| expected())?;
                 let (user, password) = text.split_once(':').ok_or_else(expected)?;
                 // Files are often made by `echo`.
@@ -185,7 +186,9 @@ mod tests {
         let entry = |text: &str| format!(r#"{{"auth":"{}"}}"#, STANDARD.encode(text));
         let json = format!(
             r#"{{"auths":{{"r.example":{},"r.example/team":{},"https://index.docker.io/v1/":{},"x.example:5000":{{"username":"a","password":"b"}}}},"HttpHeaders":{{}}}}"#,
-            entry("u:all"), entry("t:te:am\n"), entry("d:hub"),
+            entry("u:all"),
+            entry("t:te:am\n"),
+            entry("d:hub"),
         );
         let credentials = Credentials::parse(json.as_bytes()).unwrap();
         assert_eq!(found(&credentials, "r.example/other/x").as_deref(), Some("u:all"));
@@ -201,13 +204,16 @@ mod tests {
     fn evil_credentials_are_refused() {
         let auth = STANDARD.encode("u:p");
         for refused in [
-            "[]".to_owned(),
+            "{".to_owned(),
+            r#"{"auths":[1]}"#.to_owned(),
             r#"{"auths":{"r.example":{}}}"#.to_owned(),
             r#"{"auths":{"r.example":{"auth":"%"}}}"#.to_owned(),
             format!(r#"{{"auths":{{"r.example":{{"auth":"{}"}}}}}}"#, STANDARD.encode("no colon")),
             format!(r#"{{"auths":{{"r.example":{{"auth":"{}"}}}}}}"#, STANDARD.encode(":p")),
             format!(r#"{{"auths":{{"r.example/A":{{"auth":"{auth}"}}}}}}"#),
-            format!(r#"{{"auths":{{"r.example":{{"auth":"{auth}"}},"https://R.example/":{{"auth":"{auth}"}}}}}}"#),
+            format!(
+                r#"{{"auths":{{"r.example":{{"auth":"{auth}"}},"https://R.example/":{{"auth":"{auth}"}}}}}}"#
+            ),
             " ".repeat(CREDENTIALS_MAX + 1),
         ] {
             let error = Credentials::parse(refused.as_bytes()).unwrap_err();

@@ -99,7 +99,7 @@ impl Digest {
     pub(super) fn require(&self, what: &'static str, found: &Self) -> Result<(), RegistryError> {
         // GUARD: registry-digest -> evil_registry_serves_other_bytes
         if found != self {
-            return Err(RegistryError::Digest { what, expected: *self, found: *found });
+            return Err(RegistryError::Digest { what, expected: Box::new(*self), found: Box::new(*found) });
         }
         Ok(())
     }

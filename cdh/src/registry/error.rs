@@ -91,9 +91,9 @@ pub enum RegistryError {
         /// What they were.
         what: &'static str,
         /// Their digest by reference or descriptor.
-        expected: Digest,
+        expected: Box<Digest>,
         /// Their digest.
-        found: Digest,
+        found: Box<Digest>,
     },
     /// The registry asks for weaker authentication than before.
     #[error("{from}: expected a {before} challenge as before, found {found}")]
@@ -323,10 +323,7 @@ impl RegistryError {
     }
 
     /// A connection that broke.
-    pub(super) fn broken(
-        to: &str,
-        error: impl Into<Box<dyn Error + Send + Sync>>,
-    ) -> Self {
+    pub(super) fn broken(to: &str, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Http { to: to.to_owned(), source: error.into() }
     }
 }

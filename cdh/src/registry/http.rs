@@ -7,7 +7,8 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT,
+    CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION,
+    USER_AGENT,
 };
 use hyper::{Method, Request};
 use tokio::time::{Instant, timeout_at};
@@ -141,7 +142,9 @@ impl Transport {
         };
         let response = match timeout_at(end, exchange).await {
             Ok(response) => response.map_err(|error| RegistryError::broken(&from, error))?,
-            Err(_) if end == deadline => return Err(RegistryError::Deadline { doing: "an answer was awaited" }),
+            Err(_) if end == deadline => {
+                return Err(RegistryError::Deadline { doing: "an answer was awaited" });
+            }
             Err(_) => {
                 let (expected, seconds) = (1, self.patience.answer.as_secs());
                 return Err(RegistryError::Stalled { from, expected, seconds, found: 0 });

@@ -85,7 +85,7 @@ pub enum Document {
     /// An index of manifests.
     Index(Vec<Descriptor>),
     /// A manifest.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
 }
 
 /// A manifest.
@@ -112,7 +112,11 @@ impl Document {
     ///
     /// `REGISTRY_MANIFEST`, `REGISTRY_TOO_LARGE`.
     pub fn parse(bytes: &[u8], media_type: &str) -> Result<Self, RegistryError> {
-        let bad = |expected, found: &str| RegistryError::Manifest { what: "manifest", expected, found: shown(found) };
+        let bad = |expected, found: &str| RegistryError::Manifest {
+            what: "manifest",
+            expected,
+            found: shown(found),
+        };
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if length > MANIFEST_MAX {
             return Err(RegistryError::TooLarge { what: "manifest", maximum: MANIFEST_MAX, found: length });
@@ -130,21 +134,24 @@ impl Document {
         }
         // GUARD: manifest-media-type -> evil_manifest_of_two_kinds
         if raw.media_type.as_deref().is_some_and(|own| own != announced) {
-            return Err(bad("the media type that it was announced as", raw.media_type.as_deref().unwrap_or_default()));
+            return Err(bad(
+                "the media type that it was announced as",
+                raw.media_type.as_deref().unwrap_or_default(),
+            ));
         }
         match (raw.config, raw.layers, raw.manifests) {
             (None, None, Some(manifests)) if is_index => {
                 let manifests = manifests.0.into_iter().map(RawDescriptor::read);
                 Ok(Self::Index(manifests.collect::<Result<_, _>>()?))
             }
-            (Some(config), Some(layers), None) if !is_index => Ok(Self::Manifest(Manifest {
+            (Some(config), Some(layers), None) if !is_index => Ok(Self::Manifest(Box::new(Manifest {
                 media_type: announced.to_owned(),
                 artifact_type: raw.artifact_type,
                 config: config.read()?,
                 layers: layers.0.into_iter().map(RawDescriptor::read).collect::<Result<_, _>>()?,
                 subject: raw.subject.map(RawDescriptor::read).transpose()?,
                 annotations: raw.annotations.0.into_iter().collect(),
-            })),
+            }))),
             _ if is_index => Err(bad("an index with manifests and nothing of a manifest", "another form")),
             _ => Err(bad("a manifest with config and layers and nothing of an index", "another form")),
         }
@@ -170,11 +177,18 @@ impl RawDescriptor {
 }
 
 /// The image of an index for a platform: see [`crate::registry::platform`].
-pub(super) fn choose<'a>(images: &'a [Descriptor], wanted: &Platform) -> Result<&'a Descriptor, RegistryError> {
+pub(super) fn choose<'a>(
+    images: &'a [Descriptor],
+    wanted: &Platform,
+) -> Result<&'a Descriptor, RegistryError> {
     let fits = |image: &&Descriptor| image.platform.as_ref().is_some_and(|platform| wanted.is(platform));
     images.iter().find(fits).ok_or_else(|| {
-        let found: Vec<String> =
-            images.iter().filter_map(|image| image.platform.as_ref()).take(8).map(Platform::to_string).collect();
+        let found: Vec<String> = images
+            .iter()
+            .filter_map(|image| image.platform.as_ref())
+            .take(8)
+            .map(Platform::to_string)
+            .collect();
         let found = if found.is_empty() { "none".to_owned() } else { found.join(", ") };
         RegistryError::Platform { wanted: wanted.to_string(), found }
     })
@@ -210,7 +224,11 @@ impl ImageConfig {
     ///
     /// `REGISTRY_MANIFEST`.
     pub fn parse(bytes: &[u8], layers: usize) -> Result<Self, RegistryError> {
-        let bad = |expected, found: String| RegistryError::Manifest { what: "image configuration", expected, found };
+        let bad = |expected, found: String| RegistryError::Manifest {
+            what: "image configuration",
+            expected,
+            found,
+        };
         let raw: RawConfig = serde_json::from_slice(bytes)
             .map_err(|error| bad("JSON with os, architecture and rootfs", shown(&error.to_string())))?;
         if raw.rootfs.kind != "layers" {

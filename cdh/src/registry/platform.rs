@@ -45,11 +45,13 @@ impl Platform {
         };
         let parts: Vec<&str> = text.split('/').collect();
         match parts.as_slice() {
-            [os, architecture, variant @ ..] if variant.len() < 2 && parts.iter().all(|part| word(part)) => Ok(Self {
-                os: (*os).to_owned(),
-                architecture: (*architecture).to_owned(),
-                variant: variant.first().map(|variant| (*variant).to_owned()),
-            }),
+            [os, architecture, variant @ ..] if variant.len() < 2 && parts.iter().all(|part| word(part)) => {
+                Ok(Self {
+                    os: (*os).to_owned(),
+                    architecture: (*architecture).to_owned(),
+                    variant: variant.first().map(|variant| (*variant).to_owned()),
+                })
+            }
             _ => Err(RegistryError::Config {
                 what: "platform",
                 expected: "os/architecture[/variant]",

@@ -49,7 +49,11 @@ impl Proxies {
     /// # Errors
     ///
     /// `REGISTRY_CONFIG`.
-    pub fn new(https: Option<&str>, http: Option<&str>, no_proxy: Option<&str>) -> Result<Self, RegistryError> {
+    pub fn new(
+        https: Option<&str>,
+        http: Option<&str>,
+        no_proxy: Option<&str>,
+    ) -> Result<Self, RegistryError> {
         let except = no_proxy.unwrap_or_default();
         // GUARD: proxy-size -> evil_proxies_are_refused
         if except.len() > TEXT_MAX || except.split(',').count() > EXCEPTIONS_MAX {
@@ -89,7 +93,9 @@ impl Exception {
 
 fn shares(left: IpAddr, right: IpAddr, bits: u8) -> bool {
     let (left, right, width) = match (left, right) {
-        (IpAddr::V4(left), IpAddr::V4(right)) => (u128::from(left.to_bits()), u128::from(right.to_bits()), 32),
+        (IpAddr::V4(left), IpAddr::V4(right)) => {
+            (u128::from(left.to_bits()), u128::from(right.to_bits()), 32)
+        }
         (IpAddr::V6(left), IpAddr::V6(right)) => (left.to_bits(), right.to_bits(), 128),
         _ => return false,
     };
@@ -101,11 +107,14 @@ fn exception(entry: &str) -> Result<Exception, RegistryError> {
     if entry == "*" {
         return Ok(Exception::All);
     }
-    let (address, bits) = entry.split_once('/').map_or((entry, None), |(address, bits)| (address, Some(bits)));
+    let (address, bits) =
+        entry.split_once('/').map_or((entry, None), |(address, bits)| (address, Some(bits)));
     if let Ok(address) = address.trim_matches(['[', ']']).parse::<IpAddr>() {
         let width = if address.is_ipv4() { 32 } else { 128 };
         let bits = bits.map_or(Some(width), |bits| bits.parse().ok().filter(|bits| *bits <= width));
-        return bits.map(|bits| Exception::Network(address, bits)).ok_or_else(|| bad("no_proxy", "a network"));
+        return bits
+            .map(|bits| Exception::Network(address, bits))
+            .ok_or_else(|| bad("no_proxy", "a network"));
     }
     let name = entry.strip_prefix("*.").or_else(|| entry.strip_prefix('.')).unwrap_or(entry);
     let name = Origin::parse(name, true).filter(|_| !name.contains(':') && bits.is_none());
@@ -124,7 +133,8 @@ fn proxy(what: &'static str, text: &str) -> Result<Proxy, RegistryError> {
         Some((user, host)) => (Some(user), host),
         None => (None, rest),
     };
-    let url = Url::parse(&format!("http://{host}"), None).filter(|url| url.path == "/").ok_or_else(refused)?;
+    let url =
+        Url::parse(&format!("http://{host}"), None).filter(|url| url.path == "/").ok_or_else(refused)?;
     let authorization = user.map(|user| {
         let decoded = unescape(user).filter(|user| user.contains(&b':')).ok_or_else(refused)?;
         Ok::<_, RegistryError>(Zeroizing::new(format!("Basic {}", STANDARD.encode(&*decoded))))
@@ -171,11 +181,18 @@ mod tests {
             Some("internal.example, .svc,10.0.0.0/8, 192.0.2.7,fd00::/8"),
         )
         .unwrap();
-        let chosen = |authority, tls| proxies.of(&origin(authority, tls)).map(|proxy| proxy.origin.to_string());
+        let chosen =
+            |authority, tls| proxies.of(&origin(authority, tls)).map(|proxy| proxy.origin.to_string());
         assert_eq!(chosen("r.example", true).as_deref(), Some("http://proxy.example:3128"));
         assert_eq!(chosen("r.example", false).as_deref(), Some("http://10.1.1.1"));
         for direct in [
-            "internal.example", "a.internal.example:5000", "x.svc", "10.2.3.4", "192.0.2.7", "[fd00::7]", "localhost:5000",
+            "internal.example",
+            "a.internal.example:5000",
+            "x.svc",
+            "10.2.3.4",
+            "192.0.2.7",
+            "[fd00::7]",
+            "localhost:5000",
             "127.0.0.1:5000",
         ] {
             assert_eq!(chosen(direct, true), None, "{direct}");
@@ -186,19 +203,29 @@ mod tests {
         let authorization = proxies.https.as_ref().unwrap().authorization.as_ref().unwrap();
         assert_eq!(authorization.as_str(), format!("Basic {}", STANDARD.encode("u:p@w")));
         assert!(!format!("{proxies:?}").contains("Basic"), "credentials are not printed");
-        assert!(Proxies::new(Some("http://p"), None, Some("*")).unwrap().of(&origin("r.example", true)).is_none());
+        assert!(
+            Proxies::new(Some("http://p"), None, Some("*")).unwrap().of(&origin("r.example", true)).is_none()
+        );
     }
 
     #[test]
     fn evil_proxies_are_refused() {
         let long = "a,".repeat(300);
         for (https, except) in [
-            ("https://proxy.example", ""), ("socks5://p", ""), ("http://", ""), ("http://p/path", ""), ("http://user@p", ""),
-            ("http://a:%4@p", ""), ("http://p", "10.0.0.0/33"), ("http://p", "a b"), ("http://p", "x:80"), ("http://p", &long),
+            ("https://proxy.example", ""),
+            ("socks5://p", ""),
+            ("http://", ""),
+            ("http://p/path", ""),
+            ("http://alice@p", ""),
+            ("http://a:%4@p", ""),
+            ("http://p", "10.0.0.0/33"),
+            ("http://p", "a b"),
+            ("http://p", "x:80"),
+            ("http://p", &long),
         ] {
             let error = Proxies::new(Some(https), None, Some(except)).unwrap_err();
             assert_eq!(error.code(), "REGISTRY_CONFIG", "{https} {except}");
-            assert!(!error.to_string().contains("user"), "{error}");
+            assert!(!error.to_string().contains("alice"), "{error}");
         }
     }
 }

@@ -75,7 +75,7 @@ impl Registry {
         platform: &Platform,
         deadline: Instant,
     ) -> Result<VerifiedManifest, RegistryError> {
-        self.from_sources(reference, Some(platform), deadline).await
+        self.pull_from_any(reference, Some(platform), deadline).await
     }
 
     /// Pulls the manifest of an artifact that is no image: no index is gone through, the configuration is not looked into.
@@ -88,10 +88,10 @@ impl Registry {
         reference: &Reference,
         deadline: Instant,
     ) -> Result<VerifiedManifest, RegistryError> {
-        self.from_sources(reference, None, deadline).await
+        self.pull_from_any(reference, None, deadline).await
     }
 
-    async fn from_sources(
+    async fn pull_from_any(
         &self,
         reference: &Reference,
         platform: Option<&Platform>,
@@ -104,7 +104,7 @@ impl Registry {
             let Some(source) = sources.first() else { break };
             let mut retry = Retry::new(deadline);
             let error = loop {
-                match self.from_source(reference, source, platform, deadline).await {
+                match self.pull_from(reference, source, platform, deadline).await {
                     Ok(mut found) => {
                         found.sources = sources;
                         return Ok(found);
@@ -124,7 +124,7 @@ impl Registry {
         Err(no_source(reference, tried))
     }
 
-    async fn from_source(
+    async fn pull_from(
         &self,
         reference: &Reference,
         source: &Source,
@@ -143,11 +143,14 @@ impl Registry {
                 };
                 let chosen = manifest::choose(&images, platform)?;
                 index_digest = Some(found.digest);
-                found = manifest_of(&repository, &chosen.digest.to_string(), Some(&chosen.digest), deadline).await?;
+                found = manifest_of(&repository, &chosen.digest.to_string(), Some(&chosen.digest), deadline)
+                    .await?;
                 require_as_described(chosen, &found)?;
                 match Document::parse(&found.bytes, &found.media_type)? {
                     Document::Manifest(manifest) => manifest,
-                    Document::Index(_) => return Err(bad("an index of manifests", "an index of indexes".to_owned())),
+                    Document::Index(_) => {
+                        return Err(bad("an index of manifests", "an index of indexes".to_owned()));
+                    }
                 }
             }
         };
@@ -165,7 +168,7 @@ impl Registry {
             index_digest,
             digest: found.digest,
             bytes: found.bytes,
-            manifest,
+            manifest: *manifest,
             config,
             image,
             sources: Vec::new(),

@@ -48,7 +48,9 @@ impl Reference {
             None => (rest, None),
         };
         if !tag.is_none_or(is_tag) {
-            return Err(bad("a tag of 1 to 128 letters, digits, '_', '.' and '-', not starting with '.' or '-'"));
+            return Err(bad(
+                "a tag of 1 to 128 letters, digits, '_', '.' and '-', not starting with '.' or '-'",
+            ));
         }
         let (registry, repository) = split_registry(name);
         let registry = normal_registry(registry).ok_or_else(|| bad("a host name or address, and a port"))?;

@@ -161,8 +161,9 @@ impl Sources {
             PullFrom::TagOnly => !pinned,
         };
         let mirrors = entry.mirrors.iter().filter(serves);
-        let mut found: Vec<Source> =
-            mirrors.map(|mirror| at(&mirror.location, mirror.insecure)).collect::<Result<_, RegistryError>>()?;
+        let mut found: Vec<Source> = mirrors
+            .map(|mirror| at(&mirror.location, mirror.insecure))
+            .collect::<Result<_, RegistryError>>()?;
         found.push(match &entry.location {
             Some(location) => at(location, entry.insecure)?,
             None => Source { reference: reference.clone(), insecure: entry.insecure },
@@ -239,7 +240,8 @@ impl Prefix {
 /// `host[:port][/path]` in its one form.
 fn normal_place(text: &str) -> Result<String, RegistryError> {
     let refused = || bad("registry[/path] in prefix and location", shown(text));
-    let (registry, path) = text.split_once('/').map_or((text, None), |(registry, path)| (registry, Some(path)));
+    let (registry, path) =
+        text.split_once('/').map_or((text, None), |(registry, path)| (registry, Some(path)));
     let registry = normal_registry(registry).ok_or_else(refused)?;
     match path {
         None => Ok(registry),
@@ -285,7 +287,10 @@ mod tests {
     fn mirrors_come_first_and_the_longest_prefix_counts() {
         assert_eq!(
             places("acme/x:v1"),
-            [("mirror.example:5000/acme/x:v1".into(), true), ("registry.example/hub/acme/x:v1".into(), false)]
+            [
+                ("mirror.example:5000/acme/x:v1".into(), true),
+                ("registry.example/hub/acme/x:v1".into(), false)
+            ]
         );
         let digest = Digest::of(b"");
         let pinned = places(&format!("acme/x@{digest}"));
@@ -306,7 +311,8 @@ mod tests {
 
     #[test]
     fn evil_prefix_of_half_a_name() {
-        let sources = Sources::parse("[[registry]]\nprefix='r.example/acme'\nlocation='evil.example'").unwrap();
+        let sources =
+            Sources::parse("[[registry]]\nprefix='r.example/acme'\nlocation='evil.example'").unwrap();
         for name in ["r.example/acmecorp/x", "r.example.org/acme/x", "x.example/r.example/acme"] {
             let found = sources.of(&Reference::parse(name).unwrap()).unwrap();
             assert!(found.iter().all(|source| source.reference.name() == name), "{found:?}");
@@ -320,7 +326,10 @@ mod tests {
 
     #[test]
     fn evil_registry_configuration_is_refused() {
-        let mirrors = format!("[[registry]]\nlocation='a.example'\n{}", "[[registry.mirror]]\nlocation='b.example'\n".repeat(17));
+        let mirrors = format!(
+            "[[registry]]\nlocation='a.example'\n{}",
+            "[[registry.mirror]]\nlocation='b.example'\n".repeat(17)
+        );
         for (refused, word) in [
             ("#".repeat(SOURCES_MAX + 1).as_str(), "at most 1 MiB"),
             ("unqualified-search-registries = ['evil.example']", "no search"),

@@ -88,7 +88,9 @@ impl Store {
         }
         let store = Self { root: root.to_owned(), directory, options, hashed: Mutex::default() };
         for name in DIRECTORIES {
-            store.file(name, OFlags::RDONLY | OFlags::DIRECTORY)?.ok_or_else(|| failed()(Errno::NOENT.into()))?;
+            store
+                .file(name, OFlags::RDONLY | OFlags::DIRECTORY)?
+                .ok_or_else(|| failed()(Errno::NOENT.into()))?;
         }
         Ok(store)
     }
@@ -108,7 +110,7 @@ impl Store {
         let path = blob_path(digest);
         let Some(file) = self.file(&path, OFlags::RDONLY)? else { return Ok(None) };
         self.lock(&file, FlockOperation::LockShared, &path)?;
-        let mut blob = StoredBlob::new(file, *digest, size, self.root.join(&path));
+        let blob = StoredBlob::new(file, *digest, size, self.root.join(&path));
         let known = self.options.trust == Trust::Private && self.hashed().contains(digest);
         let mut fits = blob.has_its_size()?;
         // GUARD: store-hit-hashed -> evil_host_changes_a_stored_blob
@@ -168,7 +170,11 @@ impl Store {
             let (what, maximum) = ("blobs of an image", self.options.bytes);
             return Err(RegistryError::TooLarge { what, maximum, found: needs });
         }
-        let left = self.collect_to(&seen, self.options.bytes - needs, self.options.entries.saturating_sub(missing.len()))?;
+        let left = self.collect_to(
+            &seen,
+            self.options.bytes - needs,
+            self.options.entries.saturating_sub(missing.len()),
+        )?;
         let resumed: u64 = missing.iter().map(|(digest, size)| self.part_size(digest).min(*size)).sum();
         let filled = left.bytes.saturating_sub(resumed).saturating_add(needs);
         // GUARD: store-bytes-left -> evil_image_is_larger_than_the_store
@@ -179,8 +185,13 @@ impl Store {
         let left_entries = left.entries + missing.len();
         // GUARD: store-entries -> evil_image_of_more_blobs_than_the_store
         if left_entries > self.options.entries {
-            let (what, maximum) = ("blobs in the store", u64::try_from(self.options.entries).unwrap_or(u64::MAX));
-            return Err(RegistryError::TooLarge { what, maximum, found: u64::try_from(left_entries).unwrap_or(u64::MAX) });
+            let (what, maximum) =
+                ("blobs in the store", u64::try_from(self.options.entries).unwrap_or(u64::MAX));
+            return Err(RegistryError::TooLarge {
+                what,
+                maximum,
+                found: u64::try_from(left_entries).unwrap_or(u64::MAX),
+            });
         }
         let needs = needs.saturating_sub(resumed).saturating_add(self.options.keep_free);
         let mut has = self.free()?;
@@ -271,7 +282,9 @@ impl Store {
 
     fn sync(&self, path: &str) -> Result<(), RegistryError> {
         let directory = self.file(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        directory.map_or(Ok(()), |directory| directory.sync_all()).map_err(RegistryError::store("sync", self.root.join(path)))
+        directory
+            .map_or(Ok(()), |directory| directory.sync_all())
+            .map_err(RegistryError::store("sync", self.root.join(path)))
     }
 }
 

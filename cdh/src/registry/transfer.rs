@@ -14,6 +14,7 @@ use hyper::header::{CONTENT_RANGE, HeaderName, HeaderValue, RANGE};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::Registry;
 use super::client::{Access, Call, Repository};
 use super::digest::Digest;
 use super::error::{RegistryClass, RegistryError};
@@ -23,7 +24,6 @@ use super::progress::{Meter, Progress};
 use super::pull::{VerifiedManifest, no_source};
 use super::retry::Retry;
 use super::store::{Begun, Partial, Store, StoredBlob};
-use super::Registry;
 
 /// Bytes that are written at once.
 const PIECE: usize = 1 << 20;
@@ -104,7 +104,11 @@ impl Registry {
         let length = range.end.saturating_sub(range.start);
         if length == 0 || range.end > blob.size {
             let (what, expected) = ("range", "a part of the blob");
-            return Err(RegistryError::Config { what, expected, found: format!("{range:?} of {}", blob.size) });
+            return Err(RegistryError::Config {
+                what,
+                expected,
+                found: format!("{range:?} of {}", blob.size),
+            });
         }
         let mut tried = Vec::new();
         for source in &manifest.sources {
@@ -154,7 +158,9 @@ impl Registry {
                 }
                 Begun::Whole => {}
                 Begun::Busy if Instant::now() + BUSY < deadline => tokio::time::sleep(BUSY).await,
-                Begun::Busy => return Err(RegistryError::Deadline { doing: "somebody else fetched the same blob" }),
+                Begun::Busy => {
+                    return Err(RegistryError::Deadline { doing: "somebody else fetched the same blob" });
+                }
             }
         }
     }

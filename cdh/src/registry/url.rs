@@ -178,7 +178,10 @@ mod tests {
         let url = Url::parse("/u?s=1", Some(&base)).unwrap().with_query("digest", "sha256:0 f");
         assert_eq!(url.path, "/u?s=1&digest=sha256:0%20f");
         assert_eq!(url.to_string(), "https://r.example:5000/u", "queries are not shown");
-        assert_eq!(Origin::of_registry("docker.io", true).unwrap().to_string(), "https://registry-1.docker.io");
+        assert_eq!(
+            Origin::of_registry("docker.io", true).unwrap().to_string(),
+            "https://registry-1.docker.io"
+        );
     }
 
     #[test]
@@ -186,9 +189,21 @@ mod tests {
         let base = Origin::parse("r.example", true).unwrap();
         let long = format!("/{}", "a".repeat(URL_MAX));
         for refused in [
-            "", "x", "//evil.example/x", "ftp://r.example/", "https://user:pass@r.example/", "https://user@r.example/",
-            "https:///x", "https://127.1/", "https://0x7f000001/", "https://2130706433/", "https://r.example:0/",
-            "https://r.example\\@evil.example/", "file:///etc/passwd", "https://r.example:99999/", long.as_str(),
+            "",
+            "x",
+            "//evil.example/x",
+            "ftp://r.example/",
+            "https://user:pass@r.example/",
+            "https://user@r.example/",
+            "https:///x",
+            "https://127.1/",
+            "https://0x7f000001/",
+            "https://2130706433/",
+            "https://r.example:0/",
+            "https://r.example\\@evil.example/",
+            "file:///etc/passwd",
+            "https://r.example:99999/",
+            long.as_str(),
         ] {
             assert_eq!(Url::parse(refused, Some(&base)).map(|url| url.to_string()), None, "{refused}");
         }
@@ -198,12 +213,33 @@ mod tests {
     #[test]
     fn evil_addresses_are_told_from_others() {
         for refused in [
-            "127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "169.254.169.254", "224.0.0.1", "255.255.255.255", "::1", "::",
-            "fe80::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:169.254.1.1", "64:ff9b::7f00:1", "::127.0.0.1",
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.1.1",
+            "64:ff9b::7f00:1",
+            "::127.0.0.1",
         ] {
             assert!(!is_reachable_for_strangers(refused.parse().unwrap()), "{refused}");
         }
-        for taken in ["10.0.0.1", "192.168.1.1", "8.8.8.8", "2001:db8::1", "fd00::1", "::ffff:8.8.8.8", "64:ff9b::808:808"] {
+        for taken in [
+            "10.0.0.1",
+            "192.168.1.1",
+            "8.8.8.8",
+            "2001:db8::1",
+            "fd00::1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::808:808",
+        ] {
             assert!(is_reachable_for_strangers(taken.parse().unwrap()), "{taken}");
         }
     }

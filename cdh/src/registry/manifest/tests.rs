@@ -9,7 +9,10 @@ fn descriptor(extra: &str) -> String {
 }
 
 fn manifest(layers: &str, extra: &str) -> String {
-    format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{},"layers":[{layers}]{extra}}}"#, descriptor(""))
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"{OCI_MANIFEST}","config":{},"layers":[{layers}]{extra}}}"#,
+        descriptor("")
+    )
 }
 
 fn code(text: &str, media_type: &str) -> &'static str {
@@ -20,7 +23,9 @@ fn code(text: &str, media_type: &str) -> &'static str {
 fn manifests_and_indexes_are_read() {
     let layer = descriptor(r#","annotations":{"a":"b"},"urls":["http://evil.example/"]"#);
     let text = manifest(&layer, r#","artifactType":"x/y","annotations":{"c":"d"},"other":{"x":[1]}"#);
-    let Document::Manifest(read) = Document::parse(text.as_bytes(), &format!("{OCI_MANIFEST}; charset=utf-8")).unwrap() else {
+    let Document::Manifest(read) =
+        Document::parse(text.as_bytes(), &format!("{OCI_MANIFEST}; charset=utf-8")).unwrap()
+    else {
         panic!("an index")
     };
     assert_eq!((read.layers.len(), read.layers[0].size), (1, 7));
@@ -32,7 +37,9 @@ fn manifests_and_indexes_are_read() {
         descriptor(r#","platform":{"os":"linux","architecture":"arm64","variant":"v8"}"#),
         descriptor(r#","platform":{"os":"unknown","architecture":"unknown"}"#),
     );
-    let Document::Index(images) = Document::parse(index.as_bytes(), OCI_INDEX).unwrap() else { panic!("a manifest") };
+    let Document::Index(images) = Document::parse(index.as_bytes(), OCI_INDEX).unwrap() else {
+        panic!("a manifest")
+    };
     let chosen = choose(&images, &Platform::parse("linux/arm64").unwrap()).unwrap();
     assert_eq!(chosen, &images[1]);
     let error = choose(&images, &Platform::parse("linux/amd64").unwrap()).unwrap_err();
@@ -96,18 +103,22 @@ fn evil_descriptors_are_refused() {
 #[test]
 fn evil_configuration_names_fewer_layers() {
     let config = |kind: &str| {
-        format!(r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"{kind}","diff_ids":["{DIGEST}"]}},"config":{{}}}}"#)
+        format!(
+            r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"{kind}","diff_ids":["{DIGEST}"]}},"config":{{}}}}"#
+        )
     };
     let read = ImageConfig::parse(config("layers").as_bytes(), 1).unwrap();
     assert_eq!((read.platform.to_string().as_str(), read.diff_ids.len()), ("linux/amd64", 1));
-    for (text, layers) in [(config("layers"), 0), (config("layers"), 2), (config("other"), 1), ("{}".to_owned(), 0)] {
+    for (text, layers) in
+        [(config("layers"), 0), (config("layers"), 2), (config("other"), 1), ("{}".to_owned(), 0)]
+    {
         assert_eq!(ImageConfig::parse(text.as_bytes(), layers).unwrap_err().code(), "REGISTRY_MANIFEST");
     }
 }
 
 proptest! {
     #[test]
-    fn evil_documents_never_panic(text in "[\\[\\]{}:,\"a-z0-9 ]{0,80}", kind in 0..2) {
+    fn evil_documents_never_panic(text in "[\\[\\]{}:,\"a-z0-9 ]{0,80}", kind in 0..2_usize) {
         let _ = Document::parse(text.as_bytes(), [OCI_MANIFEST, OCI_INDEX][kind]);
         let _ = ImageConfig::parse(text.as_bytes(), 0);
     }

@@ -95,7 +95,8 @@ impl Store {
         directory: &File,
         mut take: impl FnMut(String, u64, (i64, i64)) -> bool,
     ) -> Result<(), RegistryError> {
-        let failed = |error: rustix::io::Errno| RegistryError::store("list", self.root.join(name))(error.into());
+        let failed =
+            |error: rustix::io::Errno| RegistryError::store("list", self.root.join(name))(error.into());
         for entry in Dir::read_from(directory).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             // Names of blobs are plain; others are nobody's.

@@ -163,7 +163,8 @@ impl Partial {
         let mut buffer = vec![0; PIECE];
         loop {
             let room = buffer.len().min(usize::try_from(self.size - self.offset).unwrap_or(usize::MAX));
-            let count = self.file.read(buffer.get_mut(..room).unwrap_or_default()).map_err(self.failed("read"))?;
+            let count =
+                self.file.read(buffer.get_mut(..room).unwrap_or_default()).map_err(self.failed("read"))?;
             if count == 0 {
                 break;
             }

@@ -68,7 +68,7 @@ impl StoredBlob {
         }
     }
 
-    pub(super) fn touch(&mut self) -> rustix::io::Result<()> {
+    pub(super) fn touch(&self) -> rustix::io::Result<()> {
         let at = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
         let times = Timestamps { last_access: at(UTIME_OMIT), last_modification: at(UTIME_NOW) };
         rustix::fs::futimens(&self.file, &times)
