@@ -67,12 +67,14 @@
 //! | `STORE_SPACE` | not enough room on the disk | |
 
 mod auth;
+mod carry;
 pub mod challenge;
 mod client;
 mod connection;
 mod credentials;
 mod digest;
 mod error;
+mod graph;
 mod http;
 pub mod manifest;
 pub mod platform;
@@ -88,6 +90,7 @@ mod transfer;
 mod trust;
 mod url;
 
+pub use carry::Carried;
 pub use credentials::{CREDENTIALS_MAX, Credentials, Login};
 pub use digest::{Digest, Hasher};
 pub use error::{RegistryClass, RegistryError};

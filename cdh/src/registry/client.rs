@@ -76,6 +76,7 @@ impl<'a> Repository<'a> {
     pub(super) async fn call(&self, mut call: Call<'_>, deadline: Instant) -> Result<Answer, RegistryError> {
         let claim = Claim { registry: &self.origin, scopes: &self.scopes, login: self.login };
         let mut asked = false;
+        let has_body = call.body.is_some();
         loop {
             let answer = self.follow(&mut call, &claim, deadline).await?;
             if answer.status != 401 {
@@ -92,8 +93,13 @@ impl<'a> Repository<'a> {
                 headers.filter_map(|value| value.to_str().ok()).filter_map(Challenge::parse).collect();
             let bearer = found.iter().find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
             let challenge = bearer.or(found.first()).cloned();
+            let from = answer.from.clone();
             answer.drain(deadline).await;
             self.authorizations.answer(self.transport, challenge, &claim, deadline).await?;
+            // A body goes once: whoever has it sends it again, with what is known now.
+            if has_body {
+                return Err(RegistryError::Unavailable { from, status: 401 });
+            }
         }
     }
 

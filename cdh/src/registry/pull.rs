@@ -57,10 +57,10 @@ impl VerifiedManifest {
 }
 
 /// One answer of a registry.
-struct Found {
-    bytes: Vec<u8>,
-    digest: Digest,
-    media_type: String,
+pub(super) struct Found {
+    pub(super) bytes: Vec<u8>,
+    pub(super) digest: Digest,
+    pub(super) media_type: String,
 }
 
 impl Registry {
@@ -226,7 +226,7 @@ pub(super) fn no_source(reference: &Reference, mut tried: Vec<(String, RegistryE
     }
 }
 
-async fn manifest_of(
+pub(super) async fn manifest_of(
     repository: &Repository<'_>,
     selector: &str,
     expected: Option<&Digest>,
@@ -251,7 +251,7 @@ async fn manifest_of(
     Ok(Found { bytes, digest, media_type })
 }
 
-fn require_as_described(descriptor: &Descriptor, found: &Found) -> Result<(), RegistryError> {
+pub(super) fn require_as_described(descriptor: &Descriptor, found: &Found) -> Result<(), RegistryError> {
     let length = u64::try_from(found.bytes.len()).unwrap_or(u64::MAX);
     let announced = found.media_type.split(';').next().unwrap_or_default().trim();
     // GUARD: manifest-described -> evil_index_describes_another_manifest

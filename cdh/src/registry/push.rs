@@ -108,6 +108,19 @@ impl Push<'_> {
         }
     }
 
+    /// Whether the repository has a blob.
+    ///
+    /// # Errors
+    ///
+    /// See the codes of [`crate::registry`].
+    pub async fn has(&self, digest: &Digest, deadline: Instant) -> Result<bool, RegistryError> {
+        self.exists("blobs", &digest.to_string(), deadline).await
+    }
+
+    pub(super) const fn repository(&self) -> &Repository<'_> {
+        &self.repository
+    }
+
     /// Pushes a manifest under a tag, or under its digest alone.
     ///
     /// # Errors
@@ -192,7 +205,10 @@ impl Push<'_> {
         let what = format!("{kind} {selector}");
         let call = Call { method: Method::HEAD, path, headers, body: None, what: &what };
         match self.repository.call(call, deadline).await {
-            Ok(_) => Ok(true),
+            Ok(answer) => {
+                answer.drain(deadline).await;
+                Ok(true)
+            }
             Err(RegistryError::Missing { .. }) => Ok(false),
             Err(error) => Err(error),
         }

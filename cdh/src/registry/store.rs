@@ -50,12 +50,20 @@ pub struct StoreOptions {
     pub keep_free: u64,
     /// Who else can write.
     pub trust: Trust,
+    /// Whether what was used longest ago makes room for what is new.
+    pub evict: bool,
 }
 
 impl Default for StoreOptions {
     /// 64 GiB, 16384 blobs, 64 MiB free, a disk that the host can write.
     fn default() -> Self {
-        Self { bytes: 64 << 30, entries: 16_384, keep_free: 64 << 20, trust: Trust::HostWritable }
+        Self {
+            bytes: 64 << 30,
+            entries: 16_384,
+            keep_free: 64 << 20,
+            trust: Trust::HostWritable,
+            evict: true,
+        }
     }
 }
 
@@ -170,11 +178,9 @@ impl Store {
             let (what, maximum) = ("blobs of an image", self.options.bytes);
             return Err(RegistryError::TooLarge { what, maximum, found: needs });
         }
-        let left = self.collect_to(
-            &seen,
-            self.options.bytes - needs,
-            self.options.entries.saturating_sub(missing.len()),
-        )?;
+        let room = (self.options.bytes - needs, self.options.entries.saturating_sub(missing.len()));
+        let (bytes, entries) = if self.options.evict { room } else { (u64::MAX, usize::MAX) };
+        let left = self.collect_to(&seen, bytes, entries)?;
         let resumed: u64 = missing.iter().map(|(digest, size)| self.part_size(digest).min(*size)).sum();
         let filled = left.bytes.saturating_sub(resumed).saturating_add(needs);
         // GUARD: store-bytes-left -> evil_image_is_larger_than_the_store
@@ -195,7 +201,7 @@ impl Store {
         }
         let needs = needs.saturating_sub(resumed).saturating_add(self.options.keep_free);
         let mut has = self.free()?;
-        if has < needs {
+        if has < needs && self.options.evict {
             self.collect_to(&seen, left.bytes.saturating_sub(needs - has), self.options.entries)?;
             has = self.free()?;
         }

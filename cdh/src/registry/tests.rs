@@ -2,6 +2,7 @@
 
 mod auth;
 mod blobs;
+mod carry;
 mod evil;
 mod image;
 mod manifests;

@@ -22,7 +22,9 @@ use super::http::Answer;
 use super::manifest::Descriptor;
 use super::progress::{Meter, Progress};
 use super::pull::{VerifiedManifest, no_source};
+use super::reference::Reference;
 use super::retry::Retry;
+use super::sources::Source;
 use super::store::{Begun, Partial, Store, StoredBlob};
 
 /// Bytes that are written at once.
@@ -39,6 +41,12 @@ pub struct Fetched {
     pub received: u64,
 }
 
+/// Where blobs are.
+pub(super) struct Place<'a> {
+    pub(super) reference: &'a Reference,
+    pub(super) sources: &'a [Source],
+}
+
 impl Registry {
     /// Fetches all layers of a manifest that are not in the store.
     ///
@@ -53,9 +61,21 @@ impl Registry {
         progress: &dyn Progress,
         deadline: Instant,
     ) -> Result<Fetched, RegistryError> {
+        let place = Place { reference: &manifest.reference, sources: &manifest.sources };
+        self.fetch_all(&place, manifest.layers(), store, progress, deadline).await
+    }
+
+    pub(super) async fn fetch_all(
+        &self,
+        place: &Place<'_>,
+        blobs: &[Descriptor],
+        store: &Arc<Store>,
+        progress: &dyn Progress,
+        deadline: Instant,
+    ) -> Result<Fetched, RegistryError> {
         let mut sizes: HashMap<Digest, u64> = HashMap::new();
         let mut wanted = Vec::new();
-        for layer in manifest.layers() {
+        for layer in blobs {
             let before = *sizes.entry(layer.digest).or_insert_with(|| {
                 wanted.push((layer.digest, layer.size));
                 layer.size
@@ -77,14 +97,14 @@ impl Registry {
             .map(|(digest, size)| {
                 let meter = &meter;
                 async move {
-                    let blob = self.fetch(manifest, digest, size, store, meter, deadline).await?;
+                    let blob = self.fetch(place, digest, size, store, meter, deadline).await?;
                     Ok::<_, RegistryError>((digest, Arc::new(blob)))
                 }
             })
             .buffer_unordered(self.options.limits.parallel.max(1))
             .try_collect()
             .await?;
-        let layers = manifest.layers().iter().filter_map(|layer| fetched.get(&layer.digest).cloned());
+        let layers = blobs.iter().filter_map(|layer| fetched.get(&layer.digest).cloned());
         Ok(Fetched { layers: layers.collect(), received: meter.network_bytes() })
     }
 
@@ -138,7 +158,7 @@ impl Registry {
 
     async fn fetch(
         &self,
-        manifest: &VerifiedManifest,
+        place: &Place<'_>,
         digest: Digest,
         size: u64,
         store: &Arc<Store>,
@@ -154,7 +174,7 @@ impl Registry {
             let own = Arc::clone(store);
             match blocking(move || own.begin(&digest, size)).await? {
                 Begun::Partial(partial) => {
-                    return self.download(manifest, *partial, store, meter, deadline).await;
+                    return self.download(place, *partial, store, meter, deadline).await;
                 }
                 Begun::Whole => {}
                 Begun::Busy if Instant::now() + BUSY < deadline => tokio::time::sleep(BUSY).await,
@@ -168,7 +188,7 @@ impl Registry {
     /// Tries all sources. Bytes of one are continued from another; when the whole is wrong, each is asked for all of it.
     async fn download(
         &self,
-        manifest: &VerifiedManifest,
+        place: &Place<'_>,
         mut partial: Partial,
         store: &Arc<Store>,
         meter: &Meter<'_>,
@@ -176,7 +196,7 @@ impl Registry {
     ) -> Result<StoredBlob, RegistryError> {
         let mut tried = Vec::new();
         meter.found(partial.offset());
-        for source in &manifest.sources {
+        for source in place.sources {
             let repository = self.repository(source, Access::Pull)?;
             let mut retry = Retry::new(deadline);
             // Whether all bytes that are there came from this source, now.
@@ -214,7 +234,7 @@ impl Registry {
             };
             tried.push((source.reference.to_string(), error));
         }
-        Err(no_source(&manifest.reference, tried))
+        Err(no_source(place.reference, tried))
     }
 }
 
