@@ -467,3 +467,43 @@ fn artifacts_travel_with_what_refers_to_them() {
     let said = innerkeep.attempt(&args!["pull", &first, at("never:v1")]);
     assert_eq!(said.code(), "REGISTRY_CONFIG");
 }
+
+/// Killed at many moments: what has a name is whole, the layout names only what it has, and the last pull continues.
+#[test]
+fn a_killed_pull_leaves_nothing_half() {
+    let server = Server::start(Mode::Plain);
+    let work = tempfile::tempdir().unwrap();
+    let layout = image(work.path(), &noise(32 << 20));
+    server.skopeo(&format!("oci:{}:v1", layout.display()), &server.at("acme/x:v1"));
+    let innerkeep = Innerkeep::new(&Programs::built(), work.path());
+    let from = format!("{}/acme/x:v1", server.authority);
+    let back = work.path().join("back");
+    let arguments = ["pull", &from, &format!("{}:v1", back.display()), "--insecure-plain-http"];
+    let (mut killed, mut parts) = (0, 0);
+    for turn in 0..25_u64 {
+        let mut child =
+            innerkeep.command().args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(5 + turn * 11));
+        let ended = child.try_wait().unwrap().is_some();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        killed += usize::from(!ended);
+        parts += std::fs::read_dir(back.join("partial")).map_or(0, Iterator::count);
+        for entry in std::fs::read_dir(back.join("blobs/sha256")).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            let name = format!("sha256:{}", path.file_name().unwrap().to_str().unwrap());
+            // Small manifests are written beside their name, and renamed.
+            assert_eq!(Digest::of(&std::fs::read(&path).unwrap()).to_string(), name);
+        }
+        assert!(!back.join("index.json").exists() || ended);
+        if ended {
+            break;
+        }
+    }
+    assert!(killed > 0 && parts > 0, "{killed} killed, {parts} parts");
+    let said =
+        innerkeep.attempt(&args!["pull", &from, format!("{}:v1", back.display()), "--insecure-plain-http"]);
+    assert_eq!(said.status, Some(0), "{}", said.stderr);
+    assert_eq!(digest_in(&back, "v1"), digest_in(&layout, "v1"));
+    assert!(!back.join("partial").exists());
+}

@@ -23,26 +23,29 @@ impl Digest {
     ///
     /// `REGISTRY_REFERENCE`.
     pub fn parse(text: &str) -> Result<Self, RegistryError> {
-        let bad = || RegistryError::Reference {
-            expected: "sha256: and 64, or sha512: and 128 hexadecimal digits in lower case",
-            found: shown(text),
-        };
-        let (algorithm, hex) = text.split_once(':').ok_or_else(bad)?;
+        Self::read(text).ok_or_else(|| RegistryError::Reference { expected: Self::FORM, found: shown(text) })
+    }
+
+    pub(super) const FORM: &str = "sha256: and 64, or sha512: and 128 hexadecimal digits in lower case";
+
+    /// As [`Digest::parse`], for whoever says otherwise what is wrong.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let (algorithm, hex) = text.split_once(':')?;
         if !hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)) {
-            return Err(bad());
+            return None;
         }
         match algorithm {
             "sha256" => {
                 let mut bytes = [0; 32];
-                hex::decode_to_slice(hex, &mut bytes).map_err(|_| bad())?;
-                Ok(Self::Sha256(bytes))
+                hex::decode_to_slice(hex, &mut bytes).ok()?;
+                Some(Self::Sha256(bytes))
             }
             "sha512" => {
                 let mut bytes = [0; 64];
-                hex::decode_to_slice(hex, &mut bytes).map_err(|_| bad())?;
-                Ok(Self::Sha512(bytes))
+                hex::decode_to_slice(hex, &mut bytes).ok()?;
+                Some(Self::Sha512(bytes))
             }
-            _ => Err(bad()),
+            _ => None,
         }
     }
 
@@ -94,6 +97,16 @@ impl Digest {
     /// `REGISTRY_DIGEST`.
     pub fn verify(&self, what: &'static str, bytes: &[u8]) -> Result<(), RegistryError> {
         self.require(what, &self.same_of(bytes))
+    }
+
+    /// Refuses bytes that are not those that `from` says they are.
+    pub(super) fn verify_stated(from: &str, stated: &str, bytes: &[u8]) -> Result<(), RegistryError> {
+        let digest = Self::read(stated).ok_or_else(|| RegistryError::Answer {
+            from: from.to_owned(),
+            expected: Self::FORM,
+            found: shown(stated),
+        })?;
+        digest.verify("manifest with the digest that the registry states", bytes)
     }
 
     pub(super) fn require(&self, what: &'static str, found: &Self) -> Result<(), RegistryError> {

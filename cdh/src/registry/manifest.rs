@@ -167,7 +167,7 @@ impl RawDescriptor {
             return Err(RegistryError::Manifest { what, expected, found: shown(found) });
         }
         Ok(Descriptor {
-            digest: Digest::parse(&self.digest)?,
+            digest: digest_in("descriptor", &self.digest)?,
             media_type: self.media_type,
             size: self.size,
             annotations: self.annotations.0.into_iter().collect(),
@@ -192,6 +192,11 @@ pub(super) fn choose<'a>(
         let found = if found.is_empty() { "none".to_owned() } else { found.join(", ") };
         RegistryError::Platform { wanted: wanted.to_string(), found }
     })
+}
+
+fn digest_in(what: &'static str, text: &str) -> Result<Digest, RegistryError> {
+    let bad = || RegistryError::Manifest { what, expected: Digest::FORM, found: shown(text) };
+    Digest::read(text).ok_or_else(bad)
 }
 
 /// What pulling needs of an image's configuration. The exact bytes are kept for others.
@@ -234,8 +239,13 @@ impl ImageConfig {
         if raw.rootfs.kind != "layers" {
             return Err(bad("rootfs of type layers", shown(&raw.rootfs.kind)));
         }
-        let diff_ids: Vec<Digest> =
-            raw.rootfs.diff_ids.0.iter().map(|text| Digest::parse(text)).collect::<Result<_, _>>()?;
+        let diff_ids: Vec<Digest> = raw
+            .rootfs
+            .diff_ids
+            .0
+            .iter()
+            .map(|text| digest_in("image configuration", text))
+            .collect::<Result<_, _>>()?;
         // GUARD: config-diff-ids -> evil_configuration_names_fewer_layers
         if diff_ids.len() != layers {
             return Err(bad("one diff_id for each layer", format!("{} for {layers}", diff_ids.len())));

@@ -245,7 +245,7 @@ pub(super) async fn manifest_of(
     }
     if let Some(stated) = stated {
         // GUARD: manifest-stated-digest -> evil_registry_states_another_digest
-        Digest::parse(&stated)?.verify("manifest with the digest of its header", &bytes)?;
+        Digest::verify_stated(&repository.origin.to_string(), &stated, &bytes)?;
     }
     let digest = expected.copied().unwrap_or_else(|| Digest::of(&bytes));
     Ok(Found { bytes, digest, media_type })

@@ -162,7 +162,7 @@ impl Push<'_> {
         answer.drain(deadline).await;
         if let Some(stated) = stated {
             // GUARD: push-stated-digest -> evil_registry_stores_another_manifest
-            Digest::parse(&stated)?.verify("manifest as the registry stored it", bytes)?;
+            Digest::verify_stated(&self.repository.origin.to_string(), &stated, bytes)?;
         }
         Ok(digest)
     }

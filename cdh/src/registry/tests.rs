@@ -47,3 +47,20 @@ fn linux() -> Platform {
 fn reference(evil: &Evil, rest: &str) -> Reference {
     Reference::parse(&format!("{}/acme/x{rest}", evil.authority())).unwrap()
 }
+
+#[test]
+fn every_code_is_in_the_table_and_nothing_else() {
+    let between = |text: &str, before: char, after: &str| {
+        let starts = text.match_indices(before).map(|(at, _)| &text[at + before.len_utf8()..]);
+        starts
+            .filter_map(|rest| rest.split_once(after).map(|(code, _)| code.to_owned()))
+            .filter(|code| code.starts_with("REGISTRY_") || code.starts_with("STORE_"))
+            .filter(|code| code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let table = include_str!("../registry.rs").lines().filter(|line| line.starts_with("//! | `"));
+    let told = between(&table.collect::<Vec<_>>().join("\n"), '`', "`");
+    let used = between(include_str!("error.rs"), '"', "\",");
+    assert_eq!(told, used);
+    assert!(used.len() > 20, "{used:?}");
+}

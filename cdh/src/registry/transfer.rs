@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hyper::Method;
 use hyper::header::{CONTENT_RANGE, HeaderName, HeaderValue, RANGE};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Registry;
@@ -26,6 +25,10 @@ use super::reference::Reference;
 use super::retry::Retry;
 use super::sources::Source;
 use super::store::{Begun, Partial, Store, StoredBlob};
+
+mod writer;
+
+use writer::Writer;
 
 /// Bytes that are written at once.
 const PIECE: usize = 1 << 20;
@@ -333,44 +336,6 @@ fn ended_early(repository: &Repository<'_>, found: u64, expected: u64) -> Regist
         format!("expected {expected} bytes, found {found}"),
     );
     RegistryError::broken(&repository.origin.to_string(), error)
-}
-
-type Written = (Partial, Result<(), RegistryError>);
-
-/// Writes one piece beside the reading of the next.
-enum Writer {
-    Busy(JoinHandle<Written>, u64),
-    Failed(Partial, RegistryError),
-    Idle(Partial),
-}
-
-impl Writer {
-    async fn write(self, piece: Vec<u8>, meter: &Meter<'_>) -> Result<Self, RegistryError> {
-        let (mut partial, written) = self.idle(meter).await?;
-        if let Err(error) = written {
-            return Ok(Self::Failed(partial, error));
-        }
-        let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
-        let task = tokio::task::spawn_blocking(move || {
-            let result = partial.write(&piece);
-            (partial, result)
-        });
-        Ok(Self::Busy(task, length))
-    }
-
-    async fn idle(self, meter: &Meter<'_>) -> Result<Written, RegistryError> {
-        match self {
-            Self::Idle(partial) => Ok((partial, Ok(()))),
-            Self::Failed(partial, error) => Ok((partial, Err(error))),
-            Self::Busy(task, length) => {
-                let (partial, result) = task.await.map_err(died)?;
-                if result.is_ok() {
-                    meter.received(length);
-                }
-                Ok((partial, result))
-            }
-        }
-    }
 }
 
 fn died(error: tokio::task::JoinError) -> RegistryError {

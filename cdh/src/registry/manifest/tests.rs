@@ -89,8 +89,8 @@ fn evil_manifest_of_a_million_layers() {
 #[test]
 fn evil_descriptors_are_refused() {
     for (refused, expected) in [
-        (descriptor("").replace("sha256:e3", "sha256:../"), "REGISTRY_REFERENCE"),
-        (descriptor("").replace("sha256", "md5"), "REGISTRY_REFERENCE"),
+        (descriptor("").replace("sha256:e3", "sha256:../"), "REGISTRY_MANIFEST"),
+        (descriptor("").replace("sha256", "md5"), "REGISTRY_MANIFEST"),
         (descriptor("").replace(":7", ":-1"), "REGISTRY_MANIFEST"),
         (descriptor("").replace(":7", ":1e300"), "REGISTRY_MANIFEST"),
         (descriptor("").replace("octet-stream", "\\n"), "REGISTRY_MANIFEST"),
