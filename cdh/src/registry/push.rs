@@ -228,14 +228,17 @@ impl Push<'_> {
 
     fn upload_url(&self, text: &str) -> Result<Url, RegistryError> {
         let origin = &self.repository.origin;
-        let url = Url::parse(text, Some(origin));
-        // GUARD: push-location -> evil_registry_sends_the_upload_elsewhere
-        let url = url.filter(|url| url.origin == *origin);
-        url.ok_or_else(|| RegistryError::Redirect {
+        let refused = || RegistryError::Redirect {
             from: origin.to_string(),
             expected: "an upload at the registry itself",
             found: shown(text.split('?').next().unwrap_or_default()),
-        })
+        };
+        let url = Url::parse(text, Some(origin)).ok_or_else(refused)?;
+        // GUARD: push-location -> evil_registry_sends_the_upload_elsewhere
+        if url.origin != *origin {
+            return Err(refused());
+        }
+        Ok(url)
     }
 
     async fn put(

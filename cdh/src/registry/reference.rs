@@ -34,7 +34,7 @@ impl Reference {
     /// `REGISTRY_REFERENCE`, saying what was expected.
     pub fn parse(text: &str) -> Result<Self, RegistryError> {
         let bad = |expected| RegistryError::Reference { expected, found: shown(text) };
-        // GUARD: reference-size -> evil_references_are_refused
+        // Nothing that the rules below accept is longer.
         if text.len() > REFERENCE_MAX {
             return Err(bad("at most 1024 bytes"));
         }

@@ -86,6 +86,16 @@ fn evil_host_puts_links_into_the_store() {
     symlink(outside.path(), directory.path().join(partial_path(&digest))).unwrap();
     assert_eq!(store.begin(&digest, 7).unwrap_err().code(), "STORE_IO");
     assert_eq!(std::fs::read(outside.path()).unwrap(), b"outside");
+    // Inside the store too, and to the right bytes.
+    let inside = Digest::of(b"inside");
+    std::fs::write(directory.path().join("beside"), b"inside").unwrap();
+    symlink("../../beside", path(&directory, &inside)).unwrap();
+    assert_eq!(store.get(&inside, 6).unwrap_err().code(), "STORE_IO");
+    // A pipe has no bytes: as the empty blob.
+    let (empty, mode) = (Digest::of(b""), Mode::from_raw_mode(0o600));
+    rustix::fs::mknodat(rustix::fs::CWD, path(&directory, &empty), rustix::fs::FileType::Fifo, mode, 0)
+        .unwrap();
+    assert_eq!(store.get(&empty, 0).unwrap_err().code(), "STORE_IO");
     std::fs::remove_dir_all(directory.path().join("blobs")).unwrap();
     symlink(outside.path().parent().unwrap(), directory.path().join("blobs")).unwrap();
     let error = Store::open(directory.path(), StoreOptions::default()).unwrap_err();
