@@ -156,7 +156,7 @@ async fn token(
     }
     let mut headers = Vec::new();
     if let Some(login) = claim.login {
-        // GUARD: registry-realm-host -> evil_realm_gets_no_credentials
+        // GUARD: registry-realm-host -> evil_realm_is_refused
         if !is_token_service_of(url.origin.host(), registry.host()) {
             return Err(refused("the registry's own host or a parent domain of it"));
         }
