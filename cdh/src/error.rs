@@ -14,6 +14,7 @@ use crate::composefs::ComposefsError;
 use crate::image::layer::LayerError;
 use crate::image::ocicrypt::OcicryptError;
 use crate::image::policy::PolicyError;
+use crate::registry::{RegistryClass, RegistryError};
 
 /// A failure. Codes are those of the part that failed.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +94,9 @@ pub enum CdhError {
     /// An encrypted layer.
     #[error(transparent)]
     Ocicrypt(#[from] OcicryptError),
+    /// A registry, the way to it, or the blob store.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// The TPM.
     #[error(transparent)]
     Tpm(#[from] TpmError),
@@ -164,6 +168,7 @@ impl CdhError {
                 _ => "NO_GRANT_FOR_CHIP",
             },
             Self::Ocicrypt(error) => error.code(),
+            Self::Registry(error) => error.code(),
             Self::Tpm(error) => error.code(),
             Self::TpmAlone => "TPM_ALONE",
             Self::Usage { .. } => "USAGE",
@@ -193,6 +198,13 @@ impl CdhError {
             Self::NoCollateral { .. } | Self::TpmAlone => Class::Config,
             Self::NoGrantForChip { .. } | Self::NoGrantForKey { .. } => Class::Refused,
             Self::Ocicrypt(error) => ocicrypt_class(error),
+            Self::Registry(error) => match error.class() {
+                RegistryClass::Config => Class::Config,
+                RegistryClass::Denied => Class::Refused,
+                RegistryClass::Local => Class::Io,
+                RegistryClass::Transient => Class::Transient,
+                RegistryClass::Fault => Class::Artifact,
+            },
             Self::Tpm(error) => tpm_class(error),
             Self::Usage { .. } => Class::Usage,
         }

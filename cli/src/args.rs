@@ -4,6 +4,7 @@ pub(crate) mod attest;
 pub(crate) mod audit;
 pub(crate) mod initdata;
 pub(crate) mod policy;
+pub(crate) mod registry;
 
 use std::path::PathBuf;
 
@@ -43,6 +44,12 @@ pub(crate) enum Command {
     /// Wrap an artifact's content key for recipients, list and remove such grants.
     #[command(subcommand)]
     Grant(GrantCommand),
+    /// Push an image layout, a sealed artifact with its grants among them, to a registry; digests stay as they are.
+    Push(registry::PushArgs),
+    /// Pull a reference from a registry into an image layout, with all that refers to it; every blob is compared with its digest.
+    Pull(registry::PullArgs),
+    /// Copy a reference from one registry or repository to another.
+    Copy(registry::CopyArgs),
     /// Show what an artifact says of itself (nothing is verified but the form).
     Inspect(InspectArgs),
     /// Verify an artifact's origin and that all its ciphertext and tags are there.

@@ -9,6 +9,7 @@ pub(crate) mod inspect;
 pub(crate) mod kbs;
 pub(crate) mod key;
 pub(crate) mod policy;
+pub(crate) mod registry;
 pub(crate) mod seal;
 pub(crate) mod unseal;
 pub(crate) mod verify;

@@ -55,6 +55,7 @@ fn run(command: &Command, output: Output) -> Result<u8, Failure> {
             None => return Ok(0),
         },
         Command::Chip(command) => cmd::chip::run(command)?,
+        Command::Copy(arguments) => cmd::registry::copy(arguments, output)?,
         Command::Grant(command) => cmd::grant::run(command, output)?,
         Command::Initdata(command) => match cmd::initdata::run(command, output)? {
             Some(report) => report,
@@ -67,6 +68,8 @@ fn run(command: &Command, output: Output) -> Result<u8, Failure> {
         },
         Command::Key(command) => cmd::key::run(command)?,
         Command::Policy(command) => cmd::policy::run(command, output)?,
+        Command::Pull(arguments) => cmd::registry::pull(arguments, output)?,
+        Command::Push(arguments) => cmd::registry::push(arguments, output)?,
         Command::Seal(arguments) => cmd::seal::run(arguments, output)?,
         Command::Unseal(_) => return Ok(error::SOFTWARE),
         Command::Verify(arguments) => cmd::verify::run(arguments, output)?,

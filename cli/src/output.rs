@@ -120,6 +120,12 @@ impl Progress {
         self.bar.inc(bytes);
     }
 
+    /// This much of this much is done: for work whose size shows on the way.
+    pub(crate) fn set(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+
     /// All is done: how long it took.
     pub(crate) fn finish(self) -> Timing {
         self.bar.finish_and_clear();

@@ -93,13 +93,19 @@ const NEEDS: &[Need] = &[
         present: || Path::new("/usr/share/keyrings/debian-archive-keyring.gpg").is_file(),
         only_bench: false,
     },
-    Need { what: "age", packages: &["age"], present: || shell::has_program("age"), only_bench: true },
     Need {
-        what: "openssl",
+        what: "docker-registry, skopeo and umoci (images of tests, and where they are pulled from)",
+        packages: &["docker-registry", "skopeo", "umoci"],
+        present: || ["docker-registry", "skopeo", "umoci"].into_iter().all(shell::has_program),
+        only_bench: false,
+    },
+    Need {
+        what: "openssl (certificates of test registries; what landing is compared with)",
         packages: &["openssl"],
         present: || shell::has_program("openssl"),
-        only_bench: true,
+        only_bench: false,
     },
+    Need { what: "age", packages: &["age"], present: || shell::has_program("age"), only_bench: true },
     Need { what: "gpg", packages: &["gnupg"], present: || shell::has_program("gpg"), only_bench: true },
 ];
 

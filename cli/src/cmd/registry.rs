@@ -1,0 +1,137 @@
+//! `innerkeep push`, `pull`, `copy`: whole references between registries and image layouts, digests kept.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdh::files;
+use cdh::registry::reference::Reference;
+use cdh::registry::store::{Store, StoreOptions};
+use cdh::registry::{
+    CREDENTIALS_MAX, Carried, Credentials, Proxies, Registry, RegistryError, RegistryOptions, RegistryTrust,
+    SOURCES_MAX, Sources, Transferred,
+};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::args::registry::{CopyArgs, PullArgs, PushArgs, RegistryArgs};
+use crate::error::Failure;
+use crate::output::{Output, Progress, Report};
+use crate::store;
+
+/// Largest file with certificates.
+const PEM_MAX: u64 = 1 << 20;
+
+/// Runs `push`.
+pub(crate) fn push(arguments: &PushArgs, output: Output) -> Result<Report, Failure> {
+    let (layout, tag) = layout_of(&arguments.layout)?;
+    let to = read(&arguments.to)?;
+    let registry = client(&arguments.registry, &[&to], output)?;
+    let progress = output.progress("pushing", 0);
+    let shown = |state: &Transferred| progress.set(state.done, state.total);
+    let deadline = deadline(&arguments.registry);
+    let carried = block_on(registry.push_layout(&layout, tag.as_deref(), &to, &shown, deadline))?;
+    Ok(report(carried, &arguments.layout, &to.to_string(), progress))
+}
+
+/// Runs `pull`.
+pub(crate) fn pull(arguments: &PullArgs, output: Output) -> Result<Report, Failure> {
+    let (layout, tag) = layout_of(&arguments.layout)?;
+    let tag = tag.unwrap_or_else(|| "latest".to_owned());
+    let from = read(&arguments.from)?;
+    let registry = client(&arguments.registry, &[&from], output)?;
+    let progress = output.progress("pulling", 0);
+    let shown = |state: &Transferred| progress.set(state.done, state.total);
+    let deadline = deadline(&arguments.registry);
+    let carried = block_on(registry.pull_layout(&from, &layout, &tag, &shown, deadline))?;
+    Ok(report(carried, &from.to_string(), &format!("{}:{tag}", layout.display()), progress))
+}
+
+/// Runs `copy`.
+pub(crate) fn copy(arguments: &CopyArgs, output: Output) -> Result<Report, Failure> {
+    let (from, to) = (read(&arguments.from)?, read(&arguments.to)?);
+    let registry = client(&arguments.registry, &[&from, &to], output)?;
+    let own = tempfile::tempdir().map_err(Failure::file("create", "a temporary directory"))?;
+    let work = arguments.work.as_deref().unwrap_or(own.path());
+    let options = StoreOptions { bytes: u64::MAX, evict: false, ..StoreOptions::default() };
+    let store = Arc::new(Store::open(work, options).map_err(cdh::Error::from)?);
+    let progress = output.progress("copying", 0);
+    let shown = |state: &Transferred| progress.set(state.done, state.total);
+    let deadline = deadline(&arguments.registry);
+    let carried = block_on(registry.copy(&from, &to, &store, &shown, deadline))?;
+    Ok(report(carried, &from.to_string(), &to.to_string(), progress))
+}
+
+fn report(carried: Carried, from: &str, to: &str, progress: Progress) -> Report {
+    let timing = progress.finish();
+    let digest = carried.digest.to_string();
+    Report {
+        json: json!({
+            "digest": digest, "from": from, "to": to, "manifests": carried.manifests, "referrers": carried.referrers,
+            "blobs": carried.blobs, "bytes": carried.bytes, "seconds": timing.seconds,
+        }),
+        text: format!(
+            "digest     {digest}\nfrom       {from}\nto         {to}\nmanifests  {} ({} referrers)\nblobs      {} ({} bytes transferred)",
+            carried.manifests, carried.referrers, carried.blobs, carried.bytes
+        ),
+    }
+}
+
+fn client(arguments: &RegistryArgs, named: &[&Reference], output: Output) -> Result<Registry, Failure> {
+    let mut pems = Vec::new();
+    for path in &arguments.registry_ca {
+        pems.push(files::read_text("read", path, PEM_MAX)?);
+    }
+    let pems: Vec<&str> = pems.iter().map(String::as_str).collect();
+    let trust =
+        if pems.is_empty() { None } else { Some(RegistryTrust::new(&pems).map_err(cdh::Error::from)?) };
+    let cap = |cap: usize| u64::try_from(cap).unwrap_or(u64::MAX);
+    let credentials = match &arguments.registry_auth {
+        Some(path) => {
+            let bytes = zeroize::Zeroizing::new(files::read("read", path, cap(CREDENTIALS_MAX))?);
+            Credentials::parse(&bytes).map_err(cdh::Error::from)?
+        }
+        None => Credentials::default(),
+    };
+    let mut sources = match &arguments.registries {
+        Some(path) => {
+            Sources::parse(&files::read_text("read", path, cap(SOURCES_MAX))?).map_err(cdh::Error::from)?
+        }
+        None => Sources::default(),
+    };
+    if arguments.insecure_plain_http {
+        output.insecure(&["plain-http"]);
+        let mut registries: Vec<&str> = named.iter().map(|reference| reference.registry()).collect();
+        registries.dedup();
+        for registry in registries {
+            sources.insert_insecure(registry).map_err(cdh::Error::from)?;
+        }
+    }
+    let proxies = Proxies::new(arguments.https_proxy.as_deref(), None, None).map_err(cdh::Error::from)?;
+    Ok(Registry::new(RegistryOptions { trust, credentials, proxies, sources, ..RegistryOptions::default() }))
+}
+
+fn deadline(arguments: &RegistryArgs) -> Instant {
+    Instant::now() + Duration::from_secs(arguments.timeout.min(30 * 86_400))
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, RegistryError>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(Failure::file("start", "the runtime"))?;
+    Ok(runtime.block_on(work).map_err(cdh::Error::from)?)
+}
+
+fn read(text: &str) -> Result<Reference, Failure> {
+    Ok(Reference::parse(text).map_err(cdh::Error::from)?)
+}
+
+fn layout_of(text: &str) -> Result<(PathBuf, Option<String>), Failure> {
+    match store::Reference::parse(text)? {
+        store::Reference::Layout(directory, tag) => Ok((directory, tag)),
+        store::Reference::File(path) => Err(Failure::Usage {
+            argument: "LAYOUT",
+            expected: "an image layout directory: a `.sealed` file holds no blobs of OCI",
+            found: Path::new(&path).display().to_string(),
+        }),
+    }
+}
