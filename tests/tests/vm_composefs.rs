@@ -1,7 +1,5 @@
 //! Trees with integrity at run time, in a guest whose kernel has fs-verity: `composefs-guest` mounts them, and is the host that alters its disk.
 
-#![expect(clippy::panic, reason = "a test fails by panicking")]
-
 use std::process::Command;
 
 use tests::disk_images::blank;
