@@ -28,7 +28,7 @@ const CHECKS: [&str; 16] = [
 ];
 
 #[test]
-fn vm_composefs() {
+fn trees_are_what_their_digests_say() {
     let programs = Programs::built();
     let work = Work::create(User::Same);
     let disk = blank(&work, "objects", 64);
