@@ -76,6 +76,9 @@ pub enum CdhError {
         /// The grants that there are, by kind.
         found: String,
     },
+    /// The REST front.
+    #[error(transparent)]
+    Rest(#[from] crate::rest::RestError),
     /// The TPM.
     #[error(transparent)]
     Tpm(#[from] TpmError),
@@ -143,6 +146,7 @@ impl CdhError {
                 GrantKind::Tpm => "NO_GRANT_FOR_TPM",
                 _ => "NO_GRANT_FOR_CHIP",
             },
+            Self::Rest(error) => error.code(),
             Self::Tpm(error) => error.code(),
             Self::TpmAlone => "TPM_ALONE",
             Self::Usage { .. } => "USAGE",
@@ -168,6 +172,7 @@ impl CdhError {
             },
             Self::NoCollateral { .. } | Self::TpmAlone => Class::Config,
             Self::NoGrantForChip { .. } | Self::NoGrantForKey { .. } => Class::Refused,
+            Self::Rest(error) => error.class(),
             Self::Tpm(error) => tpm_class(error),
             Self::Usage { .. } => Class::Usage,
         }

@@ -43,6 +43,7 @@ pub mod modes;
 pub mod own_keys;
 pub mod plaintext;
 pub mod resources;
+pub mod rest;
 pub mod sealed_secret;
 pub mod service;
 pub mod unwrap;
