@@ -59,7 +59,7 @@ const MAXIMUM_CONNECTIONS: usize = 64;
 const MAXIMUM_LOOKUPS: usize = 2;
 /// What one container may ask for; those that nobody knows are one.
 const LIMITS: QueueLimits = QueueLimits { at_once: 4, queued: 8, connections: 16 };
-/// Longest head of a request: its line and its fields.
+/// Length of a head at which no more of it is read; what is read at a time is at most as much again.
 const MAXIMUM_HEAD_BYTES: usize = 40 * 1024;
 const MAXIMUM_FIELDS: usize = 64;
 /// How long a head may take.
@@ -156,6 +156,7 @@ pub struct Front {
     queues: Queues,
     places: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
+    head: Duration,
 }
 
 impl fmt::Debug for Front {
@@ -184,6 +185,7 @@ impl Front {
             queues: Queues::new(LIMITS),
             places: Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS)),
             lookups: Arc::new(Semaphore::new(MAXIMUM_LOOKUPS)),
+            head: HEAD_DEADLINE,
         }
     }
 
@@ -279,7 +281,7 @@ impl Front {
         // One request: the next one may be another's.
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).keep_alive(false).max_headers(MAXIMUM_FIELDS);
-        http.max_buf_size(MAXIMUM_HEAD_BYTES).header_read_timeout(HEAD_DEADLINE);
+        http.max_buf_size(MAXIMUM_HEAD_BYTES).header_read_timeout(self.head);
         // An error is the peer's: it is gone, or spoke something else.
         let _ = http.serve_connection(TokioIo::new(stream), service).await;
         drop(connection);

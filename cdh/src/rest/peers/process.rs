@@ -15,6 +15,8 @@ use super::{ContainerId, Containers, Peers, socket_of};
 
 /// Longest table of connections.
 const MAXIMUM_TABLE_BYTES: u64 = 16 << 20;
+/// How often the table is read for one connection: the kernel leaves rows out when it changes meanwhile.
+const MAXIMUM_READS: usize = 8;
 const MAXIMUM_CGROUP_BYTES: u64 = 64 * 1024;
 /// Most descriptors that are looked at for one connection.
 const MAXIMUM_DESCRIPTORS: usize = 1 << 20;
@@ -46,6 +48,12 @@ impl ProcPeers {
         Self { proc: proc.into(), containers, most: MAXIMUM_DESCRIPTORS }
     }
 
+    /// With this many descriptors at most.
+    #[cfg(test)]
+    pub(super) const fn limit(&mut self, most: usize) {
+        self.most = most;
+    }
+
     fn socket(&self, peer: SocketAddr, local: SocketAddr) -> Option<u64> {
         let table = |name: &str| {
             let file = File::open(self.proc.join("net").join(name));
@@ -57,7 +65,7 @@ impl ProcPeers {
                 file => text(file.ok()?, MAXIMUM_TABLE_BYTES),
             }
         };
-        socket_of(&[&table("tcp")?, &table("tcp6")?], peer, local)
+        (0..MAXIMUM_READS).find_map(|_| socket_of(&[&table("tcp")?, &table("tcp6")?], peer, local))
     }
 
     /// Everybody who has a socket. An error if somebody cannot be looked at.

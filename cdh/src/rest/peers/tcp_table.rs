@@ -4,14 +4,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const ESTABLISHED: &str = "01";
 
-/// The number of the socket at `peer` that is connected to `local`. None if there is not exactly one, or nobody has it any more.
+/// The number of the socket at `peer` that is connected to `local`. None if there is not exactly one, or nobody has it any more. A row that
+/// comes twice is one: the kernel repeats rows when the table changes while it is read.
 #[must_use]
 pub fn socket_of(tables: &[&str], peer: SocketAddr, local: SocketAddr) -> Option<u64> {
     let rows = tables.iter().flat_map(|table| table.lines().skip(1));
-    let mut found = rows.filter_map(row).filter(|row| row.0 == canonical(peer) && row.1 == canonical(local));
-    let (_, _, socket) = found.next()?;
+    let ours = rows.filter_map(row).filter(|row| row.0 == canonical(peer) && row.1 == canonical(local));
+    let mut found = ours.map(|(_, _, socket)| socket);
+    let socket = found.next()?;
     // GUARD: rest-peer-one-socket -> evil_container_two_sockets_of_one_address
-    if found.next().is_some() {
+    if found.any(|other| other != socket) {
         return None;
     }
     (socket != 0).then_some(socket)
