@@ -21,7 +21,8 @@ const MAXIMUM_CGROUP_BYTES: u64 = 64 * 1024;
 /// Most descriptors that are looked at for one connection.
 const MAXIMUM_DESCRIPTORS: usize = 1 << 20;
 
-/// The way by `/proc`. Whoever uses it has to be permitted to see the descriptors of every process: one that cannot be seen may be the peer.
+/// The way by `/proc`. Whoever uses it has to be permitted to see the descriptors of every container's processes: one that cannot be seen may
+/// be the peer.
 pub struct ProcPeers {
     proc: PathBuf,
     containers: Arc<dyn Containers>,
@@ -68,7 +69,7 @@ impl ProcPeers {
         (0..MAXIMUM_READS).find_map(|_| socket_of(&[&table("tcp")?, &table("tcp6")?], peer, local))
     }
 
-    /// Everybody who has a socket. An error if somebody cannot be looked at.
+    /// Everybody who has a socket; none if a process of a container cannot be looked at.
     fn holders(&self, link: &Path) -> Option<Vec<Holder>> {
         let mut holders = Vec::new();
         let mut left = self.most;
@@ -76,20 +77,42 @@ impl ProcPeers {
             let name = entry.ok()?.file_name();
             let number = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
             let Some(number) = number else { continue };
-            match holder(&self.proc.join(number), link, &mut left) {
+            let path = self.proc.join(number);
+            match holder(&path, link, &mut left) {
                 Ok(holder) => holders.extend(holder),
                 // It ended meanwhile.
                 Err(Errno::NOENT | Errno::SRCH) => {}
-                Err(_) => return None,
+                Err(Errno::TOOBIG) => return None,
+                Err(_) => {
+                    // GUARD: rest-peer-unseen -> evil_container_process_that_cannot_be_seen
+                    if !self.is_outside(&path) {
+                        return None;
+                    }
+                }
             }
         }
         Some(holders)
     }
 
+    /// Whether a process belongs to no container at all.
+    fn is_outside(&self, process: &Path) -> bool {
+        let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let process = openat(CWD, process, directory, Mode::empty()).ok();
+        process.and_then(|process| self.containers_of(&process)).is_some_and(|found| found.is_empty())
+    }
+
     /// The container of one process.
     fn container(&self, holder: &Holder) -> Option<ContainerId> {
-        let file = openat(&holder.process, "cgroup", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        one(self.containers_of(&holder.process)?)
+    }
+
+    /// Every container whose groups a process is in.
+    fn containers_of(&self, process: &OwnedFd) -> Option<Vec<ContainerId>> {
+        let file = openat(process, "cgroup", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let groups = text(File::from(file), MAXIMUM_CGROUP_BYTES)?;
+        if groups.is_empty() {
+            return None;
+        }
         let mut found = Vec::new();
         for line in groups.lines() {
             let path = line.splitn(3, ':').nth(2)?;
@@ -99,7 +122,7 @@ impl ProcPeers {
             }
             found.extend(self.containers.of_cgroup(path));
         }
-        one(found)
+        Some(found)
     }
 }
 
@@ -168,7 +191,8 @@ fn descriptor(descriptors: &OwnedFd, name: &str) -> Result<PathBuf, Errno> {
 }
 
 fn text(file: File, maximum: u64) -> Option<String> {
-    let mut text = String::new();
+    // In few reads: the table may change between any two.
+    let mut text = String::with_capacity(64 * 1024);
     let read = file.take(maximum + 1).read_to_string(&mut text).ok()?;
     (u64::try_from(read).ok()? <= maximum).then_some(text)
 }

@@ -265,24 +265,25 @@ fn evil_container_takes_the_number_of_a_process() {
 }
 
 #[test]
-fn a_process_that_cannot_be_seen_makes_everybody_unknown() {
-    if rustix::process::geteuid().is_root() {
-        // Whom root cannot see is not there: a file in place of the directory stands for every other error.
+fn evil_container_process_that_cannot_be_seen() {
+    let unseen = |group: Option<&str>| {
         let proc = Proc::new(&both(77));
-        proc.process(20, &group("app"), &["socket:[77]"]);
-        fs::create_dir(proc.path().join("21")).unwrap();
+        proc.process(20, &self::group("app"), &["socket:[77]"]);
+        std::fs::create_dir(proc.path().join("21")).unwrap();
         assert_eq!(proc.found().as_deref(), Some("app"), "a process that ended is not there");
+        // No directory: root would see through every other obstacle.
         fs::write(proc.path().join("21/fd"), "").unwrap();
-        assert_eq!(proc.found(), None);
-        return;
-    }
-    use std::os::unix::fs::PermissionsExt as _;
-    let proc = Proc::new(&both(77));
-    proc.process(20, &group("app"), &["socket:[77]"]);
-    proc.process(21, &group("other"), &["/dev/null"]);
-    fs::set_permissions(proc.path().join("21/fd"), fs::Permissions::from_mode(0)).unwrap();
-    assert_eq!(proc.found(), None);
-    fs::set_permissions(proc.path().join("21/fd"), fs::Permissions::from_mode(0o700)).unwrap();
+        if let Some(group) = group {
+            fs::write(proc.path().join("21/cgroup"), group).unwrap();
+        }
+        proc.found()
+    };
+    assert_eq!(unseen(None), None);
+    assert_eq!(unseen(Some("")), None);
+    assert_eq!(unseen(Some(&group("other"))), None);
+    assert_eq!(unseen(Some(&group("app"))), None);
+    assert_eq!(unseen(Some("0::/../x\n")), None);
+    assert_eq!(unseen(Some("0::/system.slice/agent.service\n")).as_deref(), Some("app"));
 }
 
 #[test]

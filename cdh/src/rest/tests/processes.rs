@@ -101,7 +101,7 @@ async fn a_process_is_found_by_the_proc_of_this_machine() {
         known.insert(container("app"), own);
     }
     let answer = Process::start(&running, target).go().await;
-    // Without the right to see everybody's descriptors, or in the root of all groups, nobody is known.
+    // Without the right to see the descriptors of everybody in the group, or in the root of all groups, nobody is known.
     if own.is_some() && rustix::process::geteuid().is_root() {
         assert_eq!((answer.status, answer.body.as_slice()), (200, b"app's own\n".as_slice()));
     } else if own.is_none() {
