@@ -257,7 +257,7 @@ mod tests {
                 "version = \"0.1.0\"\nalgorithm = \"sha384\"\n[data]\n\"aa.toml\" = '''\n{aa}\n'''\n"
             );
             let bound = initdata::Unverified::new(text.into_bytes()).unwrap().insecure_unbound().unwrap();
-            super::register(Some(&bound)).map_err(|failure| failure.0)
+            register(Some(&bound)).map_err(|failure| failure.0)
         };
         assert_eq!(super::register(None).ok(), Some(None));
         assert_eq!(register(""), Ok(None));

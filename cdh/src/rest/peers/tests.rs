@@ -269,7 +269,7 @@ fn evil_container_process_that_cannot_be_seen() {
     let unseen = |group: Option<&str>| {
         let proc = Proc::new(&both(77));
         proc.process(20, &self::group("app"), &["socket:[77]"]);
-        std::fs::create_dir(proc.path().join("21")).unwrap();
+        fs::create_dir(proc.path().join("21")).unwrap();
         assert_eq!(proc.found().as_deref(), Some("app"), "a process that ended is not there");
         // No directory: root would see through every other obstacle.
         fs::write(proc.path().join("21/fd"), "").unwrap();
