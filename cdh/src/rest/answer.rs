@@ -77,7 +77,7 @@ impl Front {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let served = tokio::time::timeout(DEADLINE, self.served(request, way, container)).await;
-        match served.unwrap_or(Err(RestError::Busy)) {
+        match served.unwrap_or(Err(RestError::Deadline)) {
             Ok((body, kind)) => response(StatusCode::OK, body, kind),
             Err(error) => refusal(&error),
         }

@@ -36,6 +36,9 @@ pub enum RestError {
     /// Too many requests of this container are waiting.
     #[error("too many requests of this container are waiting; try again")]
     Busy,
+    /// The request took too long. What the platform was asked for may still happen.
+    #[error("expected an answer within 45 seconds, found none; try again")]
+    Deadline,
     /// An event that only this guest itself may log.
     #[error("domain: expected one that is not this guest's own")]
     EventDomain,
@@ -95,6 +98,7 @@ impl RestError {
             Self::BindPlace { .. } => "REST_BIND_PLACE",
             Self::Body { .. } => "REST_BODY",
             Self::Busy => "REST_BUSY",
+            Self::Deadline => "REST_DEADLINE",
             Self::EventDomain => "REST_EVENT_DOMAIN",
             Self::Feature { .. } => "REST_FEATURE",
             Self::Host => "REST_HOST",
@@ -125,7 +129,7 @@ impl RestError {
             | Self::TokenKey => 403,
             Self::Feature { .. } | Self::RouteUnknown => 404,
             Self::Method { .. } => 405,
-            Self::Bind { .. } | Self::BindPlace { .. } | Self::Busy => 503,
+            Self::Bind { .. } | Self::BindPlace { .. } | Self::Busy | Self::Deadline => 503,
             Self::BackEnd(error) => match error.code() {
                 "KBS_RESOURCE_URI_INVALID" | "ATTEST_EVENT_INVALID" | "ATTEST_REQUEST_TOO_LARGE" => 400,
                 "KBS_REFUSED_RESOURCE" | "KBS_REFUSED_PATH" | "CDH_OFFLINE_NO_RESOURCE" => 404,
@@ -142,7 +146,7 @@ impl RestError {
             Self::BackEnd(error) => error.class(),
             Self::Bind { .. } => Class::Io,
             Self::BindPlace { .. } | Self::Feature { .. } => Class::Config,
-            Self::Busy => Class::Transient,
+            Self::Busy | Self::Deadline => Class::Transient,
             Self::Body { .. }
             | Self::Method { .. }
             | Self::Path
@@ -164,5 +168,6 @@ mod tests {
         assert_eq!(status(HubError::OfflineMissing { uri: "kbs:///a/b/c".to_owned() }), 404);
         assert_eq!(status(HubError::Interrupted), 503);
         assert_eq!(status(HubError::SealedSignature), 403);
+        assert_eq!((RestError::Deadline.status(), RestError::Deadline.class()), (503, Class::Transient));
     }
 }
