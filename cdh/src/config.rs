@@ -3,6 +3,7 @@
 
 mod credential;
 mod image;
+mod rest;
 
 use attestation_agent::config::LogConfig;
 use attestation_agent::kbs::{
@@ -18,6 +19,8 @@ use crate::modes::Modes;
 pub(crate) use credential::PARTIAL;
 pub use credential::{CREDENTIALS, Credential, CredentialPath, MAXIMUM_CREDENTIALS};
 pub use image::{ImageConfig, ProxyConfig};
+pub(crate) use rest::is_name;
+pub use rest::{RestAllow, RoutePattern, lists};
 
 /// Longest configuration.
 pub const MAXIMUM_CONFIG_BYTES: usize = initdata::MAXIMUM_CONFIG_BYTES;
@@ -91,6 +94,8 @@ pub struct InnerkeepConfig {
     pub kbs_spki_sha256: Vec<String>,
     /// The kind of key that answers are encrypted to.
     pub tee_key_algorithm: Option<String>,
+    /// What each container may ask the REST front for.
+    pub rest: Vec<RestAllow>,
     /// How long a resource is kept after it was read, in seconds: at most 3600; 0: not at all.
     pub secret_lifetime_seconds: u64,
     /// How often credentials are read anew, in seconds: 10 to 86,400; 0: never.
@@ -126,6 +131,7 @@ impl HubConfig {
             )));
         }
         config.image.require_limits()?;
+        rest::require_lists(&config.innerkeep.rest)?;
         credential::require_apart(&config.credentials)?;
         Ok(config)
     }

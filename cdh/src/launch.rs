@@ -41,6 +41,12 @@ pub struct Launched {
     pub modes: Modes,
     /// The service; nothing is served yet, and no credential written.
     pub service: HubService,
+    /// The hub of that service.
+    pub hub: Arc<Hub>,
+    /// The platform.
+    pub attester: Arc<Attester>,
+    /// Bound initdata, if there is any.
+    pub initdata: Option<Initdata>,
     /// The platform's name.
     pub tee: &'static str,
 }
@@ -60,8 +66,9 @@ pub fn launch(asked: &HubLaunch) -> Result<Launched, HubError> {
     let config = text.map_or_else(|| Ok(HubConfig::default()), |text| HubConfig::parse(&text))?;
     let modes = Modes::decide(&attester, initdata.as_ref(), &asked.insecure)?;
     let hub = Arc::new(Hub::new(&config, modes.clone(), &attester, initdata.as_ref(), &root)?);
-    let service = HubService::new(hub, &config, &root);
-    Ok(Launched { config, modes, service, tee: attester.tee().name() })
+    let service = HubService::new(Arc::clone(&hub), &config, &root);
+    let tee = attester.tee().name();
+    Ok(Launched { config, modes, service, hub, attester, initdata, tee })
 }
 
 fn bound(

@@ -45,6 +45,7 @@ pub mod own_keys;
 pub mod plaintext;
 pub mod registry;
 pub mod resources;
+pub mod rest;
 pub mod sealed_secret;
 pub mod service;
 pub mod unwrap;
