@@ -18,6 +18,7 @@ use cdh::composefs::pin::Pin;
 use cdh::image::pull::PullerOptions;
 use cdh::registry::Digest;
 use serde_json::{Value, json};
+use tests::programs::Programs;
 
 use fixture::{
     Guest, Image, Key, Server, cosigned, descriptor, manifest_of, payload, pins, reject, run, soon,
@@ -415,5 +416,70 @@ fn pulls_of_one_image_at_a_time_fetch_it_once() {
             fetched += usize::from(pull.await.unwrap() > 0);
         }
         assert_eq!(fetched, 1);
+    });
+}
+
+/// A hub as a process, without a platform; dropped, it ends.
+struct Hub(std::process::Child);
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        // The process is ours.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_program_pulls_for_its_peers() {
+    use protocol::api;
+    block_on(async {
+        let (server, image, key, name) = signed(b"for the program").await;
+        let work = tempfile::tempdir().unwrap();
+        let path = |name: &str| work.path().join(name);
+        let bundle = path("bundle");
+        std::fs::create_dir(&bundle).unwrap();
+        let config = format!(
+            "socket = \"unix://{}\"\n[image]\nwork_dir = \"{}\"\nimage_security_policy = '''{}'''\n\
+             [[image.registry_config.registry]]\nlocation = \"{}\"\ninsecure = true\n",
+            path("cdh.sock").display(),
+            path("work").display(),
+            cosigned(&key),
+            server.authority
+        );
+        std::fs::write(path("cdh.toml"), config).unwrap();
+        let mut command = Programs::built().command("confidential-data-hub", work.path());
+        command.args(["--insecure-sample", "--insecure-unbound-config", "-c"]).arg(path("cdh.toml"));
+        command.stdin(std::process::Stdio::null()).stderr(std::fs::File::create(path("log")).unwrap());
+        let _hub = Hub(command.spawn().unwrap());
+        let start = std::time::Instant::now();
+        while std::os::unix::net::UnixStream::connect(path("cdh.sock")).is_err() {
+            let said = std::fs::read_to_string(path("log")).unwrap();
+            assert!(start.elapsed() < Duration::from_secs(60), "the hub does not listen: {said}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let socket = format!("unix://{}", path("cdh.sock").display());
+        let client =
+            api::ImagePullServiceClient::new(ttrpc::asynchronous::Client::connect(&socket).await.unwrap());
+        let pull = |image: &str| {
+            let (image_url, client) = (image.to_owned(), client.clone());
+            let bundle_path = bundle.to_str().unwrap().to_owned();
+            async move {
+                let request = api::ImagePullRequest { image_url, bundle_path, ..Default::default() };
+                let context = ttrpc::context::with_timeout(60_000_000_000);
+                client.pull_image(context, &request).await
+            }
+        };
+        let other = Image::new(b"unsigned");
+        server.skopeo(&other.layout(), &format!("{IMAGE}:unsigned"));
+        let refusal = pull(&server.name(&format!("{IMAGE}:unsigned"))).await.unwrap_err().to_string();
+        assert!(refusal.contains("IMAGE_UNSIGNED: expected a signature that default demands"), "{refusal}");
+        assert_eq!(std::fs::read_dir(&bundle).unwrap().count(), 0);
+        let answer = pull(&name).await.unwrap();
+        assert_eq!(answer.manifest_digest, image.digest);
+        let root = bundle.join("rootfs");
+        assert_eq!(std::fs::read(root.join("usr/second")).unwrap(), b"for the program");
+        assert!(bundle.join("config.json").exists());
+        cdh::composefs::mount::detach(&root).unwrap();
     });
 }
