@@ -118,7 +118,7 @@ fn an_image_that_gpg_signed_is_mounted() {
             std::fs::write(place.join("signature-1"), bytes).unwrap();
         };
         let key = STANDARD.encode(gpg(&["--export", "signer"]));
-        let policy = json!({"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyData": key}]});
+        let policy = json!({"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyData": key}], "transports": {}});
         let more = format!(
             "sigstore_config = \"\"\"\ndefault-docker:\n  lookaside: file://{}\n\"\"\"",
             lookaside.path().display()

@@ -335,13 +335,13 @@ impl Guest {
 }
 
 pub fn reject() -> Value {
-    json!({"default": [{"type": "reject"}]})
+    json!({"default": [{"type": "reject"}], "transports": {}})
 }
 
 /// Everything of the server has to be signed by this key, for any tag of its repository.
 pub fn cosigned(key: &Key) -> Value {
     json!({"default": [{"type": "sigstoreSigned", "keyData": key.public(),
-        "signedIdentity": {"type": "matchRepository"}}]})
+        "signedIdentity": {"type": "matchRepository"}}], "transports": {}})
 }
 
 pub fn pins(entries: &[(&str, cdh::composefs::pin::Pin)]) -> PullerOptions {
