@@ -192,13 +192,15 @@ impl Image {
             "--config.workingdir",
             "/usr",
         ]));
-        let tree = directory.path().join("tree");
+        // Not `insert`: archives of this version of it have no end.
+        let bundle = directory.path().join("unpacked");
+        run(Command::new("umoci").args(["unpack", "--image", &name]).arg(&bundle));
+        let tree = bundle.join("rootfs/usr");
         std::fs::create_dir(&tree).unwrap();
-        std::fs::write(tree.join("first"), b"a small file").unwrap();
-        run(Command::new("umoci").args(["insert", "--image", &name]).arg(&tree).arg("/usr"));
-        let second = directory.path().join("second");
-        std::fs::write(&second, content).unwrap();
-        run(Command::new("umoci").args(["insert", "--image", &name]).arg(&second).arg("/usr/second"));
+        for (file, bytes) in [("first", b"a small file".as_slice()), ("second", content)] {
+            std::fs::write(tree.join(file), bytes).unwrap();
+            run(Command::new("umoci").args(["repack", "--refresh-bundle", "--image", &name]).arg(&bundle));
+        }
         let index: Value =
             serde_json::from_slice(&std::fs::read(layout.join("index.json")).unwrap()).unwrap();
         let digest = index["manifests"][0]["digest"].as_str().unwrap().to_owned();
