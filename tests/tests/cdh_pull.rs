@@ -18,7 +18,7 @@ use cdh::composefs::pin::Pin;
 use cdh::image::pull::PullerOptions;
 use cdh::registry::Digest;
 use serde_json::{Value, json};
-use tests::programs::Programs;
+use tests::programs::{Programs, is_root};
 
 use fixture::{
     Guest, Image, Key, Server, cosigned, descriptor, manifest_of, payload, pins, reject, run, soon,
@@ -32,9 +32,14 @@ fn content() -> Vec<u8> {
     bytes
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+/// Nobody else may mount: for others there is nothing to test.
+fn as_root(test: impl Future<Output = ()>) {
+    if !is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(2).enable_all().build().unwrap().block_on(future)
+    builder.worker_threads(2).enable_all().build().unwrap().block_on(test);
 }
 
 /// A server with an image that a key signed.
@@ -48,7 +53,7 @@ async fn signed(content: &[u8]) -> (Server, Image, Key, String) {
 
 #[test]
 fn a_signed_image_is_mounted() {
-    block_on(async {
+    as_root(async {
         let content = content();
         let (server, image, key, name) = signed(&content).await;
         let guest = Guest::new(&server, &cosigned(&key), "");
@@ -94,7 +99,7 @@ fn a_signed_image_is_mounted() {
 
 #[test]
 fn an_image_that_gpg_signed_is_mounted() {
-    block_on(async {
+    as_root(async {
         let (server, image) = (Server::start(), Image::new(b"short"));
         server.skopeo(&image.layout(), &format!("{IMAGE}:v1"));
         let name = server.name(&format!("{IMAGE}:v1"));
@@ -139,7 +144,7 @@ fn an_image_that_gpg_signed_is_mounted() {
 
 #[test]
 fn evil_image_without_permission() {
-    block_on(async {
+    as_root(async {
         let (server, image, key) = (Server::start(), Image::new(&content()), Key::new());
         server.skopeo(&image.layout(), &format!("{IMAGE}:v1"));
         let name = server.name(&format!("{IMAGE}:v1"));
@@ -161,7 +166,7 @@ fn evil_image_without_permission() {
 
 #[test]
 fn evil_registry_moves_a_tag() {
-    block_on(async {
+    as_root(async {
         let content = content();
         let (server, image, key, name) = signed(&content).await;
         let other = Image::new(b"of somebody else");
@@ -186,7 +191,7 @@ fn evil_registry_moves_a_tag() {
 
 #[test]
 fn evil_registry_alters_a_layer() {
-    block_on(async {
+    as_root(async {
         let (server, image, key, name) = signed(&content()).await;
         let digest = image.manifest["layers"].as_array().unwrap().last().unwrap()["digest"].as_str().unwrap();
         let hex = digest.strip_prefix("sha256:").unwrap();
@@ -214,7 +219,7 @@ async fn right_pin(server: &Server, key: &Key, name: &str) -> Pin {
 
 #[test]
 fn evil_pin_of_the_operator_beside_one_of_the_image() {
-    block_on(async {
+    as_root(async {
         let (server, image, key, name) = signed(&content()).await;
         let right = right_pin(&server, &key, &name).await;
         let wrong = Pin::parse(&"0".repeat(64)).unwrap();
@@ -247,7 +252,7 @@ fn evil_pin_of_the_operator_beside_one_of_the_image() {
 
 #[test]
 fn evil_kept_image_under_another_pin() {
-    block_on(async {
+    as_root(async {
         let (server, image, key, name) = signed(&content()).await;
         let right = right_pin(&server, &key, &name).await;
         let guest = Guest::with(&server, &cosigned(&key), "", false, pins(&[(&name, right)]));
@@ -264,7 +269,7 @@ fn evil_kept_image_under_another_pin() {
 
 #[test]
 fn evil_kept_image_that_the_policy_rejects_now() {
-    block_on(async {
+    as_root(async {
         let (server, _image, key, name) = signed(&content()).await;
         let guest = Guest::new(&server, &cosigned(&key), "");
         guest.pull(&name).await.unwrap();
@@ -279,7 +284,7 @@ fn evil_kept_image_that_the_policy_rejects_now() {
 
 #[test]
 fn evil_image_that_cannot_be_measured() {
-    block_on(async {
+    as_root(async {
         let (server, _image, key, name) = signed(b"x").await;
         let guest = Guest::with(&server, &cosigned(&key), "", true, PullerOptions::default());
         assert_eq!(guest.refused(&name).await, "PULL_MEASURE");
@@ -332,7 +337,7 @@ fn encrypted(image: &Image, kek: &[u8; 32], nonce: &[u8; 16]) -> (Vec<u8>, Vec<V
 
 #[test]
 fn evil_encrypted_image_without_its_key() {
-    block_on(async {
+    as_root(async {
         let content = content();
         let (server, image, key) = (Server::start(), Image::new(&content), Key::new());
         let kek = [3; 32];
@@ -363,7 +368,7 @@ fn evil_encrypted_image_without_its_key() {
 
 #[test]
 fn evil_bundle_that_is_not_empty() {
-    block_on(async {
+    as_root(async {
         let (server, _image, key, name) = signed(b"x").await;
         let guest = Guest::new(&server, &cosigned(&key), "");
         let pulled = guest.pull(&name).await.unwrap();
@@ -385,7 +390,7 @@ fn evil_bundle_that_is_not_empty() {
 
 #[test]
 fn a_pull_that_is_late_says_how_far_it_was() {
-    block_on(async {
+    as_root(async {
         let (server, _image, key, name) = signed(&content()).await;
         let guest = Guest::new(&server, &cosigned(&key), "");
         // The first byte of a layer comes, and then nobody has time.
@@ -404,7 +409,7 @@ fn a_pull_that_is_late_says_how_far_it_was() {
 
 #[test]
 fn pulls_of_one_image_at_a_time_fetch_it_once() {
-    block_on(async {
+    as_root(async {
         let (server, _image, key, name) = signed(&content()).await;
         let guest = Arc::new(Guest::new(&server, &cosigned(&key), ""));
         let pulls = [0; 4].map(|_| {
@@ -433,7 +438,7 @@ impl Drop for Hub {
 #[test]
 fn the_program_pulls_for_its_peers() {
     use protocol::api;
-    block_on(async {
+    as_root(async {
         let (server, image, key, name) = signed(b"for the program").await;
         let work = tempfile::tempdir().unwrap();
         let path = |name: &str| work.path().join(name);

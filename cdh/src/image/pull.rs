@@ -103,8 +103,7 @@ impl Default for PullerOptions {
     /// This machine; half of its memory, and as many files as that file system makes of itself; no keys in files, no pins; 4 images.
     fn default() -> Self {
         let info = rustix::system::sysinfo();
-        let total = u64::try_from(info.totalram).unwrap_or(u64::MAX);
-        let bytes = total.saturating_mul(u64::from(info.mem_unit)) / 2;
+        let bytes = info.totalram.saturating_mul(u64::from(info.mem_unit)) / 2;
         Self {
             platform: Platform::host(),
             memory: (bytes, bytes / 4096),
