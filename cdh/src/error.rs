@@ -14,6 +14,7 @@ use crate::composefs::ComposefsError;
 use crate::image::layer::LayerError;
 use crate::image::ocicrypt::OcicryptError;
 use crate::image::policy::PolicyError;
+use crate::image::pull::PullError;
 use crate::registry::{RegistryClass, RegistryError};
 
 /// A failure. Codes are those of the part that failed.
@@ -94,6 +95,9 @@ pub enum CdhError {
     /// An encrypted layer.
     #[error(transparent)]
     Ocicrypt(#[from] OcicryptError),
+    /// The pull of an image.
+    #[error(transparent)]
+    Pull(#[from] PullError),
     /// A registry, the way to it, or the blob store.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -171,6 +175,7 @@ impl CdhError {
                 _ => "NO_GRANT_FOR_CHIP",
             },
             Self::Ocicrypt(error) => error.code(),
+            Self::Pull(error) => error.code(),
             Self::Registry(error) => error.code(),
             Self::Rest(error) => error.code(),
             Self::Tpm(error) => error.code(),
@@ -202,6 +207,7 @@ impl CdhError {
             Self::NoCollateral { .. } | Self::TpmAlone => Class::Config,
             Self::NoGrantForChip { .. } | Self::NoGrantForKey { .. } => Class::Refused,
             Self::Ocicrypt(error) => ocicrypt_class(error),
+            Self::Pull(error) => error.class(),
             Self::Registry(error) => match error.class() {
                 RegistryClass::Config => Class::Config,
                 RegistryClass::Denied => Class::Refused,

@@ -4,4 +4,5 @@ pub mod layer;
 pub mod objects;
 pub mod ocicrypt;
 pub mod policy;
+pub mod pull;
 pub mod tree;

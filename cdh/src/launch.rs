@@ -7,8 +7,9 @@ use attestation_agent::binding::{Launch, launched_config, launched_initdata};
 use attestation_agent::{Attester, Options, TeeRoot};
 use initdata::{Initdata, InsecureMode};
 
-use crate::config::HubConfig;
+use crate::config::{HubConfig, ImageConfig};
 use crate::hub_error::HubError;
+use crate::image::pull::{Puller, PullerOptions, Registers};
 use crate::modes::Modes;
 use crate::service::{Hub, HubService};
 
@@ -65,10 +66,22 @@ pub fn launch(asked: &HubLaunch) -> Result<Launched, HubError> {
     let (initdata, text) = bound(asked, &attester, initdata)?;
     let config = text.map_or_else(|| Ok(HubConfig::default()), |text| HubConfig::parse(&text))?;
     let modes = Modes::decide(&attester, initdata.as_ref(), &asked.insecure)?;
-    let hub = Arc::new(Hub::new(&config, modes.clone(), &attester, initdata.as_ref(), &root)?);
+    let hub = Hub::new(&config, modes.clone(), &attester, initdata.as_ref(), &root)?;
+    let hub = Arc::new(with_images(hub, &config, &modes, &attester));
     let service = HubService::new(Arc::clone(&hub), &config, &root);
     let tee = attester.tee().name();
     Ok(Launched { config, modes, service, hub, attester, initdata, tee })
+}
+
+/// Images can be pulled where something is said about them.
+fn with_images(hub: Hub, config: &HubConfig, modes: &Modes, attester: &Arc<Attester>) -> Hub {
+    if config.image == ImageConfig::default() {
+        return hub;
+    }
+    let resources = Arc::clone(hub.resources()) as _;
+    let measure = Arc::new(Registers::new(Arc::clone(attester)));
+    let (image, modes) = (config.image.clone(), modes.clone());
+    hub.with_images(Arc::new(Puller::new(image, resources, modes, measure, PullerOptions::default())))
 }
 
 fn bound(

@@ -51,7 +51,7 @@ const CREDENTIALS_DEADLINE: Duration = Duration::from_secs(50);
 
 /// What the hub does, for whoever is in this process.
 pub struct Hub {
-    resources: Resources,
+    resources: Arc<Resources>,
     modes: Modes,
     verification: Verification,
     images: Arc<dyn Images>,
@@ -83,7 +83,7 @@ impl Hub {
         root: &TeeRoot,
     ) -> Result<Self, HubError> {
         let text = initdata.map(|initdata| initdata.text().to_owned());
-        let resources = Resources::new(config, &modes, attester, text, root)?;
+        let resources = Arc::new(Resources::new(config, &modes, attester, text, root)?);
         let verification = Verification::decide(config.skip_sealed_secret_verification, &modes)?;
         let none = Arc::new(NotAvailable);
         let (images, volumes, artifacts) = (Arc::clone(&none) as _, Arc::clone(&none) as _, none);
@@ -110,7 +110,7 @@ impl Hub {
 
     /// Resources: one session for all of them.
     #[must_use]
-    pub const fn resources(&self) -> &Resources {
+    pub const fn resources(&self) -> &Arc<Resources> {
         &self.resources
     }
 
@@ -130,7 +130,7 @@ impl Hub {
     ///
     /// As [`sealed_secret::unseal`].
     pub async fn unseal(&self, text: &[u8], deadline: Instant) -> Result<Arc<Plaintext>, HubError> {
-        sealed_secret::unseal(text, &self.resources, self.verification, &self.modes, deadline).await
+        sealed_secret::unseal(text, &*self.resources, self.verification, &self.modes, deadline).await
     }
 
     /// The answer to a request for a layer's key.
@@ -139,7 +139,7 @@ impl Hub {
     ///
     /// As [`key_provider::unwrap_key`].
     pub async fn unwrap_key(&self, json: &[u8], deadline: Instant) -> Result<Zeroizing<Vec<u8>>, HubError> {
-        key_provider::unwrap_key(json, &self.resources, &self.modes, deadline).await
+        key_provider::unwrap_key(json, &*self.resources, &self.modes, deadline).await
     }
 }
 

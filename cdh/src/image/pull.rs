@@ -1,0 +1,460 @@
+//! One image, from its name to a mounted root, inside the guest.
+//!
+//! ```text
+//!  name ─▶ Settings: policy, registries (bound configuration, resources), read for each pull
+//!            │
+//!            ▼ manifest, index, configuration: by digest, once
+//!          policy decides ── refused: nothing was fetched, nothing is measured
+//!            │ accepted                    (also for an image that is here already)
+//!            ▼
+//!          keys of encrypted layers ─▶ cache? ─▶ layers into the blob store ─▶ tree, objects in private memory
+//!                                        │                                       │ pins: operator, annotation, label
+//!                                        └──────────────┬────────────────────────┘
+//!                                                       ▼
+//!                                         measured ─▶ Pulled ─▶ mount: rootfs, config.json, or neither
+//! ```
+//!
+//! Each arrow takes what the one before it authenticated, by the digests of the one manifest that the policy accepted: a tag is asked for
+//! once. Pulls of one image wait for one another, others do not. A pull that is dropped, fails or comes too late leaves no mount, no
+//! file of the bundle and no memory; verified blobs and parts of blobs stay in the store, for the next one.
+//!
+//! Unpacked images are in memory of the guest that nobody can write to any more ([`PrivateMemory`](crate::composefs::mount::PrivateMemory)):
+//! plaintext of encrypted layers never reaches a disk. A few of them are kept, by the digest of their configuration. For each use of a kept
+//! one the policy decides again, the keys of its layers are asked for again, pins are compared again, it is measured again, and one of its
+//! objects is hashed.
+//!
+//! # Pins
+//!
+//! The operator may give a digest for a name; the image may have one as annotation or label. All there are have to hold. A pinned tree has the
+//! form in which composefs takes digests ([`transform_for_oci`](crate::image::layer::transform_for_oci)), others are as their layers say.
+//!
+//! # Codes
+//!
+//! | code | means |
+//! |---|---|
+//! | `PULL_BUNDLE` | the bundle's directory |
+//! | `PULL_CONFIGURATION` | a configuration of another form |
+//! | `PULL_DEADLINE` | too late; says how far it was |
+//! | `PULL_INTERRUPTED` | given up, or a worker was lost |
+//! | `PULL_MEASURE` | not measured, and so not used |
+//! | `PULL_NAME` | no name of an image for a policy |
+//!
+//! and those of [`crate::registry`], [`crate::image::policy`], [`crate::image::ocicrypt`], [`crate::image::layer`], [`crate::composefs`] and the
+//! hub's resources.
+
+mod bundle;
+mod error;
+mod measure;
+mod settings;
+mod sources;
+mod unpack;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+pub use bundle::Bundle;
+pub use error::PullError;
+pub use measure::{DOMAIN, ImageEvent, Measure, OPERATION, Registers};
+
+use crate::Error;
+use crate::composefs::ComposefsError;
+use crate::composefs::mount::Verified;
+use crate::composefs::pin::{LABEL, Pin};
+use crate::config::ImageConfig;
+use crate::image::layer::{Compression, Limits};
+use crate::image::ocicrypt::{EncryptedLayer, LayerKey};
+use crate::image::policy::{Accepted, Digest as PolicyDigest, ImageName, Subject};
+use crate::modes::Modes;
+use crate::registry::store::{Store, StoreOptions};
+use crate::registry::{Digest, Platform, Progress, Reference, RegistryError, Transferred, VerifiedManifest};
+use crate::resources::ResourceSource;
+use crate::service::Images;
+
+use settings::Settings;
+use sources::{Keys, Packets, Signatures};
+use unpack::{Layer, Order};
+
+/// What the configuration does not say.
+#[derive(Clone, Debug)]
+pub struct PullerOptions {
+    /// For which machine.
+    pub platform: Platform,
+    /// Bytes and files of one unpacked image: memory of the guest.
+    pub memory: (u64, u64),
+    /// Bytes and files that may be written above a root: memory of the guest, too.
+    pub upper: (u64, u64),
+    /// Bounds of unpacking.
+    pub limits: Limits,
+    /// Directories of the measured image whose files may be keys of a policy; none unless somebody vouches for one.
+    pub key_directories: Vec<PathBuf>,
+    /// Digests of metadata images, by `registry/repository` or the whole reference.
+    pub pins: BTreeMap<String, Pin>,
+    /// Unpacked images that are kept. A kept one takes memory also when nobody uses it.
+    pub kept: usize,
+}
+
+impl Default for PullerOptions {
+    /// This machine; half of its memory, and as many files as that file system makes of itself; no keys in files, no pins; 4 images.
+    fn default() -> Self {
+        let info = rustix::system::sysinfo();
+        let bytes = info.totalram.saturating_mul(u64::from(info.mem_unit)) / 2;
+        Self {
+            platform: Platform::host(),
+            memory: (bytes, bytes / 4096),
+            upper: (bytes, bytes / 4096),
+            limits: Limits::default(),
+            key_directories: Vec::new(),
+            pins: BTreeMap::new(),
+            kept: 4,
+        }
+    }
+}
+
+/// What a kept tree is known by: its configuration, and whether it has the form of pins.
+type Key = (Digest, bool);
+
+/// Pulls images.
+pub struct Puller {
+    config: ImageConfig,
+    resources: Arc<dyn ResourceSource>,
+    modes: Modes,
+    measure: Arc<dyn Measure>,
+    options: PullerOptions,
+    store: tokio::sync::OnceCell<Arc<Store>>,
+    busy: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
+    kept: Mutex<VecDeque<(Key, Arc<Verified>)>>,
+}
+
+impl fmt::Debug for Puller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Puller").field("work_dir", &self.config.work_dir).finish_non_exhaustive()
+    }
+}
+
+/// An image that the policy accepted, which is measured and all here.
+pub struct Pulled {
+    manifest_digest: Digest,
+    index_digest: Option<Digest>,
+    config: Vec<u8>,
+    image: Arc<Verified>,
+    accepted: Accepted,
+    received: u64,
+    upper: (u64, u64),
+}
+
+impl fmt::Debug for Pulled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pulled").field("accepted", &self.accepted.record()).finish_non_exhaustive()
+    }
+}
+
+impl Pulled {
+    /// Digest of the manifest.
+    #[must_use]
+    pub const fn manifest_digest(&self) -> &Digest {
+        &self.manifest_digest
+    }
+
+    /// Digest of the index that it was found in.
+    #[must_use]
+    pub const fn index_digest(&self) -> Option<&Digest> {
+        self.index_digest.as_ref()
+    }
+
+    /// Exact bytes of the configuration.
+    #[must_use]
+    pub fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    /// The digest of the metadata image, as a pin.
+    #[must_use]
+    pub fn image_digest(&self) -> Pin {
+        Pin::Sha256(self.image.digest())
+    }
+
+    /// Why it was accepted.
+    #[must_use]
+    pub const fn accepted(&self) -> &Accepted {
+        &self.accepted
+    }
+
+    /// Bytes of layers that came over the network for it; 0 when it was here.
+    #[must_use]
+    pub const fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Makes `rootfs`, mounted, and `config.json` in a directory that is there and has neither. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// `PULL_BUNDLE`, `PULL_CONFIGURATION`, `COMPOSEFS_…`: nothing is left in the directory then.
+    pub fn mount(&self, bundle: &Path) -> Result<Bundle, Error> {
+        Bundle::make(bundle, &self.image, self.upper, &self.config)
+    }
+}
+
+impl Puller {
+    /// Under a configuration that the platform vouches for. Nothing is asked for or opened yet.
+    #[must_use]
+    pub fn new(
+        config: ImageConfig,
+        resources: Arc<dyn ResourceSource>,
+        modes: Modes,
+        measure: Arc<dyn Measure>,
+        options: PullerOptions,
+    ) -> Self {
+        let (store, busy, kept) = (tokio::sync::OnceCell::new(), Mutex::default(), Mutex::default());
+        Self { config, resources, modes, measure, options, store, busy, kept }
+    }
+
+    /// Pulls an image, unless it is refused.
+    ///
+    /// # Errors
+    ///
+    /// See the codes above. Nothing of the image is used or measured then, unless measuring is what failed.
+    pub async fn pull(
+        &self,
+        image: &str,
+        deadline: Instant,
+        progress: &dyn Progress,
+    ) -> Result<Pulled, Error> {
+        let watched = Watched { progress, last: Mutex::default() };
+        let late = || Error::from(PullError::deadline(image, *lock(&watched.last)));
+        match tokio::time::timeout_at(deadline, self.pull_all(image, deadline, &watched)).await {
+            Err(_) => Err(late()),
+            Ok(Err(Error::Registry(error))) if is_late(&error) => Err(late()),
+            Ok(found) => found,
+        }
+    }
+
+    async fn pull_all(
+        &self,
+        image: &str,
+        deadline: Instant,
+        progress: &Watched<'_>,
+    ) -> Result<Pulled, Error> {
+        let settings = Settings::read(&self.config, &*self.resources, deadline).await?;
+        let reference = Reference::parse(image)?;
+        let manifest = settings.registry.pull_manifest(&reference, &self.options.platform, deadline).await?;
+        let accepted = self.decide(&settings, &manifest, deadline).await?;
+        let pins = self.pins(&manifest)?;
+        let keys = self.keys(&manifest, deadline).await?;
+        let key: Key = (manifest.manifest.config.digest, !pins.is_empty());
+        let turn = self.turn(key.0);
+        let _turn = turn.lock().await;
+        let (verified, received) = match self.kept(key, &pins)? {
+            Some(verified) => (verified, 0),
+            None => {
+                let store = self.store().await?;
+                let fetched = settings.registry.fetch_blobs(&manifest, &store, progress, deadline).await?;
+                let layers = layers(&manifest, keys, &fetched.layers)?;
+                let PullerOptions { limits, memory, .. } = self.options;
+                let verified =
+                    unpack::unpack(Order { layers, limits, memory, pins, transform: key.1 }).await?;
+                let verified = Arc::new(verified);
+                self.keep(key, Arc::clone(&verified));
+                (verified, fetched.received)
+            }
+        };
+        let event = ImageEvent::new(image, accepted.manifest_digest());
+        // GUARD: pull-measured -> evil_image_that_cannot_be_measured
+        self.measure
+            .image(&event)
+            .await
+            .map_err(|source| PullError::Measure { image: image.to_owned(), source })?;
+        Ok(Pulled {
+            manifest_digest: manifest.digest,
+            index_digest: manifest.index_digest,
+            config: manifest.config,
+            image: verified,
+            accepted,
+            received,
+            upper: self.options.upper,
+        })
+    }
+
+    /// Asked for each pull, of images that are here too.
+    async fn decide(
+        &self,
+        settings: &Settings,
+        manifest: &VerifiedManifest,
+        deadline: Instant,
+    ) -> Result<Accepted, Error> {
+        let name = |reference: &Reference| {
+            let name = reference.to_string();
+            ImageName::parse(&name).map_err(|_| PullError::Name { name })
+        };
+        let digest = |digest: &Digest| {
+            let digest = PolicyDigest::parse(&digest.to_string());
+            digest.ok_or(PullError::Name { name: manifest.reference.to_string() })
+        };
+        let elsewhere = manifest.source != manifest.reference;
+        let subject = Subject {
+            reference: name(&manifest.reference)?,
+            mirror: elsewhere.then(|| name(&manifest.source)).transpose()?,
+            manifest_digest: digest(&manifest.digest)?,
+            index_digest: manifest.index_digest.as_ref().map(digest).transpose()?,
+        };
+        let signatures =
+            Signatures { registry: &settings.registry, lookaside: &settings.lookaside, deadline };
+        let directories = &self.options.key_directories;
+        let keys = Keys { resources: &*self.resources, directories, deadline };
+        Ok(settings.policy.decide(&subject, &signatures, &keys).await?)
+    }
+
+    /// Every pin that there is for an image. One that cannot be read is an error.
+    fn pins(&self, manifest: &VerifiedManifest) -> Result<Vec<Pin>, Error> {
+        let named = [manifest.reference.name(), manifest.reference.to_string()];
+        let mut pins: Vec<Pin> =
+            named.iter().filter_map(|name| self.options.pins.get(name).copied()).collect();
+        let annotations = manifest.manifest.annotations.iter();
+        pins.extend(Pin::of_annotations(annotations.map(|(name, value)| (name.as_str(), value.as_str())))?);
+        let labels = bundle::labels(&manifest.config)?;
+        pins.extend(labels.get(LABEL).map(|value| Pin::parse(value)).transpose()?);
+        Ok(pins)
+    }
+
+    /// The keys of encrypted layers, before anything of them is fetched; also for images that are here: a key that was taken back counts.
+    async fn keys(&self, manifest: &VerifiedManifest, deadline: Instant) -> Result<Vec<Opened>, Error> {
+        let packets = Packets { resources: &*self.resources, modes: &self.modes, deadline };
+        let mut opened = Vec::new();
+        for layer in manifest.layers() {
+            opened.push(match EncryptedLayer::parse(&layer.media_type, &layer.annotations)? {
+                None => Opened { compression: Compression::of_media_type(&layer.media_type)?, key: None },
+                Some(encrypted) => Opened {
+                    compression: Compression::of_media_type(encrypted.media_type())?,
+                    key: Some(encrypted.unwrap_key(&packets).await?),
+                },
+            });
+        }
+        Ok(opened)
+    }
+
+    /// Whoever holds it works on this image alone.
+    fn turn(&self, image: Digest) -> Arc<tokio::sync::Mutex<()>> {
+        let mut busy = lock(&self.busy);
+        busy.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = busy.get(&image).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::new(tokio::sync::Mutex::new(()));
+        busy.insert(image, Arc::downgrade(&turn));
+        turn
+    }
+
+    /// A kept image, if its digest is what every pin says. A pin by SHA-512 cannot be compared with it: such an image is made anew.
+    fn kept(&self, key: Key, pins: &[Pin]) -> Result<Option<Arc<Verified>>, Error> {
+        let mut kept = lock(&self.kept);
+        let Some(at) = kept.iter().position(|(found, _)| *found == key) else { return Ok(None) };
+        let Some((_, image)) = kept.remove(at) else { return Ok(None) };
+        kept.push_back((key, Arc::clone(&image)));
+        if pins.iter().any(|pin| matches!(pin, Pin::Sha512(_))) {
+            return Ok(None);
+        }
+        let found = Pin::Sha256(image.digest());
+        let wrong = pins.iter().find(|pin| **pin != found);
+        // GUARD: pull-kept-pinned -> evil_kept_image_under_another_pin
+        if let Some(expected) = wrong {
+            let (expected, found) = (expected.to_string(), found.to_string());
+            return Err(ComposefsError::Mismatch { what: "image", expected, found }.into());
+        }
+        Ok(Some(image))
+    }
+
+    fn keep(&self, key: Key, image: Arc<Verified>) {
+        let mut kept = lock(&self.kept);
+        kept.retain(|(found, _)| *found != key);
+        kept.push_back((key, image));
+        while kept.len() > self.options.kept {
+            kept.pop_front();
+        }
+    }
+
+    async fn store(&self) -> Result<Arc<Store>, Error> {
+        let open = async {
+            let path = self.config.work_dir.clone();
+            let opened = tokio::task::spawn_blocking(move || {
+                let mut builder = std::fs::DirBuilder::new();
+                builder.recursive(true).mode(0o700);
+                builder.create(&path).map_err(Error::file("make the work directory", &path))?;
+                Ok::<_, Error>(Arc::new(Store::open(&path, StoreOptions::default())?))
+            });
+            opened.await.map_err(|_| PullError::Interrupted)?
+        };
+        self.store.get_or_try_init(|| open).await.cloned()
+    }
+}
+
+/// What is known of a layer before it is here.
+struct Opened {
+    compression: Compression,
+    key: Option<LayerKey>,
+}
+
+fn layers(
+    manifest: &VerifiedManifest,
+    opened: Vec<Opened>,
+    blobs: &[Arc<crate::registry::store::StoredBlob>],
+) -> Result<Vec<Layer>, Error> {
+    let none = PullError::Configuration { expected: "one diff_id for each layer" };
+    let image = manifest.image.as_ref().ok_or(none)?;
+    if blobs.len() != opened.len() || image.diff_ids.len() != opened.len() {
+        return Err(PullError::Configuration { expected: "one diff_id for each layer" }.into());
+    }
+    let all = opened.into_iter().zip(blobs).zip(&image.diff_ids);
+    let layers = all.map(|((Opened { compression, key }, blob), diff_id)| {
+        Ok(Layer { blob: Arc::clone(blob), compression, diff_id: diff_id.to_string().parse()?, key })
+    });
+    layers.collect()
+}
+
+/// Remembers how far a transfer came.
+struct Watched<'a> {
+    progress: &'a dyn Progress,
+    last: Mutex<Option<Transferred>>,
+}
+
+impl Progress for Watched<'_> {
+    fn advanced(&self, state: &Transferred) {
+        *lock(&self.last) = Some(*state);
+        self.progress.advanced(state);
+    }
+}
+
+fn is_late(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Deadline { .. } => true,
+        RegistryError::NoSource { tried, .. } => tried.iter().any(|(_, error)| is_late(error)),
+        _ => false,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl Images for Puller {
+    async fn pull(&self, image: &str, bundle: &Path, deadline: Instant) -> Result<String, Error> {
+        let pulled = Self::pull(self, image, deadline, &()).await?;
+        let digest = pulled.manifest_digest.to_string();
+        let path = bundle.to_owned();
+        let mounted = tokio::task::spawn_blocking(move || pulled.mount(&path));
+        // Dropped here, whenever that is, what was mounted is taken back.
+        let mounted = tokio::time::timeout_at(deadline, mounted).await;
+        let mounted = mounted.map_err(|_| PullError::deadline(image, None))?;
+        mounted.map_err(|_| PullError::Interrupted)??.keep();
+        Ok(digest)
+    }
+}
+
+#[cfg(test)]
+mod tests;
