@@ -40,9 +40,10 @@ pub(crate) enum SealedError {
         /// Of the core.
         found: String,
     },
-    /// Nothing here has a key: no chip below a configured root, no processor that derives keys, no TPM. Key brokers are not asked by the agent.
+    /// Nothing here has a key: no chip below a configured root, no broker that bound `cdh.toml` names, no processor that
+    /// derives keys, no TPM.
     #[error(
-        "artifact {name}: expected a chip with `chip_root` in sealed.toml, an SEV-SNP processor, or a TPM; found none"
+        "artifact {name}: expected a chip with `chip_root` in sealed.toml, a broker with `broker` in cdh.toml, an SEV-SNP processor, or a TPM; found none"
     )]
     NoKeySource {
         /// Its name.

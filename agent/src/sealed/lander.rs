@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use super::cache::{Cache, Places};
 use super::error::SealedError;
 use super::state::Count;
+use crate::hub::DataHub;
 
 /// What every attempt starts from: bound configuration, and where things are.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(super) struct Setup {
     pub(super) places: Places,
     /// A directory of the agent's own, for landings that the kernel clones only where they are attached.
     pub(super) attached: PathBuf,
+    /// The data hub, for its broker.
+    pub(super) hub: DataHub,
 }
 
 impl Setup {
@@ -58,7 +61,7 @@ impl Setup {
         Ok(landed)
     }
 
-    /// Chips first, then the processor, then the TPM. Where none of them opens it, the first one's failure says why.
+    /// Chips first, then the broker, the processor, the TPM. Where none of them opens it, the first one's failure says why.
     fn by_any_source(
         &self,
         artifact: &Artifact,
@@ -102,6 +105,7 @@ impl Setup {
                 }
             }
         }
+        sources.extend(self.hub.key_source());
         if guest.attester.as_ref().is_some_and(|attester| attester.tee() == Tee::Snp) {
             sources.push(KeySource::Snp);
         }
@@ -186,6 +190,8 @@ impl Setup {
 fn is_about_the_source(error: &cdh::Error) -> bool {
     match error {
         cdh::Error::NoGrantForChip { .. } | cdh::Error::NoGrantForKey { .. } | cdh::Error::Tpm(_) => true,
+        // It is not there, or says no.
+        cdh::Error::Kbs(_) => !matches!(error.class(), cdh::Class::Bug),
         cdh::Error::Chip(_) => !matches!(error.class(), cdh::Class::Artifact | cdh::Class::Bug),
         _ => false,
     }
