@@ -142,12 +142,13 @@ async fn evil_broker_denies() {
         for stream in listener.incoming().flatten() {
             let mut stream = stream;
             let _ = stream.read(&mut [0; 4096]);
-            let _ =
-                stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let no = r#"{"type":"https://github.com/confidential-containers/kbs/errors/AttestationError","detail":"no"}"#;
+            let head = "HTTP/1.1 401 Unauthorized\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: ";
+            let _ = write!(stream, "{head}{}\r\n\r\n{no}", no.len());
         }
     });
     let error = hub.unseal(sealed_text().as_bytes(), later(), || false).await.unwrap_err();
-    assert_eq!(error.code(), "KBS_DENIED", "{error}");
+    assert_eq!(error.code(), "KBS_REFUSED_ATTESTATION", "{error}");
 }
 
 #[tokio::test]
