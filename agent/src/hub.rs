@@ -8,6 +8,7 @@
 //! dated moves the floor of the clock.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +16,11 @@ use attestation_agent::kbs::{Dated, KbsClient, KbsOptions};
 use attestation_agent::service::AttestationSource;
 use attestation_agent::{Attester, TeeRoot};
 use cdh::artifact::{Broker, BrokerAccess, KbsRecipient, KeySource};
-use cdh::config::HubConfig;
+use cdh::config::{HubConfig, ImageConfig};
 use cdh::hub_error::HubError;
 use cdh::modes::Modes;
 use cdh::plaintext::Plaintext;
+use cdh::registry::{Carried, Reference, Registry};
 use cdh::service::Hub;
 use initdata::Initdata;
 use policy_engine::audit::Audit;
@@ -71,6 +73,7 @@ enum State {
 
 struct Present {
     hub: Hub,
+    image: ImageConfig,
     audit: Arc<Audit>,
     broker: Option<(KbsRecipient, KbsOptions)>,
     initdata: Option<String>,
@@ -115,7 +118,7 @@ impl DataHub {
         let broker = config.kbs_recipient()?.zip(options);
         let hub = Hub::dated(&config, modes, attester, initdata, root, Some(dated))?;
         let initdata = initdata.map(|initdata| initdata.text().to_owned());
-        let present = Present { hub, audit: Arc::clone(audit), broker, initdata };
+        let present = Present { hub, image: config.image, audit: Arc::clone(audit), broker, initdata };
         Ok(Self { state: State::Present(Arc::new(present)) })
     }
 
@@ -155,6 +158,30 @@ impl DataHub {
         }
         require_attested(&present.audit)?;
         Ok(present.hub.unseal(text, deadline).await?)
+    }
+
+    /// Fetches an artifact from its registry, as bound `[image]` says, into an image layout in the guest's memory, under `tag`. What comes is
+    /// ciphertext of anybody's: who opens it judges its origin. Continues what an earlier call began.
+    ///
+    /// # Errors
+    /// `CDH_ABSENT`, `CDH_NOT_ATTESTED`: credentials may be secrets of the broker. Those of registries, in an error of the data hub's crate.
+    pub(crate) async fn fetch(
+        &self,
+        from: &Reference,
+        layout: &Path,
+        tag: &str,
+        deadline: Instant,
+    ) -> Result<Result<Carried, cdh::Error>, DataHubError> {
+        let present = self.present()?;
+        require_attested(&present.audit)?;
+        let options = present.image.registry_options(present.hub.resources(), deadline).await;
+        Ok(match options {
+            Ok(options) => {
+                let registry = Registry::new(options);
+                registry.pull_layout(from, layout, tag, &(), deadline).await.map_err(cdh::Error::from)
+            }
+            Err(error) => Err(error),
+        })
     }
 
     /// The broker as a place of keys for artifacts, where bound configuration says by which name grants know it.

@@ -17,6 +17,7 @@ mod attach;
 mod cache;
 mod entitled;
 mod error;
+mod fetch;
 mod lander;
 mod mounts;
 mod secrets;
@@ -91,6 +92,7 @@ impl Sealed {
             insecure: document.map(|document| document.settings().insecure.clone()).unwrap_or_default(),
             places: Places { mounted: roots.own.join("artifacts"), shared: roots.shared() },
             attached: roots.own.join("landed"),
+            fetched: roots.own.join("fetched"),
             hub: hub.clone(),
         };
         Self::of(setup, roots.proc.clone(), log)

@@ -3,6 +3,7 @@
 
 mod credential;
 mod image;
+mod registry;
 
 use attestation_agent::config::LogConfig;
 use attestation_agent::kbs::{

@@ -181,3 +181,28 @@ fn the_broker_of_bound_configuration_is_a_place_of_keys() {
     let unnamed = broker(&listener).replace("broker = \"prod\"\n", "");
     assert!(open(&unnamed, "", &audit(), directory.path()).unwrap().key_source().is_none());
 }
+
+#[tokio::test]
+async fn evil_host_registry_before_the_audit_is_attested() {
+    let directory = tempfile::tempdir().unwrap();
+    let (listener, audit) = (TcpListener::bind(("127.0.0.1", 0)).unwrap(), audit());
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = format!(
+        "[image]\nregistry_config = \"\"\"\n[[registry]]\nlocation = \"{address}\"\ninsecure = true\n\"\"\"\n"
+    );
+    let hub = open(&config, "", &audit, directory.path()).unwrap();
+    let from = Reference::parse(&format!("{address}/acme/ranker:v1")).unwrap();
+    let layout = directory.path().join("layout");
+    let error = hub.fetch(&from, &layout, "t", soon()).await.unwrap_err();
+    assert_eq!(error.code(), "CDH_NOT_ATTESTED");
+    let asked = || listener.accept().map(drop).map_err(|error| error.kind());
+    assert_eq!(asked(), Err(ErrorKind::WouldBlock), "the registry was asked");
+    attest(&audit);
+    let error = hub.fetch(&from, &layout, "t", soon()).await.unwrap().unwrap_err();
+    assert!(error.code().starts_with("REGISTRY_"), "{error}");
+    assert_eq!(asked(), Ok(()), "the registry is asked from then on");
+    assert!(!layout.join("index.json").exists());
+    let absent = DataHub::absent("none").fetch(&from, &layout, "t", soon()).await.unwrap_err();
+    assert_eq!(absent.code(), "CDH_ABSENT");
+}

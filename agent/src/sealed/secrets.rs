@@ -226,7 +226,6 @@ impl Secrets {
 
 /// A secret as a value of an environment.
 fn variable(name: &str, secret: &Plaintext) -> Result<SecretVariable, SecretError> {
-    // GUARD: sealed-value-text -> evil_broker_secret_that_is_no_text
     let text = std::str::from_utf8(secret.expose()).map_err(|_| SecretError::Text)?;
     SecretVariable::new(name, text).ok_or(SecretError::Text)
 }
