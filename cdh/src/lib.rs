@@ -43,6 +43,7 @@ pub mod launch;
 pub mod modes;
 pub mod own_keys;
 pub mod plaintext;
+pub mod program;
 pub mod registry;
 pub mod resources;
 pub mod rest;
