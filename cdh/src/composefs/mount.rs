@@ -135,7 +135,7 @@ impl Verified {
             system::publish(&objects, &object_path(digest), &bytes)?;
         }
         let objects = memory.close()?;
-        // GUARD: composefs-memory-hashed -> vm_composefs
+        // GUARD: composefs-memory-hashed -> trees_are_what_their_digests_say
         check_all(&objects, tree)?;
         let image = open_object(&objects, digest)?;
         compare(&image, digest, "image")?;
@@ -178,7 +178,7 @@ impl Verified {
             .descriptor("datadir+", self.objects.as_fd())?
             .mount(ATTRIBUTES)?;
         let mut mounted = Mounted { root, objects_read: false };
-        // GUARD: composefs-probe -> vm_composefs
+        // GUARD: composefs-probe -> trees_are_what_their_digests_say
         mounted.objects_read = probe::probe(metadata.as_fd(), mounted.root.as_fd())?;
         Ok(mounted)
     }
@@ -287,7 +287,7 @@ fn attach(root: BorrowedFd<'_>, path: &Path) -> Result<(), ComposefsError> {
 fn written(tree: &Tree, pin: Option<&Pin>) -> Result<(Vec<u8>, ObjectId), ComposefsError> {
     let bytes = erofs::write(tree, &erofs::Options { format: Pin::FORMAT, ..erofs::Options::default() })?;
     if let Some(pin) = pin {
-        // GUARD: composefs-tree-pinned -> vm_composefs
+        // GUARD: composefs-tree-pinned -> trees_are_what_their_digests_say
         pin.check(&bytes)?;
     }
     let digest = Hasher::hash(&bytes);

@@ -33,7 +33,7 @@ pub(super) fn seal(file: &OwnedFd, expected: ObjectId, what: &'static str) -> Re
 pub(super) fn hold(file: &OwnedFd, expected: ObjectId, what: &'static str) -> Result<(), ComposefsError> {
     let measured = measure(file).map_err(ComposefsError::system("measure", hex::encode(expected.0)))?;
     let found = measured.ok_or_else(without_verity)?;
-    // GUARD: composefs-measured -> vm_composefs
+    // GUARD: composefs-measured -> trees_are_what_their_digests_say
     if found.algorithm != u16::from(verity::SHA256) || found.digest != expected.0 {
         return Err(ComposefsError::Mismatch {
             what,

@@ -6,7 +6,7 @@ use crate::Error;
 use crate::config::ImageConfig;
 use crate::hub_error::HubError;
 use crate::image::policy::{ImagePolicy, LookasideConfig};
-use crate::registry::{Credentials, Limits, Proxies, Registry, RegistryOptions, RegistryTrust, Sources};
+use crate::registry::Registry;
 use crate::resources::ResourceSource;
 
 /// All that one pull is decided by.
@@ -31,37 +31,7 @@ impl Settings {
             (None, Some(text)) => LookasideConfig::parse(text.as_bytes())?,
             (None, None) => LookasideConfig::default(),
         };
-        let credentials = match &config.authenticated_registry_credentials_uri {
-            Some(uri) => Credentials::parse(resource(resources, uri, deadline).await?.expose())?,
-            None => Credentials::default(),
-        };
-        let sources = match (&config.registry_config, &config.registry_configuration_uri) {
-            (Some(inline), _) => {
-                let text = toml::to_string(inline).map_err(|_| invalid("image.registry_config"))?;
-                Sources::parse(&text)?
-            }
-            (None, Some(uri)) => {
-                let found = resource(resources, uri, deadline).await?;
-                let text = std::str::from_utf8(found.expose());
-                Sources::parse(text.map_err(|_| invalid("image.registry_configuration_uri"))?)?
-            }
-            (None, None) => Sources::default(),
-        };
-        let proxies = match &config.image_pull_proxy {
-            Some(proxy) => Proxies::new(
-                proxy.https_proxy.as_deref(),
-                proxy.http_proxy.as_deref(),
-                proxy.no_proxy.as_deref(),
-            )?,
-            None => Proxies::default(),
-        };
-        let roots: Vec<&str> = config.extra_root_certificates.iter().map(String::as_str).collect();
-        // Nobody but the configuration says whom to trust: without a root there is no https.
-        let trust = (!roots.is_empty()).then(|| RegistryTrust::new(&roots)).transpose()?;
-        let limits =
-            Limits { parallel: config.max_concurrent_layer_downloads_per_image, ..Limits::default() };
-        let options =
-            RegistryOptions { trust, credentials, proxies, sources, limits, ..RegistryOptions::default() };
+        let options = config.registry_options(resources, deadline).await?;
         Ok(Self { policy, lookaside, registry: Registry::new(options) })
     }
 }
@@ -73,10 +43,4 @@ async fn resource(
 ) -> Result<std::sync::Arc<crate::plaintext::Plaintext>, HubError> {
     let uri = attestation_agent::kbs::ResourceUri::parse(uri)?;
     resources.get(&uri, deadline).await
-}
-
-fn invalid(key: &'static str) -> HubError {
-    HubError::ConfigInvalid {
-        reason: format!("{key}: expected registries.conf in UTF-8, found another text"),
-    }
 }
