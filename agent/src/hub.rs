@@ -28,6 +28,8 @@ use tokio::time::Instant;
 
 /// How often a call that waits for evidence looks for it.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often secrets that were kept are looked at.
+const WIPE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a broker has for the key of an artifact.
 const KEY_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -86,7 +88,8 @@ impl fmt::Debug for Present {
 }
 
 impl DataHub {
-    /// The hub that bound initdata configures, where there is a platform that can attest. Nothing is sent.
+    /// The hub that bound initdata configures, where there is a platform that can attest. Nothing is sent. Has to be called
+    /// inside a runtime.
     ///
     /// # Errors
     /// `cdh.toml` is refused: an agent that went on would do without what its operator configured.
@@ -119,7 +122,9 @@ impl DataHub {
         let hub = Hub::dated(&config, modes, attester, initdata, root, Some(dated))?;
         let initdata = initdata.map(|initdata| initdata.text().to_owned());
         let present = Present { hub, image: config.image, audit: Arc::clone(audit), broker, initdata };
-        Ok(Self { state: State::Present(Arc::new(present)) })
+        let present = Arc::new(present);
+        wipe_now_and_then(&present);
+        Ok(Self { state: State::Present(present) })
     }
 
     /// None, and why.
@@ -191,6 +196,18 @@ impl DataHub {
         let access = Box::new(Access(Arc::clone(present)));
         Some(KeySource::Broker { recipient: recipient.clone(), access })
     }
+}
+
+/// What was kept for its lifetime goes at its end, whether somebody asks again or not.
+fn wipe_now_and_then(present: &Arc<Present>) {
+    let present = Arc::downgrade(present);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(WIPE_INTERVAL).await;
+            let Some(present) = present.upgrade() else { return };
+            present.hub.resources().wipe_expired();
+        }
+    });
 }
 
 /// What is released has to be seen by whoever reads the audit.

@@ -77,8 +77,8 @@ fn later() -> Instant {
     Instant::now() + Duration::from_secs(30)
 }
 
-#[test]
-fn without_a_configuration_or_a_platform_there_is_no_hub() {
+#[tokio::test]
+async fn without_a_configuration_or_a_platform_there_is_no_hub() {
     let audit = audit();
     let open = |initdata: Option<&Initdata>, attester: Option<&Arc<Attester>>| {
         DataHub::open(initdata, attester, Dated::new(|_| ()), &audit)
@@ -94,8 +94,8 @@ fn without_a_configuration_or_a_platform_there_is_no_hub() {
     open(Some(&with), Some(&sample())).unwrap().require().unwrap();
 }
 
-#[test]
-fn evil_host_configuration_of_the_hub_is_refused() {
+#[tokio::test]
+async fn evil_host_configuration_of_the_hub_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let code =
         |config: &str, settings: &str| open(config, settings, &audit(), directory.path()).unwrap_err().code();
@@ -169,14 +169,15 @@ async fn a_secret_comes_when_the_audit_is_attested() {
     assert!(error.code().starts_with("SEALED_SECRET_"), "{}", error.code());
 }
 
-#[test]
-fn the_broker_of_bound_configuration_is_a_place_of_keys() {
+#[tokio::test]
+async fn the_broker_of_bound_configuration_is_a_place_of_keys() {
     let directory = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let named = open(&broker(&listener), "", &audit(), directory.path()).unwrap();
     let Some(KeySource::Broker { recipient, access }) = named.key_source() else { panic!("no source") };
     assert_eq!(recipient.name.as_str(), "prod");
-    access.connect(sample()).unwrap();
+    // It has a runtime of its own, for threads that land.
+    tokio::task::spawn_blocking(move || access.connect(sample()).map(drop)).await.unwrap().unwrap();
     // A grant does not say what the guest's broker is called.
     let unnamed = broker(&listener).replace("broker = \"prod\"\n", "");
     assert!(open(&unnamed, "", &audit(), directory.path()).unwrap().key_source().is_none());

@@ -42,11 +42,12 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    /// Lands an artifact. `begin` is told its size when its origin is proven.
+    /// Lands an artifact. `fetching` is told that its registry is asked, `begin` its size when its origin is proven.
     pub(super) fn land(
         &self,
         index: usize,
         artifact: &Artifact,
+        fetching: impl FnOnce(),
         begin: impl FnOnce(u64) -> Arc<Count>,
     ) -> Result<Landed, SealedError> {
         let pins = [pin_of(&artifact.origin)?];
@@ -65,6 +66,7 @@ impl Setup {
             Err(SealedError::NoCache { .. } | SealedError::NotInCache { .. })
                 if self.hub.require().is_ok() =>
             {
+                fetching();
                 fetch::fetch(&self.hub, artifact, &fetched, &pins)?
             }
             found => found?,

@@ -55,6 +55,10 @@ impl Sealed {
             return;
         }
         let start = Instant::now();
+        let fetching = || {
+            let text = "artifact is not among the stored ones: its registry is asked";
+            log.info(SUBSYSTEM, text, &[(Key::Artifact, name())]);
+        };
         let begin = |total| {
             let (own, shown) = (log.clone(), artifact.name.to_string());
             let quarter = move |percent: u8| {
@@ -68,7 +72,7 @@ impl Sealed {
             log.info(SUBSYSTEM, "artifact: origin proven, landing", &fields);
             count
         };
-        match self.inner.setup.land(index, artifact, begin) {
+        match self.inner.setup.land(index, artifact, fetching, begin) {
             Ok(landed) => {
                 let milliseconds = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
                 let fields = [

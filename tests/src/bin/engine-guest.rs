@@ -6,7 +6,7 @@
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a test program")]
 
-use agent::engine::{CreateOrder, Created, Engine, EngineError, ExecOrder, Places, Stdio};
+use agent::engine::{CreateOrder, Created, Engine, EngineError, ExecOrder, Places, SecretVariable, Stdio};
 use agent::log::{Level, Log};
 use agent::reaper::{Ended, Reaper};
 use agent::spec::{Access, DeviceKind, DeviceRule, Facts, Prepared, prepare, prepare_process};
@@ -94,6 +94,7 @@ fn checks() -> i32 {
             a_helper_that_dies_leaves_nothing(&engine),
             evil_hook_loads_a_module(&engine),
             many_processes_leave_nothing(&engine),
+            secrets_come_with_the_release_alone(&engine),
             evil_image_workdir_is_a_leaked_fd(&engine),
             evil_image_null_is_a_link(&engine),
             evil_image_console_is_a_link(&engine),
@@ -339,6 +340,33 @@ async fn processes_join_under_the_same_rules(engine: &Engine) -> Result<()> {
     let (ended, text) = bundle.exec(engine, &process(&["/opt/echo", "mine"])).await?;
     ensure!((ended, text.as_str()) == (Ended::Exited(0), "mine\n"), "{ended:?} {text}");
     engine.delete(&bundle.id).await.map_err(told)
+}
+
+/// The process has the value; no file of the bundle or the state has it, and a variable that nobody ordered stops it.
+async fn secrets_come_with_the_release_alone(engine: &Engine) -> Result<()> {
+    let mut bundle = Bundle::new("secrets", "echo \"$KEY,$OTHER\"; sleep 1")?;
+    bundle.process().Env.extend(["KEY=sealed.x".to_owned(), "OTHER=plain".to_owned()]);
+    let secret = |name: &str| SecretVariable::new(name, "hunter2=and more").context("no value");
+    let (created, output) = bundle.create(engine).await?;
+    engine.start_with(&bundle.id, &[secret("KEY")?]).await.map_err(told)?;
+    let state = Path::new(STATE).join(bundle.id.as_str());
+    for directory in [bundle.path.as_path(), state.as_path()] {
+        for entry in fs::read_dir(directory)?.flatten().filter(|entry| entry.path().is_file()) {
+            let bytes = fs::read(entry.path())?;
+            ensure!(!bytes.windows(7).any(|part| part == b"hunter2"), "{}", entry.path().display());
+        }
+    }
+    ensure!(ended(created).await? == Ended::Exited(0), "it did not end well");
+    engine.delete(&bundle.id).await.map_err(told)?;
+    let text = output.text()?;
+    ensure!(text == "hunter2=and more,plain\n", "{text}");
+    let (_created, output) = bundle.create(engine).await?;
+    let started = engine.start_with(&bundle.id, &[secret("LD_PRELOAD")?]).await;
+    let code = started.err().map(|error| error.code());
+    ensure!(code == Some("ENGINE_SYSTEM"), "{code:?}");
+    engine.delete(&bundle.id).await.map_err(told)?;
+    ensure!(output.text()?.is_empty(), "its program ran");
+    Ok(())
 }
 
 async fn terminals_are_the_containers_own(engine: &Engine) -> Result<()> {

@@ -90,8 +90,8 @@ async fn evil_host_sealed_value_on_a_root_of_the_host() {
     assert!(scene.open("con", Some(&state()), 1).await.unwrap().is_empty(), "it is not known");
 }
 
-#[test]
-fn evil_host_sealed_values_without_end() {
+#[tokio::test]
+async fn evil_host_sealed_values_without_end() {
     let scene = Scene::new(SECRET.as_bytes());
     let admit = |environment: &[String]| {
         let admitted =
