@@ -133,7 +133,7 @@ pub(crate) fn ended<A>(audit: &Audit, decision: Sequence, answer: &Result<A, Rpc
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use policy_engine::audit::{Frame, Head, OperatorSecret, Record, Story};
 
     use super::*;
@@ -150,7 +150,7 @@ mod tests {
         unverified.insecure_unbound().unwrap()
     }
 
-    fn base64(bytes: &[u8]) -> String {
+    pub(crate) fn base64(bytes: &[u8]) -> String {
         const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let mut out = String::new();
         for part in bytes.chunks(3) {

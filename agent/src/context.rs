@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use attestation_agent::Attester;
 use initdata::Initdata;
 use policy_engine::audit::Audit;
 
@@ -10,15 +11,17 @@ use crate::cgroup::OomEvents;
 use crate::containers::Containers;
 use crate::copy::Copies;
 use crate::engine::Engine;
+use crate::error::AgentError;
 use crate::gate::Gate;
 use crate::hotplug::Hotplug;
+use crate::hub::DataHub;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::reaper::Reaper;
 use crate::sandbox::Sandbox;
-use crate::sealed::Sealed;
+use crate::sealed::{Sealed, Secrets};
 use crate::server::Stopper;
 use crate::storage::Storages;
 use crate::streams::{Passfd, PipeSize};
@@ -96,6 +99,8 @@ pub(crate) struct Agent {
     pub(crate) network: Network,
     pub(crate) machine: Machine,
     pub(crate) sealed: Sealed,
+    /// The data hub of this process, and what containers get by it.
+    pub(crate) secrets: Secrets,
     pub(crate) metrics: Metrics,
     /// Containers that ran out of memory.
     pub(crate) oom: OomEvents,
@@ -119,6 +124,7 @@ pub(crate) struct Parts {
     pub(crate) roots: Roots,
     pub(crate) tee_active: bool,
     pub(crate) initdata: Option<Initdata>,
+    pub(crate) attester: Option<Arc<Attester>>,
     pub(crate) audit: Audit,
     pub(crate) reaper: Arc<Reaper>,
     pub(crate) engine: Engine,
@@ -131,12 +137,16 @@ pub(crate) struct Parts {
 
 impl Agent {
     /// Puts it together. Its gate has no policy yet.
-    pub(crate) fn new(parts: Parts) -> Self {
+    ///
+    /// # Errors
+    /// `cdh.toml` of bound initdata is refused.
+    pub(crate) fn new(parts: Parts) -> Result<Self, AgentError> {
         let Parts {
             log,
             roots,
             tee_active,
             initdata,
+            attester,
             audit,
             reaper,
             engine,
@@ -150,15 +160,19 @@ impl Agent {
         let settings = initdata.as_ref().map(|initdata| initdata.document().settings());
         // In a confidential guest the host replaces no policy but by a text that the operator listed.
         let replacements = tee_active.then(|| settings.map(|s| s.set_policy.clone()).unwrap_or_default());
-        Self {
+        let machine = Machine::new(&roots.sys, &roots.dev, tee_active);
+        let hub = DataHub::open(initdata.as_ref(), attester.as_ref(), machine.dated(), &audit)?;
+        let sealed = Sealed::new(initdata.as_ref(), &roots, &hub, &log);
+        Ok(Self {
             gate: Gate::new(replacements, Arc::clone(&audit), &log),
             audit,
             engine,
             sandbox: Sandbox::default(),
             containers: Containers::default(),
             network: Network::new(&roots.proc),
-            machine: Machine::new(&roots.sys, &roots.dev, tee_active),
-            sealed: Sealed::new(initdata.as_ref(), &roots, &log),
+            machine,
+            secrets: Secrets::new(hub, &sealed),
+            sealed,
             metrics: Metrics::default(),
             oom,
             passfd,
@@ -173,7 +187,7 @@ impl Agent {
             tee_active,
             reaper,
             stopper,
-        }
+        })
     }
 
     /// One whose trees lie below a directory, without a policy. Has to be called inside a runtime.
@@ -200,10 +214,12 @@ impl Agent {
             log,
             tee_active,
             initdata: None,
+            attester: None,
             passfd: None,
             pipe_size: PipeSize::default(),
             audit,
             stopper,
         })
+        .expect("an agent")
     }
 }

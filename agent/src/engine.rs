@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use error::EngineError;
-pub use order::{CreateOrder, Created, ExecOrder, Stdio};
+pub use order::{CreateOrder, Created, ExecOrder, SecretVariable, Stdio};
 use protocol::ids::ContainerId;
 use rustix::process::{Pid, Signal};
 use tokio::time::timeout;
@@ -182,6 +182,18 @@ impl Engine {
     /// # Errors
     /// See [`EngineError`]; `ENGINE_PROGRAM` where the program cannot be executed.
     pub async fn start(&self, id: &ContainerId) -> Result<(), EngineError> {
+        self.start_with(id, &[]).await
+    }
+
+    /// The same, with values of its environment that only the process gets, once it is seen to be what was ordered.
+    ///
+    /// # Errors
+    /// As [`Engine::start`]; `ENGINE_SYSTEM` where the specification has no variable of such a name.
+    pub async fn start_with(
+        &self,
+        id: &ContainerId,
+        variables: &[SecretVariable],
+    ) -> Result<(), EngineError> {
         self.nursery()?;
         let container = self.container(id)?;
         let mut stage = container.stage.lock().await;
@@ -193,6 +205,9 @@ impl Engine {
                 let process = container.site.latch.ready().await?;
                 verify::first(process, container.first.process())?;
                 look(process, &container.guise, &container)?;
+                for variable in variables {
+                    container.site.latch.bring(variable).await?;
+                }
                 container.site.latch.go()?;
                 container.site.latch.executed().await
             };

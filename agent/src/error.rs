@@ -4,6 +4,7 @@ use std::io;
 
 use attestation_agent::AttestationError;
 use attestation_agent::service::ServiceError;
+use cdh::hub_error::HubError;
 use initdata::InitdataError;
 use policy_engine::PolicyError;
 use policy_engine::audit::AuditError;
@@ -61,6 +62,9 @@ pub enum AgentError {
         /// What it holds.
         found: String,
     },
+    /// The data hub: `cdh.toml` of bound initdata.
+    #[error("cdh.toml of bound initdata")]
+    Hub(#[from] HubError),
     /// A policy of an image that nothing vouches for.
     #[error("{path}: expected a file of the initramfs or of a dm-verity device, which are measured")]
     ImagePolicy {
@@ -185,6 +189,7 @@ impl AgentError {
             Self::Engine(error) => error.code(),
             Self::Environment { .. } => "AGENT_ENVIRONMENT",
             Self::Hardening { .. } => "AGENT_HARDENING",
+            Self::Hub(error) => error.code(),
             Self::ImagePolicy { .. } => "AGENT_IMAGE_POLICY",
             Self::Initdata(error) => error.code(),
             Self::InsecureFile { .. } => "AGENT_INSECURE_FILE",

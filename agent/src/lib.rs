@@ -43,6 +43,7 @@ pub mod error;
 pub mod gate;
 mod health;
 pub mod hotplug;
+mod hub;
 pub mod insecure;
 pub mod log;
 pub mod machine;

@@ -268,4 +268,4 @@ fn line(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

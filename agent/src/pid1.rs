@@ -124,6 +124,7 @@ fn live(log: &Log) -> Result<(), AgentError> {
     drop(watchdog);
     let names = modes.names();
     let choices = Choices {
+        attester: platform.attester().cloned(),
         modes: &names,
         policy: Compiling::begin(platform.sign().is_some(), initdata.as_ref(), None)?,
         passfd_port: line.passfd_port.unwrap_or_default(),
@@ -254,9 +255,10 @@ fn serve(
         let reaper = Arc::new(Reaper::start(log)?);
         let nursery = Arc::new(zygote.watch()?);
         let engine = start::engine(Some(&nursery), &reaper, log)?;
+        let attester = choices.attester.clone();
         let agent = start::agent(log, tee_active, initdata, reaper, engine, choices, stopper)?;
-        if let Platform::Tee(attester) = platform {
-            audit::attest(&agent, Arc::new(attester));
+        if let Some(attester) = attester {
+            audit::attest(&agent, attester);
         }
         nursery.outlive(server::serve(&ServerAddress::Vsock { port: PORT }, &agent, stop)).await
     });

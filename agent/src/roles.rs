@@ -10,12 +10,15 @@ use std::path::Path;
 pub(crate) enum Role {
     /// `attestation-agent`: evidence, runtime measurement and tokens.
     AttestationAgent,
+    /// `confidential-data-hub`: secrets, keys of layers, credentials.
+    DataHub,
 }
 
 impl Role {
     fn named(name: &std::ffi::OsStr) -> Option<Self> {
         match Path::new(name).file_name()?.to_str()? {
             "attestation-agent" => Some(Self::AttestationAgent),
+            "confidential-data-hub" => Some(Self::DataHub),
             _ => None,
         }
     }
@@ -37,6 +40,7 @@ impl Role {
     pub(crate) fn run(self, arguments: Vec<OsString>) -> i32 {
         match self {
             Self::AttestationAgent => i32::from(attestation_agent::program::main(arguments)),
+            Self::DataHub => i32::from(cdh::program::main(arguments)),
         }
     }
 }
@@ -58,6 +62,13 @@ mod tests {
             (role, words),
             (Role::AttestationAgent, vec!["attestation-agent".into(), "--help".into()])
         );
+        let (role, words) = of(&["/usr/local/bin/confidential-data-hub", "-c", "x"]).unwrap();
+        assert_eq!((role, words.len()), (Role::DataHub, 3));
+        let (role, words) = of(&["innerkeep-agent", "confidential-data-hub", "--version"]).unwrap();
+        assert_eq!((role, words), (Role::DataHub, vec!["confidential-data-hub".into(), "--version".into()]));
+        // Each is a program of its own, by its own interface.
+        assert_eq!(Role::DataHub.run(vec!["confidential-data-hub".into(), "--no-such-flag".into()]), 2);
+        assert_eq!(Role::DataHub.run(vec!["confidential-data-hub".into(), "--version".into()]), 0);
         assert!(of(&["innerkeep-agent", "--policy", "attestation-agent"]).is_none());
         assert!(of(&["innerkeep-agent", "/tmp/attestation-agent"]).is_none());
         assert!(of(&["kata-agent"]).is_none() && of(&[]).is_none());

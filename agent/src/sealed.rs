@@ -17,8 +17,10 @@ mod attach;
 mod cache;
 mod entitled;
 mod error;
+mod fetch;
 mod lander;
 mod mounts;
+mod secrets;
 mod state;
 mod work;
 
@@ -36,12 +38,14 @@ use sha2::{Digest as _, Sha256};
 
 use crate::context::Roots;
 use crate::error::AgentError;
+use crate::hub::DataHub;
 use crate::log::Log;
 use attach::Item;
 use cache::Places;
 use entitled::{Admission, By, Seat};
 pub(crate) use error::SealedError;
 use lander::Setup;
+pub(crate) use secrets::{Secrets, sealed_value};
 use state::States;
 pub(crate) use state::{Progress, Stage};
 
@@ -77,7 +81,7 @@ struct Known {
 
 impl Sealed {
     /// The artifacts that a bound document names, if there is one and it names any.
-    pub(crate) fn new(initdata: Option<&Initdata>, roots: &Roots, log: &Log) -> Self {
+    pub(crate) fn new(initdata: Option<&Initdata>, roots: &Roots, hub: &DataHub, log: &Log) -> Self {
         let document = initdata.map(Initdata::document);
         let config = document.and_then(|document| document.sealed());
         let setup = Setup {
@@ -88,6 +92,8 @@ impl Sealed {
             insecure: document.map(|document| document.settings().insecure.clone()).unwrap_or_default(),
             places: Places { mounted: roots.own.join("artifacts"), shared: roots.shared() },
             attached: roots.own.join("landed"),
+            fetched: roots.own.join("fetched"),
+            hub: hub.clone(),
         };
         Self::of(setup, roots.proc.clone(), log)
     }
@@ -190,6 +196,11 @@ impl Sealed {
 
     fn artifacts(&self) -> &[Artifact] {
         &self.inner.setup.artifacts
+    }
+
+    /// The text whose indices `sealed.toml` means.
+    fn own_policy(&self) -> Option<&Sha256Digest> {
+        self.inner.setup.policy.as_ref()
     }
 
     async fn wait(&self, entitled: &[(usize, By)], is_late: impl Fn() -> bool) -> Result<(), SealedError> {

@@ -74,8 +74,10 @@ fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
     runtime.block_on(async {
         let (stopper, stop) = server::stop_on_signals(log)?;
         let reaper = Arc::new(Reaper::start(log)?);
+        let attester = platform.attester().cloned();
         let choices = Choices {
             policy,
+            attester: attester.clone(),
             passfd_port: line.passfd_port.unwrap_or_default(),
             pipe_size: line.pipe_size.unwrap_or_default(),
             ..Choices::default()
@@ -83,8 +85,8 @@ fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
         let nursery = zygote.map(Zygote::watch).transpose()?.map(Arc::new);
         let engine = start::engine(nursery.as_ref(), &reaper, log)?;
         let agent = start::agent(log, tee_active, initdata, reaper, engine, choices, stopper)?;
-        if let Platform::Tee(attester) = platform {
-            audit::attest(&agent, Arc::new(attester));
+        if let Some(attester) = attester {
+            audit::attest(&agent, attester);
         }
         let served = async {
             let served = server::serve(&args.server_addr, &agent, stop).await;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use attestation_agent::Attester;
 use initdata::Initdata;
 use policy_engine::{Limits, Policy, PolicyError};
 use rustix::fs::{OFlags, fstatfs, major, minor};
@@ -44,6 +45,8 @@ const VERITY: &str = "CRYPT-VERITY-";
 pub(crate) struct Choices<'a> {
     /// Insecure modes that are on.
     pub(crate) modes: &'a [&'static str],
+    /// What gives evidence; without it there is no data hub.
+    pub(crate) attester: Option<Arc<Attester>>,
     /// The policy; without one every request is denied.
     pub(crate) policy: Option<Compiling>,
     /// The port where the host connects them; 0 is none.
@@ -117,10 +120,11 @@ pub(crate) fn agent(
         tee_active,
         audit: audit::begin(initdata.as_ref(), choices.modes)?,
         initdata,
+        attester: choices.attester.clone(),
         reaper,
         stopper,
     };
-    let agent = Agent::new(parts);
+    let agent = Agent::new(parts)?;
     // Before anything is held against it: certificates, tokens.
     let begun = agent.machine.clock().begin();
     let failed = |error| AgentError::system("set a clock that is over")(io::Error::other(error));

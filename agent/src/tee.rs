@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use attestation_agent::error::TeeError;
 use attestation_agent::{AttestationError, Attester, Options, TeeRoot};
@@ -22,7 +23,7 @@ const DRIVERS: [&str; 3] = [
 #[derive(Debug)]
 pub(crate) enum Platform {
     /// One that gives evidence.
-    Tee(Attester),
+    Tee(Arc<Attester>),
     /// None: where it was looked for, and what was there.
     None { probes: String },
 }
@@ -31,11 +32,19 @@ impl Platform {
     /// Looks for it. That there is none is no error: without one nothing secret is ever released.
     pub(crate) fn detect() -> Result<Self, AgentError> {
         match Attester::detect(&TeeRoot::system(), Options::default()) {
-            Ok(attester) => Ok(Self::Tee(attester)),
+            Ok(attester) => Ok(Self::Tee(Arc::new(attester))),
             Err(AttestationError::Tee(error @ TeeError::NoTee { .. })) => {
                 Ok(Self::None { probes: error.to_string() })
             }
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What gives evidence, if there is any.
+    pub(crate) fn attester(&self) -> Option<&Arc<Attester>> {
+        match self {
+            Self::Tee(attester) => Some(attester),
+            Self::None { .. } => None,
         }
     }
 

@@ -3,6 +3,8 @@
 
 mod credential;
 mod image;
+mod registry;
+mod rest;
 
 use attestation_agent::config::LogConfig;
 use attestation_agent::kbs::{
@@ -10,6 +12,8 @@ use attestation_agent::kbs::{
 };
 use attestation_agent::service::ListedPeer;
 use initdata::InsecureMode;
+use sealed_artifact::digest::RecipientKeyDigest;
+use sealed_artifact::kbs::{BrokerName, KbsRecipient};
 use serde::Deserialize;
 
 use crate::hub_error::HubError;
@@ -18,6 +22,8 @@ use crate::modes::Modes;
 pub(crate) use credential::PARTIAL;
 pub use credential::{CREDENTIALS, Credential, CredentialPath, MAXIMUM_CREDENTIALS};
 pub use image::{ImageConfig, ProxyConfig};
+pub(crate) use rest::is_name;
+pub use rest::{RestAllow, RoutePattern, lists};
 
 /// Longest configuration.
 pub const MAXIMUM_CONFIG_BYTES: usize = initdata::MAXIMUM_CONFIG_BYTES;
@@ -87,10 +93,17 @@ pub struct AaConfig {
 pub struct InnerkeepConfig {
     /// Processes of the image that are served, beside those of the hub's own user.
     pub peers: Vec<ListedPeer>,
+    /// What sealers call the broker: grants of this name are its own. Without it no artifact's key is asked of it.
+    pub broker: Option<String>,
+    /// SHA-256 of the key (SubjectPublicKeyInfo) that such grants are bound to, in hex; needed for https unless there is exactly one
+    /// `kbs_spki_sha256` and no `kbs_cert`.
+    pub broker_key: Option<String>,
     /// SHA-256 of the broker's public key (SubjectPublicKeyInfo), in hex; one of them has to match.
     pub kbs_spki_sha256: Vec<String>,
     /// The kind of key that answers are encrypted to.
     pub tee_key_algorithm: Option<String>,
+    /// What each container may ask the REST front for.
+    pub rest: Vec<RestAllow>,
     /// How long a resource is kept after it was read, in seconds: at most 3600; 0: not at all.
     pub secret_lifetime_seconds: u64,
     /// How often credentials are read anew, in seconds: 10 to 86,400; 0: never.
@@ -126,6 +139,7 @@ impl HubConfig {
             )));
         }
         config.image.require_limits()?;
+        rest::require_lists(&config.innerkeep.rest)?;
         credential::require_apart(&config.credentials)?;
         Ok(config)
     }
@@ -174,6 +188,50 @@ impl HubConfig {
             options.plain_http = PlainHttp::Insecure;
         }
         Ok(Some(options))
+    }
+
+    /// The broker as a recipient of grants, by the name and the key that this configuration gives it, never by a grant's.
+    ///
+    /// # Errors
+    ///
+    /// `CDH_CONFIG_INVALID` where the key is not one that the connection is held to.
+    pub fn kbs_recipient(&self) -> Result<Option<KbsRecipient>, HubError> {
+        let Some(kbc) = self.kbc.as_ref().filter(|kbc| kbc.name == KbcName::CcKbc) else { return Ok(None) };
+        let InnerkeepConfig { broker, broker_key, kbs_spki_sha256: pins, .. } = &self.innerkeep;
+        let Some(name) = broker else {
+            return match broker_key {
+                Some(_) => {
+                    Err(invalid("innerkeep.broker_key: expected innerkeep.broker beside it".to_owned()))
+                }
+                None => Ok(None),
+            };
+        };
+        let name = BrokerName::parse(name).map_err(|_| {
+            invalid("innerkeep.broker: expected 1 to 128 letters, digits, '.', '_', '/', ':', '-'".to_owned())
+        })?;
+        let key = |text: &str| spki(text).map(RecipientKeyDigest::new).map_err(HubError::from);
+        let is_tls = kbc.url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+        let is_pin = |key: &str| pins.iter().any(|pin| pin.eq_ignore_ascii_case(key));
+        let key = match (is_tls, broker_key, pins.as_slice()) {
+            (false, None, _) => return Ok(Some(KbsRecipient::without_tls(name))),
+            (true, None, [pin]) if kbc.kbs_cert.is_none() => key(pin)?,
+            // A CA vouches for keys that nobody here sees: what grants are bound to is its own.
+            (true, Some(found), _) if kbc.kbs_cert.is_some() || is_pin(found) => key(found)?,
+            (false, Some(_), _) => {
+                return Err(invalid(
+                    "innerkeep.broker_key: expected none for a broker without TLS".to_owned(),
+                ));
+            }
+            (true, None, _) => {
+                return Err(invalid(
+                    "innerkeep.broker_key: expected the key of the broker, found none".to_owned(),
+                ));
+            }
+            (true, Some(_), _) => {
+                return Err(invalid("innerkeep.broker_key: expected one of kbs_spki_sha256".to_owned()));
+            }
+        };
+        Ok(Some(KbsRecipient { name, key }))
     }
 }
 

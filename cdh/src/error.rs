@@ -101,6 +101,9 @@ pub enum CdhError {
     /// A registry, the way to it, or the blob store.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The REST front.
+    #[error(transparent)]
+    Rest(#[from] crate::rest::RestError),
     /// The TPM.
     #[error(transparent)]
     Tpm(#[from] TpmError),
@@ -174,6 +177,7 @@ impl CdhError {
             Self::Ocicrypt(error) => error.code(),
             Self::Pull(error) => error.code(),
             Self::Registry(error) => error.code(),
+            Self::Rest(error) => error.code(),
             Self::Tpm(error) => error.code(),
             Self::TpmAlone => "TPM_ALONE",
             Self::Usage { .. } => "USAGE",
@@ -211,6 +215,7 @@ impl CdhError {
                 RegistryClass::Transient => Class::Transient,
                 RegistryClass::Fault => Class::Artifact,
             },
+            Self::Rest(error) => error.class(),
             Self::Tpm(error) => tpm_class(error),
             Self::Usage { .. } => Class::Usage,
         }

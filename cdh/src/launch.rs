@@ -42,6 +42,12 @@ pub struct Launched {
     pub modes: Modes,
     /// The service; nothing is served yet, and no credential written.
     pub service: HubService,
+    /// The hub of that service.
+    pub hub: Arc<Hub>,
+    /// The platform.
+    pub attester: Arc<Attester>,
+    /// Bound initdata, if there is any.
+    pub initdata: Option<Initdata>,
     /// The platform's name.
     pub tee: &'static str,
 }
@@ -62,8 +68,9 @@ pub fn launch(asked: &HubLaunch) -> Result<Launched, HubError> {
     let modes = Modes::decide(&attester, initdata.as_ref(), &asked.insecure)?;
     let hub = Hub::new(&config, modes.clone(), &attester, initdata.as_ref(), &root)?;
     let hub = Arc::new(with_images(hub, &config, &modes, &attester));
-    let service = HubService::new(hub, &config, &root);
-    Ok(Launched { config, modes, service, tee: attester.tee().name() })
+    let service = HubService::new(Arc::clone(&hub), &config, &root);
+    let tee = attester.tee().name();
+    Ok(Launched { config, modes, service, hub, attester, initdata, tee })
 }
 
 /// Images can be pulled where something is said about them.

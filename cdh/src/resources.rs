@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use attestation_agent::Attester;
 use attestation_agent::TeeRoot;
-use attestation_agent::kbs::{KbsClient, ResourceUri, TokenSource as _};
+use attestation_agent::kbs::{Dated, KbsClient, ResourceUri, TokenSource as _};
 use attestation_agent::service::AttestationSource;
 use tokio::time::Instant;
 
@@ -76,9 +76,26 @@ impl Resources {
         initdata: Option<String>,
         root: &TeeRoot,
     ) -> Result<Self, HubError> {
+        Self::dated(config, modes, attester, initdata, root, None)
+    }
+
+    /// The same; `dated` hears when the broker made its tokens.
+    ///
+    /// # Errors
+    ///
+    /// As [`Resources::new`].
+    pub fn dated(
+        config: &HubConfig,
+        modes: &Modes,
+        attester: &Arc<Attester>,
+        initdata: Option<String>,
+        root: &TeeRoot,
+        dated: Option<Dated>,
+    ) -> Result<Self, HubError> {
         config.require_modes(modes)?;
         let source = match (config.kbs_options(modes)?, &config.kbc) {
-            (Some(options), _) => {
+            (Some(mut options), _) => {
+                options.dated = dated;
                 let evidence = Arc::new(AttestationSource::new(Arc::clone(attester), initdata));
                 Source::Broker(Box::new(KbsClient::background_check(&options, evidence)?))
             }

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use attestation_agent::kbs::Dated;
 use attestation_agent::service::{Peer, QueueLimits, Queues, bind_socket, serve_connection};
 use attestation_agent::{Attester, TeeRoot};
 use initdata::Initdata;
@@ -82,8 +83,24 @@ impl Hub {
         initdata: Option<&Initdata>,
         root: &TeeRoot,
     ) -> Result<Self, HubError> {
+        Self::dated(config, modes, attester, initdata, root, None)
+    }
+
+    /// The same; `dated` hears when the broker made its tokens: it is no earlier than that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Hub::new`].
+    pub fn dated(
+        config: &HubConfig,
+        modes: Modes,
+        attester: &Arc<Attester>,
+        initdata: Option<&Initdata>,
+        root: &TeeRoot,
+        dated: Option<Dated>,
+    ) -> Result<Self, HubError> {
         let text = initdata.map(|initdata| initdata.text().to_owned());
-        let resources = Arc::new(Resources::new(config, &modes, attester, text, root)?);
+        let resources = Arc::new(Resources::dated(config, &modes, attester, text, root, dated)?);
         let verification = Verification::decide(config.skip_sealed_secret_verification, &modes)?;
         let none = Arc::new(NotAvailable);
         let (images, volumes, artifacts) = (Arc::clone(&none) as _, Arc::clone(&none) as _, none);

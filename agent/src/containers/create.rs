@@ -43,7 +43,7 @@ pub(crate) async fn create(
             "CreateContainer: expected a specification, the host sent none".to_owned(),
         ));
     };
-    unsupported::refuse(&request)?;
+    unsupported::refuse(&request, agent.secrets.hub())?;
     let ports = Ports { stdin: request.stdin_port, stdout: request.stdout_port, stderr: request.stderr_port };
     let sockets = Waiting::sockets(agent, ports).await?;
     let reservation = agent.containers.reserve(&id)?;
@@ -164,6 +164,7 @@ impl Ground for Draft<'_> {
             }
             Step::Settle => {
                 self.agent.sealed.release(&self.id);
+                self.agent.secrets.release(&self.id);
                 Ok(self.agent.containers.pids().withdraw(&self.id, true)?)
             }
         }
@@ -278,7 +279,9 @@ impl Draft<'_> {
         let root = verified_root.as_ref().map(VerifiedRoot::identity);
         // Where the root was verified, not where the container's is: a storage of the host may lie at the bundle's `rootfs`, and what was
         // verified beside it says nothing about it.
-        agent.sealed.admit(&self.id, root, &asked, identity)?;
+        agent.sealed.admit(&self.id, root.clone(), &asked, identity)?;
+        let environment = prepared.spec.process().as_ref().and_then(|process| process.env().as_deref());
+        agent.secrets.admit(&self.id, environment.unwrap_or_default(), root, &asked, identity)?;
         self.container = Some(Arc::new(Container::new(Parts {
             id: self.id.clone(),
             first,

@@ -72,6 +72,7 @@ pub(crate) async fn end(agent: &Agent, container: &Container) -> Result<(), RpcE
             .map_err(|_| RpcError::Failed("CONTAINER_ALIVE", "the first process does not end".to_owned())),
     );
     agent.sealed.release(id);
+    agent.secrets.release(id);
     agent.volumes.forget_log(id);
     outcome.note(agent.containers.pids().withdraw(id, false).map_err(RpcError::from));
     let bundle = Arc::clone(container.bundle());

@@ -7,6 +7,7 @@ use protocol::status::RpcError;
 use crate::containers::create::engine_error;
 use crate::containers::{Container, State};
 use crate::context::Agent;
+use crate::engine::SecretVariable;
 use crate::gate::Permitted;
 use crate::log::{Key, Level, Value};
 
@@ -22,7 +23,7 @@ pub(crate) async fn start(agent: &Agent, request: Permitted<StartContainerReques
     let container = agent.containers.get(&id).ok_or(RpcError::NoContainerToRun)?;
     let _work = container.work().await.ok_or(RpcError::NoContainerToRun)?;
     container.expect(State::Created, "created")?;
-    before_release(agent, &container, &request).await?;
+    let secrets = before_release(agent, &container, &request).await?;
     // GUARD: start-in-time -> evil_host_deadline_before_the_start
     if request.is_late() {
         return Err(RpcError::Deadline);
@@ -35,7 +36,7 @@ pub(crate) async fn start(agent: &Agent, request: Permitted<StartContainerReques
             agent.log.say(Level::Warning, SUBSYSTEM, "a container's memory is not watched", &fields);
         }
     }
-    if let Err(error) = agent.engine.start(&id).await {
+    if let Err(error) = agent.engine.start_with(&id, &secrets).await {
         agent.oom.forget(&id);
         return Err(engine_error(error));
     }
@@ -48,13 +49,16 @@ pub(crate) async fn start(agent: &Agent, request: Permitted<StartContainerReques
     Ok(())
 }
 
-/// Between create and start: here the container gets what is meant for its verified root, before its program can look.
+/// Between create and start: here the container gets what is meant for its verified root, before its program can look. The values of its
+/// environment that are secrets come with the release of its process.
 async fn before_release(
     agent: &Agent,
     container: &Container,
     request: &Permitted<StartContainerRequest>,
-) -> Result<(), RpcError> {
+) -> Result<Vec<SecretVariable>, RpcError> {
     let (policy, process) = (agent.gate.policy_in_force(), container.first().pid().as_raw_nonzero().get());
     agent.sealed.attach(container.id(), policy.as_ref(), process, || request.is_late()).await?;
-    Ok(())
+    let (policy, deadline) = (policy.as_ref(), request.deadline());
+    let opened = agent.secrets.open(container.id(), policy, process, deadline, || request.is_late()).await;
+    Ok(opened?)
 }

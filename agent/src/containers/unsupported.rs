@@ -3,10 +3,11 @@
 use protocol::agent::CreateContainerRequest;
 use protocol::status::RpcError;
 
+use crate::hub::DataHub;
+use crate::sealed::sealed_value;
+
 /// The device that stands for a volume that the confidential data hub makes and encrypts.
 const TRUSTED_STORE: &str = "/dev/trusted_store";
-/// A variable whose value the confidential data hub has to open.
-const SEALED: &str = "sealed.";
 /// An annotation that asks for devices by name.
 const CDI: &str = "cdi.k8s.io/";
 /// The annotation that tells the sandbox's own container, and the value that does.
@@ -16,15 +17,12 @@ const CONTAINER_TYPE: (&str, &str) = ("io.katacontainers.pkg.oci.container_type"
 ///
 /// # Errors
 /// `CDH_ABSENT`, `CDI_ABSENT`, `SHARED_MOUNTS_ABSENT`.
-pub(super) fn refuse(request: &CreateContainerRequest) -> Result<(), RpcError> {
+pub(super) fn refuse(request: &CreateContainerRequest, hub: &DataHub) -> Result<(), RpcError> {
     let failed = |code, text: &str| RpcError::Failed(code, text.to_owned());
-    let variables = request.OCI.Process.Env.iter().filter_map(|entry| entry.split_once('='));
+    let is_sealed = request.OCI.Process.Env.iter().any(|entry| sealed_value(entry).is_some());
     // GUARD: sealed-variable -> evil_host_sealed_variable_without_a_hub
-    if variables.clone().any(|(_, value)| value.starts_with(SEALED)) {
-        return Err(failed(
-            "CDH_ABSENT",
-            "process.env: a sealed value, and no confidential data hub to open it",
-        ));
+    if is_sealed && let Err(error) = hub.require() {
+        return Err(failed(error.code(), &format!("process.env: a sealed value: {error}")));
     }
     let mut devices = request.OCI.Linux.Devices.iter();
     // GUARD: trusted-store -> evil_host_trusted_store_without_a_hub
@@ -57,7 +55,7 @@ mod tests {
 
     fn code(spec: Spec) -> Option<&'static str> {
         let request = CreateContainerRequest { OCI: Some(spec).into(), ..CreateContainerRequest::default() };
-        refuse(&request).err().map(|error| match error {
+        refuse(&request, &DataHub::absent("none")).err().map(|error| match error {
             RpcError::Failed(code, _) => code,
             other => panic!("{other:?}"),
         })
@@ -80,7 +78,10 @@ mod tests {
     fn evil_host_mount_of_another_container() {
         let mount = protocol::agent::SharedMount { src_ctr: "other".to_owned(), ..Default::default() };
         let request = CreateContainerRequest { shared_mounts: vec![mount], ..Default::default() };
-        assert!(matches!(refuse(&request), Err(RpcError::Failed("SHARED_MOUNTS_ABSENT", _))));
+        assert!(matches!(
+            refuse(&request, &DataHub::absent("none")),
+            Err(RpcError::Failed("SHARED_MOUNTS_ABSENT", _))
+        ));
     }
 
     #[test]

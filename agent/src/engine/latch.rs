@@ -1,10 +1,11 @@
 //! Where a process stops before its program, until the agent has looked at it.
 //!
 //! ```text
-//!  process ─ "R" ─▶ agent: who is this (the kernel says), is it what was ordered? ─ "G" ─▶ process: execve ─▶ end of file
+//!  process ─ "R" ─▶ agent: who is this (the kernel says), is it what was ordered? ─ "E"… "G" ─▶ process: execve ─▶ end of file
 //!          ─ "B", "P" and the system's answer ─▶ it could not get there, or could not execute
 //! ```
 
+use std::io::IoSlice;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::io::Errno;
@@ -14,6 +15,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::EngineError;
+use super::order::SecretVariable;
 use crate::sys::readiness::watch as register;
 use crate::zygote::{Frame, FrameError, pair, receive};
 
@@ -21,6 +23,8 @@ use crate::zygote::{Frame, FrameError, pair, receive};
 pub(super) const READY: &[u8] = b"R";
 /// The process may go on.
 pub(super) const GO: &[u8] = b"G";
+/// Before that: an entry of its environment, which follows.
+pub(super) const ENTRY: u8 = b'E';
 /// A step before the program failed, the program failed. The system's answer follows, four bytes.
 pub(super) const FAILED: [u8; 2] = *b"BP";
 const MAXIMUM_MESSAGE_BYTES: usize = 5;
@@ -55,6 +59,19 @@ impl Latch {
             return frame.sender.ok_or(BROKEN);
         }
         Err(failure(&frame.bytes))
+    }
+
+    /// Brings it a variable that nobody else sees: after it was looked at, before it goes on.
+    pub(super) async fn bring(&self, variable: &SecretVariable) -> Result<(), EngineError> {
+        const WHAT: &str = "bring a process its environment";
+        let message = [IoSlice::new(&[ENTRY]), IoSlice::new(variable.entry())];
+        let write = |socket: &OwnedFd| rustix::io::writev(socket, &message).map_err(std::io::Error::from);
+        match self.socket.async_io(Interest::WRITABLE, write).await {
+            Ok(length) if length == variable.entry().len() + 1 => Ok(()),
+            Ok(_) => Err(BROKEN),
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(EngineError::Ended),
+            Err(error) => Err(EngineError::system(WHAT)(error)),
+        }
     }
 
     /// Lets it go on.

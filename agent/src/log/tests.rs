@@ -3,7 +3,7 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 
-fn recorded() -> (Log, Arc<std::sync::Mutex<Vec<u8>>>) {
+pub(crate) fn recorded() -> (Log, Arc<std::sync::Mutex<Vec<u8>>>) {
     let bytes = Arc::new(std::sync::Mutex::new(Vec::new()));
     let theirs = Arc::clone(&bytes);
     let sink = Sink::new(Box::new(move |line| theirs.lock().unwrap().extend_from_slice(line)));

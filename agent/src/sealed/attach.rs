@@ -35,13 +35,35 @@ pub(super) fn attach(
     place: (u64, u64),
     items: Vec<Item>,
 ) -> Result<(), SealedError> {
+    within(proc, process, |proc| inside(proc, place, items))
+}
+
+/// Does something in the mount namespace of a process. It is handed this agent's `/proc`.
+fn within(
+    proc: &Path,
+    process: i32,
+    work: impl FnOnce(BorrowedFd<'_>) -> Result<(), SealedError> + Send,
+) -> Result<(), SealedError> {
     let number = Pid::from_raw(process).ok_or(SealedError::Unknown)?;
     let process = pidfd_open(number, PidfdFlags::empty())
         .map_err(SealedError::system("open the container's process"))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = openat(CWD, proc, flags, Mode::empty()).map_err(SealedError::system("open /proc"))?;
-    let done = mount_namespace::within(process.as_fd(), || inside(proc.as_fd(), place, items));
+    let done = mount_namespace::within(process.as_fd(), || work(proc.as_fd()));
     done.map_err(SealedError::system("enter the container's mount namespace"))?
+}
+
+/// Looks, as [`attach`] does before it attaches: whether the verified root is the process's, and what lies over it.
+pub(super) fn look(proc: &Path, process: i32, place: (u64, u64), by: By) -> Result<(), SealedError> {
+    within(proc, process, |proc| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, "/", flags, Mode::empty())
+            .map_err(SealedError::system("open the container's root"))?;
+        require_place(root.as_fd(), place)?;
+        // GUARD: sealed-value-host-files -> evil_host_files_over_the_root_of_a_secret
+        mounts::judge(&table(proc)?, by)?;
+        Ok(())
+    })
 }
 
 /// In the container's mount namespace.

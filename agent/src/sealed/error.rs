@@ -5,6 +5,8 @@ use std::io;
 use protected_memory::landing::LandingError;
 use protocol::status::RpcError;
 
+use crate::hub::DataHubError;
+
 /// An error of landing or of attaching.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SealedError {
@@ -19,7 +21,7 @@ pub(crate) enum SealedError {
         /// The directory.
         directory: String,
     },
-    /// The artifact is not among those that the host offers. Registries are not asked yet.
+    /// The artifact is not among those that the host offers, and no bound `cdh.toml` says how registries are asked.
     #[error("artifact {name}: expected {reference} among the stored artifacts, found none")]
     NotInCache {
         /// Its name.
@@ -40,14 +42,18 @@ pub(crate) enum SealedError {
         /// Of the core.
         found: String,
     },
-    /// Nothing here has a key: no chip below a configured root, no processor that derives keys, no TPM. Key brokers are not asked by the agent.
+    /// Nothing here has a key: no chip below a configured root, no broker that bound `cdh.toml` names, no processor that
+    /// derives keys, no TPM.
     #[error(
-        "artifact {name}: expected a chip with `chip_root` in sealed.toml, an SEV-SNP processor, or a TPM; found none"
+        "artifact {name}: expected a chip with `chip_root` in sealed.toml, a broker with `broker` in cdh.toml, an SEV-SNP processor, or a TPM; found none"
     )]
     NoKeySource {
         /// Its name.
         name: String,
     },
+    /// The data hub, through which registries are asked.
+    #[error(transparent)]
+    Hub(#[from] DataHubError),
     /// The file or mount of a landing, or the way into a container.
     #[error("sealed artifacts: {what}")]
     System {
@@ -125,6 +131,7 @@ impl SealedError {
             Self::Artifact(error) => error.code(),
             Self::Environment { .. } => "SEALED_ENVIRONMENT",
             Self::HostFiles { .. } => "SEALED_HOST_FILES",
+            Self::Hub(error) => error.code(),
             Self::Impostor { .. } => "SEALED_IMPOSTOR",
             Self::Landing(error) => error.code(),
             Self::NoCache { .. } => "SEALED_NO_CACHE",
@@ -149,7 +156,10 @@ impl From<SealedError> for RpcError {
     fn from(error: SealedError) -> Self {
         match &error {
             // What is wrong with an artifact is the log's to say; a path of the container is the host's own word.
-            SealedError::Artifact(_) | SealedError::Landing(_) | SealedError::System { .. } => {
+            SealedError::Artifact(_)
+            | SealedError::Hub(_)
+            | SealedError::Landing(_)
+            | SealedError::System { .. } => {
                 Self::Failed(error.code(), "sealed artifact: see the log of the guest".to_owned())
             }
             _ => Self::Precondition(error.code(), error.to_string()),

@@ -18,7 +18,9 @@ use rustix::io::Errno;
 
 use super::cache::{Cache, Places};
 use super::error::SealedError;
+use super::fetch;
 use super::state::Count;
+use crate::hub::DataHub;
 
 /// What every attempt starts from: bound configuration, and where things are.
 #[derive(Debug)]
@@ -33,6 +35,10 @@ pub(super) struct Setup {
     pub(super) places: Places,
     /// A directory of the agent's own, for landings that the kernel clones only where they are attached.
     pub(super) attached: PathBuf,
+    /// A directory of the agent's own, for what is fetched from registries.
+    pub(super) fetched: PathBuf,
+    /// The data hub, for its broker and for registries.
+    pub(super) hub: DataHub,
 }
 
 impl Setup {
@@ -43,22 +49,42 @@ impl Setup {
         artifact: &Artifact,
         begin: impl FnOnce(u64) -> Arc<Count>,
     ) -> Result<Landed, SealedError> {
-        let cache = Cache::open(&self.places)?;
         let pins = [pin_of(&artifact.origin)?];
-        let prepared = cache.prepare(artifact.name.as_str(), &artifact.reference, &pins)?;
+        let stored = Cache::open(&self.places);
+        let cache = stored.as_ref().ok();
+        let found = match &stored {
+            Ok(cache) => cache.prepare(artifact.name.as_str(), &artifact.reference, &pins),
+            Err(SealedError::NoCache { tag, directory }) => {
+                Err(SealedError::NoCache { tag, directory: directory.clone() })
+            }
+            Err(_) => return Err(stored.err().unwrap_or(SealedError::Unknown)),
+        };
+        let fetched = self.fetched.join(index.to_string());
+        let prepared = match found {
+            // The host has it not: its registry, where bound configuration says how registries are asked.
+            Err(SealedError::NoCache { .. } | SealedError::NotInCache { .. })
+                if self.hub.require().is_ok() =>
+            {
+                fetch::fetch(&self.hub, artifact, &fetched, &pins)?
+            }
+            found => found?,
+        };
         require_environment(
             artifact.name.as_str(),
             &self.environment,
             prepared.store().core.parameters().environment().as_str(),
         )?;
-        let guest = self.guest(&cache)?;
+        let guest = self.guest(cache)?;
         let count = begin(prepared.total());
         let landed = self.by_any_source(artifact, &prepared, &guest, &count)?;
         self.keep_mountable(index, &landed)?;
+        // What is left over is ciphertext, and memory.
+        drop(prepared);
+        fetch::forget(&fetched);
         Ok(landed)
     }
 
-    /// Chips first, then the processor, then the TPM. Where none of them opens it, the first one's failure says why.
+    /// Chips first, then the broker, the processor, the TPM. Where none of them opens it, the first one's failure says why.
     fn by_any_source(
         &self,
         artifact: &Artifact,
@@ -102,6 +128,7 @@ impl Setup {
                 }
             }
         }
+        sources.extend(self.hub.key_source());
         if guest.attester.as_ref().is_some_and(|attester| attester.tee() == Tee::Snp) {
             sources.push(KeySource::Snp);
         }
@@ -116,7 +143,7 @@ impl Setup {
     }
 
     /// What protects this guest. Landing insists on a TEE whatever is found.
-    fn guest(&self, cache: &Cache) -> Result<Guest, SealedError> {
+    fn guest(&self, cache: Option<&Cache>) -> Result<Guest, SealedError> {
         let root = TeeRoot::system();
         let attester = match Attester::detect(&root, Options::default()) {
             Ok(attester) => Some(attester),
@@ -126,7 +153,7 @@ impl Setup {
         let tee = attester.as_ref().map_or(TeeState::None, |found| TeeState::Active(found.tee().name()));
         let collateral = match &attester {
             Some(_) if self.has(InsecureMode::NoEvidence) => None,
-            Some(found) => match cache.collateral()? {
+            Some(found) => match cache.map(Cache::collateral).transpose()?.flatten() {
                 Some(collateral) => Some(collateral),
                 // A report comes with its certificates, a quote with nothing.
                 None if found.tee() == Tee::Snp => Some(Collateral::none()),
@@ -186,6 +213,8 @@ impl Setup {
 fn is_about_the_source(error: &cdh::Error) -> bool {
     match error {
         cdh::Error::NoGrantForChip { .. } | cdh::Error::NoGrantForKey { .. } | cdh::Error::Tpm(_) => true,
+        // It is not there, or says no.
+        cdh::Error::Kbs(_) => !matches!(error.class(), cdh::Class::Bug),
         cdh::Error::Chip(_) => !matches!(error.class(), cdh::Class::Artifact | cdh::Class::Bug),
         _ => false,
     }

@@ -10,7 +10,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::*;
 
-const PROCESS: ProcessIdentity<'static> = ProcessIdentity {
+pub(super) const PROCESS: ProcessIdentity<'static> = ProcessIdentity {
     args: &[b"/bin/serve"],
     env_names: &[b"PATH"],
     cwd: b"/",
@@ -19,12 +19,17 @@ const PROCESS: ProcessIdentity<'static> = ProcessIdentity {
     additional_gids: &[],
 };
 
-fn root() -> Root {
+pub(super) fn root() -> Root {
     Root::Verity { root_hash: Sha256Digest::new([1; 32]), salt: Vec::new(), data_blocks: 8 }
 }
 
 /// Artifacts that nobody lands: one by process, one by index of the policy, at `path` and beside it.
-fn sealed(path: &str) -> Sealed {
+pub(super) fn sealed(path: &str) -> Sealed {
+    sealed_with(path, &Log::console())
+}
+
+/// The same, with this log.
+pub(super) fn sealed_with(path: &str, log: &Log) -> Sealed {
     let hash = format!("sha256:{}", "01".repeat(32));
     let root = format!("verity = {{ root_hash = \"{hash}\", salt = \"\", data_blocks = 8 }}");
     let artifact = |name: &str, path: &str, process: &str| {
@@ -51,24 +56,26 @@ fn sealed(path: &str) -> Sealed {
         insecure: Default::default(),
         places: Places { mounted: "/nowhere/artifacts".into(), shared: "/nowhere/shared".into() },
         attached: "/nowhere/landed".into(),
+        fetched: "/nowhere/fetched".into(),
+        hub: DataHub::absent("a test has none"),
     };
-    Sealed::of(setup, "/proc".into(), &Log::console())
+    Sealed::of(setup, "/proc".into(), log)
 }
 
 /// What stands beside `sealed.toml`.
 const POLICY: &str = "package agent_policy\n";
 
 /// A policy admitted `con` as its third container, and `no-root` as its second.
-fn under(text: &str) -> InForce {
+pub(super) fn under(text: &str) -> InForce {
     let state = serde_json::json!({ "pstate": { "con": 2, "no-root": 1, "never-admitted": 2 } });
     InForce { text_sha256: *text_digest(text).as_bytes(), state }
 }
 
-fn state() -> InForce {
+pub(super) fn state() -> InForce {
     under(POLICY)
 }
 
-fn id(name: &str) -> ContainerId {
+pub(super) fn id(name: &str) -> ContainerId {
     ContainerId::parse(name).unwrap()
 }
 
@@ -82,11 +89,11 @@ fn landing(bytes: &[u8]) -> Landing<protected_memory::landing::Complete> {
 }
 
 /// A process in a mount namespace of its own, which ends with its standard input.
-struct Container(Child);
+pub(super) struct Container(Child);
 
 impl Container {
     /// After `script` in the new namespace.
-    fn start(script: &str) -> Self {
+    pub(super) fn start(script: &str) -> Self {
         let script = format!("{script}\necho there; read end");
         let mut child = Command::new("unshare")
             .args(["--mount", "--propagation", "private", "sh", "-ec", &script])
@@ -100,7 +107,7 @@ impl Container {
         Self(child)
     }
 
-    fn id(&self) -> i32 {
+    pub(super) fn id(&self) -> i32 {
         i32::try_from(self.0.id()).unwrap()
     }
 
@@ -122,7 +129,7 @@ impl Drop for Container {
 }
 
 /// A directory on the same mount as `/`.
-fn in_root() -> tempfile::TempDir {
+pub(super) fn in_root() -> tempfile::TempDir {
     tempfile::tempdir_in("/").unwrap()
 }
 

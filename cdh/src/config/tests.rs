@@ -141,3 +141,31 @@ fn plain_http_leaves_the_machine_only_where_that_is_bound() {
     assert_eq!(plain(&Modes::none()), PlainHttp::LoopbackOnly);
     assert_eq!(plain(&Modes::of(&[InsecureMode::PlainHttp])), PlainHttp::Insecure);
 }
+
+#[test]
+fn the_broker_of_grants_is_the_one_that_is_configured() {
+    let (one, two) = ("11".repeat(32), "22".repeat(32));
+    let found = |url: &str, cert: &str, own: &str| {
+        let text = format!("[kbc]\nname = \"cc_kbc\"\nurl = \"{url}\"\n{cert}\n[innerkeep]\n{own}\n");
+        let recipient = HubConfig::parse(&text).unwrap().kbs_recipient();
+        recipient.map(|found| found.map(|found| (found.name.to_string(), found.key.to_string())))
+    };
+    let (http, https) = ("http://127.0.0.1:9", "https://kbs.example");
+    let refused = |result: Result<_, HubError>| assert_eq!(result.unwrap_err().code(), "CDH_CONFIG_INVALID");
+    assert_eq!(found(https, "", &format!("kbs_spki_sha256 = [\"{one}\"]")).unwrap(), None);
+    let (name, _) = found(http, "", "broker = \"prod\"").unwrap().unwrap();
+    assert_eq!(name, "prod");
+    refused(found(http, "", &format!("broker = \"prod\"\nbroker_key = \"{one}\"")));
+    refused(found(http, "", &format!("broker_key = \"{one}\"")));
+    refused(found(http, "", "broker = \"-\""));
+    let pins = format!("kbs_spki_sha256 = [\"{one}\"]\nbroker = \"prod\"");
+    let (_, key) = found(https, "", &pins).unwrap().unwrap();
+    assert!(key.contains(&one), "{key}");
+    // Of several keys, and below a CA, it is said which one.
+    refused(found(https, "", &format!("kbs_spki_sha256 = [\"{one}\", \"{two}\"]\nbroker = \"prod\"")));
+    refused(found(https, "kbs_cert = \"x\"", &pins));
+    let (_, key) =
+        found(https, "kbs_cert = \"x\"", &format!("{pins}\nbroker_key = \"{two}\"")).unwrap().unwrap();
+    assert!(key.contains(&two), "{key}");
+    refused(found(https, "", &format!("{pins}\nbroker_key = \"{two}\"")));
+}

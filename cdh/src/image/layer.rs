@@ -100,7 +100,7 @@ impl<'s> Unpacker<'s> {
         compression: Compression,
         diff_id: &DiffId,
     ) -> Result<Self, LayerError> {
-        // GUARD: layer-count -> evil_layers_without_end
+        // GUARD: image-layer-count -> evil_layers_without_end
         if self.layers >= self.limits.layers {
             return Err(LayerError::bound(Bound::Layers, "layers", self.limits.layers.into()));
         }

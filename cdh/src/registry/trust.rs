@@ -32,7 +32,7 @@ impl fmt::Debug for RegistryTrust {
 }
 
 impl RegistryTrust {
-    /// Certificates of authorities in PEM: up to [`PEM_TEXTS_MAX`] texts of up to [`PEM_MAX`] bytes, one certificate or more
+    /// Certificates of authorities in PEM: up to 64 texts of up to 1 MiB, one certificate or more
     /// in each.
     ///
     /// # Errors

@@ -17,9 +17,11 @@ use oci_spec::runtime::Spec;
 use rustix::io::Errno;
 use rustix::process::Gid;
 use rustix::thread::{no_new_privs, set_thread_groups};
+use zeroize::Zeroizing;
 
 use super::privileges;
-use crate::engine::latch::{FAILED, GO, READY};
+use crate::engine::latch::{ENTRY, FAILED, GO, READY};
+use crate::engine::order::MAXIMUM_ENTRY_BYTES;
 use crate::engine::wire::Guise;
 use crate::sys::{execute, seccomp};
 
@@ -39,14 +41,14 @@ impl OwnExecutor {
 
     /// Becomes what was ordered, asks whether to go on, and executes. Returns why it could not.
     fn become_the_program(&self, spec: &Spec) -> Failure {
-        let program = match Program::of(spec, self.home.borrow().as_deref()) {
+        let mut program = match Program::of(spec, self.home.borrow().as_deref()) {
             Ok(program) => program,
             Err(errno) => return Failure::Before(errno),
         };
         if let Err(errno) = self.dress() {
             return Failure::Before(errno);
         }
-        match self.ask() {
+        match self.ask(&mut program) {
             Ok(()) => Failure::Program(program.execute()),
             Err(errno) => Failure::Before(errno),
         }
@@ -81,12 +83,21 @@ impl OwnExecutor {
             .map_or(Ok(()), |filter| seccomp::load(&filter.instructions(), filter.flags))
     }
 
-    /// Says that it is ready, and waits until it was looked at.
-    fn ask(&self) -> Result<(), Errno> {
+    /// Says that it is ready, and waits until it was looked at. What of the environment is a secret comes only then.
+    fn ask(&self, program: &mut Program) -> Result<(), Errno> {
         rustix::io::write(&self.latch, READY)?;
-        let mut answer = [0; 1];
-        let length = rustix::io::read(&self.latch, &mut answer)?;
-        if length == GO.len() && answer == GO { Ok(()) } else { Err(Errno::CANCELED) }
+        let mut message = std::mem::take(&mut program.message);
+        loop {
+            let length = rustix::io::read(&self.latch, message.as_mut_slice())?;
+            match message.get(..length).and_then(<[u8]>::split_first) {
+                Some((mark, [])) if GO == [*mark] => break,
+                Some((&ENTRY, entry)) if entry.len() <= MAXIMUM_ENTRY_BYTES => program.take(entry)?,
+                _ => return Err(Errno::CANCELED),
+            }
+        }
+        // Not given back before the program runs: the filter need not allow it.
+        program.message = message;
+        Ok(())
     }
 
     fn tell(&self, failure: Failure) {
@@ -144,6 +155,8 @@ struct Program {
     places: Vec<CString>,
     arguments: Vec<CString>,
     environment: Vec<CString>,
+    /// Room for a message at the latch, and a byte more, so that a longer one is seen to be one.
+    message: Zeroizing<Vec<u8>>,
 }
 
 impl Program {
@@ -169,7 +182,18 @@ impl Program {
         let environment = environment.into_iter().map(text).collect::<Result<_, _>>()?;
         let places = places(name, find("PATH")).iter().map(|place| text(place)).collect::<Result<_, _>>()?;
         let arguments = words.iter().map(|word| text(word)).collect::<Result<_, _>>()?;
-        Ok(Self { places, arguments, environment })
+        let message = Zeroizing::new(vec![0; MAXIMUM_ENTRY_BYTES + 2]);
+        Ok(Self { places, arguments, environment, message })
+    }
+
+    /// Takes a value in the place of the one that the specification has under this name.
+    fn take(&mut self, entry: &[u8]) -> Result<(), Errno> {
+        let name = entry.iter().position(|byte| *byte == b'=').ok_or(Errno::INVAL)?;
+        let name = entry.get(..=name).ok_or(Errno::INVAL)?;
+        let mut places = self.environment.iter_mut().filter(|own| own.as_bytes().starts_with(name));
+        let place = places.next().ok_or(Errno::INVAL)?;
+        *place = CString::new(entry).map_err(|_| Errno::INVAL)?;
+        Ok(())
     }
 
     /// Tries one place after the other. Returns what the system said of the best one.
@@ -237,10 +261,59 @@ mod tests {
         assert_eq!(program.execute_nowhere(), Errno::NOENT);
     }
 
+    fn program() -> Program {
+        let process = serde_json::json!({
+            "cwd": "/", "user": {"uid": 0, "gid": 0}, "args": ["sh"], "env": ["A=sealed.a", "AB=sealed.b", "C=c"],
+        });
+        let spec = serde_json::json!({"ociVersion": "1.0.0", "process": process});
+        Program::of(&serde_json::from_value(spec).unwrap(), None).unwrap()
+    }
+
+    /// What a process that waits at its latch has for an environment when it goes on, or why it does not.
+    async fn brought(variables: &[(&str, &str)]) -> Result<Vec<String>, Errno> {
+        let (latch, theirs) = crate::engine::latch::Latch::pair().unwrap();
+        rustix::io::ioctl_fionbio(&theirs, false).unwrap();
+        let waiting = tokio::task::spawn_blocking(move || {
+            let capabilities = crate::engine::wire::CapabilityBits::default();
+            let guise = Guise {
+                uid: 0,
+                gid: 0,
+                groups: Vec::new(),
+                no_new_privileges: true,
+                capabilities,
+                seccomp: None,
+            };
+            let mut program = program();
+            let executor = OwnExecutor::new(guise, Arc::new(theirs));
+            executor.ask(&mut program).map(|()| program.environment)
+        });
+        latch.ready().await.unwrap();
+        for (name, value) in variables {
+            let variable = crate::engine::SecretVariable::new(name, value).unwrap();
+            // It may have given up already.
+            let _ = latch.bring(&variable).await;
+        }
+        let _ = latch.go();
+        let environment = waiting.await.unwrap()?;
+        Ok(environment.into_iter().map(|entry| entry.into_string().unwrap()).collect())
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn secrets_come_at_the_latch_and_under_known_names() {
+        assert_eq!(brought(&[]).await.unwrap(), ["A=sealed.a", "AB=sealed.b", "C=c"]);
+        assert_eq!(brought(&[("AB", "x=y"), ("A", "")]).await.unwrap(), ["A=", "AB=x=y", "C=c"]);
+        let long = "x".repeat(MAXIMUM_ENTRY_BYTES - 2);
+        assert_eq!(brought(&[("A", &long)]).await.unwrap()[0], format!("A={long}"));
+        // A variable that nobody ordered is none.
+        assert_eq!(brought(&[("B", "x")]).await.unwrap_err(), Errno::INVAL);
+        assert_eq!(brought(&[("LD_PRELOAD", "x")]).await.unwrap_err(), Errno::INVAL);
+    }
+
     impl Program {
         fn execute_nowhere(&self) -> Errno {
             let places = vec![c"/nonexistent/a".to_owned(), c"/proc/version/b".to_owned()];
-            Self { places, arguments: self.arguments.clone(), environment: Vec::new() }.execute()
+            let (arguments, message) = (self.arguments.clone(), Zeroizing::default());
+            Self { places, arguments, environment: Vec::new(), message }.execute()
         }
     }
 }

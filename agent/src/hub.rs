@@ -1,0 +1,217 @@
+//! The confidential data hub in this process: what bound `cdh.toml` configures, with the agent's own attester.
+//!
+//! ```text
+//!  bound cdh.toml ─▶ DataHub ─audit attested?─▶ broker, attested to once ─▶ Plaintext
+//!        none, or no platform ─▶ CDH_ABSENT, whatever is asked for
+//! ```
+//! Nothing is asked of anybody before there is evidence for the audit: what was released could not be told from what was not. What a broker
+//! dated moves the floor of the clock.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use attestation_agent::kbs::{Dated, KbsClient, KbsOptions};
+use attestation_agent::service::AttestationSource;
+use attestation_agent::{Attester, TeeRoot};
+use cdh::artifact::{Broker, BrokerAccess, KbsRecipient, KeySource};
+use cdh::config::{HubConfig, ImageConfig};
+use cdh::hub_error::HubError;
+use cdh::modes::Modes;
+use cdh::plaintext::Plaintext;
+use cdh::registry::{Carried, Reference, Registry};
+use cdh::service::Hub;
+use initdata::Initdata;
+use policy_engine::audit::Audit;
+use tokio::time::Instant;
+
+/// How often a call that waits for evidence looks for it.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a broker has for the key of an artifact.
+const KEY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why the hub gives nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DataHubError {
+    /// There is none.
+    #[error("expected a confidential data hub, found none: {why}")]
+    Absent {
+        /// What is missing.
+        why: &'static str,
+    },
+    /// No evidence commits to the audit yet.
+    #[error("secrets: expected evidence for the audit of this guest, found none yet")]
+    NotAttested,
+    /// What the hub says.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+}
+
+impl DataHubError {
+    /// The stable code.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Absent { .. } => "CDH_ABSENT",
+            Self::NotAttested => "CDH_NOT_ATTESTED",
+            Self::Hub(error) => error.code(),
+        }
+    }
+}
+
+/// The hub of this guest. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct DataHub {
+    state: State,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Present(Arc<Present>),
+    Absent(&'static str),
+}
+
+struct Present {
+    hub: Hub,
+    image: ImageConfig,
+    audit: Arc<Audit>,
+    broker: Option<(KbsRecipient, KbsOptions)>,
+    initdata: Option<String>,
+}
+
+impl fmt::Debug for Present {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Present").field("hub", &self.hub).finish_non_exhaustive()
+    }
+}
+
+impl DataHub {
+    /// The hub that bound initdata configures, where there is a platform that can attest. Nothing is sent.
+    ///
+    /// # Errors
+    /// `cdh.toml` is refused: an agent that went on would do without what its operator configured.
+    pub(crate) fn open(
+        initdata: Option<&Initdata>,
+        attester: Option<&Arc<Attester>>,
+        dated: Dated,
+        audit: &Arc<Audit>,
+    ) -> Result<Self, HubError> {
+        Self::open_at(initdata, attester, dated, audit, &TeeRoot::system())
+    }
+
+    /// As there; `root` is where the files of an offline hub are.
+    pub(crate) fn open_at(
+        initdata: Option<&Initdata>,
+        attester: Option<&Arc<Attester>>,
+        dated: Dated,
+        audit: &Arc<Audit>,
+        root: &TeeRoot,
+    ) -> Result<Self, HubError> {
+        let text = initdata.and_then(|initdata| initdata.document().cdh_config());
+        let Some(text) = text else { return Ok(Self::absent("bound initdata has no cdh.toml")) };
+        // Parsed even where nobody can use it: what is wrong with it is said at once.
+        let config = HubConfig::parse(text)?;
+        let Some(attester) = attester else { return Ok(Self::absent("no platform that attests")) };
+        let modes = Modes::decide(attester, initdata, &[])?;
+        let options = config.kbs_options(&modes)?;
+        let options = options.map(|options| KbsOptions { dated: Some(dated.clone()), ..options });
+        let broker = config.kbs_recipient()?.zip(options);
+        let hub = Hub::dated(&config, modes, attester, initdata, root, Some(dated))?;
+        let initdata = initdata.map(|initdata| initdata.text().to_owned());
+        let present = Present { hub, image: config.image, audit: Arc::clone(audit), broker, initdata };
+        Ok(Self { state: State::Present(Arc::new(present)) })
+    }
+
+    /// None, and why.
+    pub(crate) const fn absent(why: &'static str) -> Self {
+        Self { state: State::Absent(why) }
+    }
+
+    /// Whether there is one.
+    ///
+    /// # Errors
+    /// `CDH_ABSENT`.
+    pub(crate) fn require(&self) -> Result<(), DataHubError> {
+        self.present().map(drop)
+    }
+
+    fn present(&self) -> Result<&Arc<Present>, DataHubError> {
+        match &self.state {
+            State::Present(present) => Ok(present),
+            State::Absent(why) => Err(DataHubError::Absent { why }),
+        }
+    }
+
+    /// The secret behind a sealed one. Waits for evidence of the audit, not beyond `deadline` and not for a caller that is gone.
+    ///
+    /// # Errors
+    /// `CDH_ABSENT`, `CDH_NOT_ATTESTED`; whatever the hub refuses.
+    pub(crate) async fn unseal(
+        &self,
+        text: &[u8],
+        deadline: Instant,
+        is_late: impl Fn() -> bool,
+    ) -> Result<Arc<Plaintext>, DataHubError> {
+        let present = self.present()?;
+        while present.audit.evidence_bytes().is_none() && !is_late() && Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
+        }
+        require_attested(&present.audit)?;
+        Ok(present.hub.unseal(text, deadline).await?)
+    }
+
+    /// Fetches an artifact from its registry, as bound `[image]` says, into an image layout in the guest's memory, under `tag`. What comes is
+    /// ciphertext of anybody's: who opens it judges its origin. Continues what an earlier call began.
+    ///
+    /// # Errors
+    /// `CDH_ABSENT`, `CDH_NOT_ATTESTED`: credentials may be secrets of the broker. Those of registries, in an error of the data hub's crate.
+    pub(crate) async fn fetch(
+        &self,
+        from: &Reference,
+        layout: &Path,
+        tag: &str,
+        deadline: Instant,
+    ) -> Result<Result<Carried, cdh::Error>, DataHubError> {
+        let present = self.present()?;
+        require_attested(&present.audit)?;
+        let options = present.image.registry_options(present.hub.resources().as_ref(), deadline).await;
+        Ok(match options {
+            Ok(options) => {
+                let registry = Registry::new(options);
+                registry.pull_layout(from, layout, tag, &(), deadline).await.map_err(cdh::Error::from)
+            }
+            Err(error) => Err(error),
+        })
+    }
+
+    /// The broker as a place of keys for artifacts, where bound configuration says by which name grants know it.
+    pub(crate) fn key_source(&self) -> Option<KeySource> {
+        let State::Present(present) = &self.state else { return None };
+        let (recipient, _) = present.broker.as_ref()?;
+        let access = Box::new(Access(Arc::clone(present)));
+        Some(KeySource::Broker { recipient: recipient.clone(), access })
+    }
+}
+
+/// What is released has to be seen by whoever reads the audit.
+fn require_attested(audit: &Audit) -> Result<(), DataHubError> {
+    // GUARD: hub-audit-attested -> evil_host_secret_before_the_audit_is_attested
+    if audit.evidence_bytes().is_none() {
+        return Err(DataHubError::NotAttested);
+    }
+    Ok(())
+}
+
+/// The way to the broker of bound configuration.
+struct Access(Arc<Present>);
+
+impl BrokerAccess for Access {
+    fn connect(&self, attester: Arc<Attester>) -> Result<Broker, cdh::Error> {
+        let (_, options) = self.0.broker.as_ref().ok_or(HubError::NoBroker)?;
+        let evidence = Arc::new(AttestationSource::new(attester, self.0.initdata.clone()));
+        Broker::new(KbsClient::background_check(options, evidence)?, KEY_PATIENCE)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
