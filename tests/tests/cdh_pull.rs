@@ -17,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use cdh::composefs::pin::Pin;
 use cdh::image::pull::PullerOptions;
 use cdh::registry::Digest;
+use cdh::service::Images;
 use serde_json::{Value, json};
 use tests::programs::{Programs, is_root};
 
@@ -90,7 +91,7 @@ fn a_signed_image_is_mounted() {
 
         // Through the service's door it stays.
         let digest = guest.puller.as_ref();
-        let digest = cdh::service::Images::pull(digest, &name, &guest.bundle(), soon()).await.unwrap();
+        let digest = Images::pull(digest, &name, &guest.bundle(), soon()).await.unwrap();
         assert_eq!(digest, image.digest);
         assert_eq!(std::fs::read(root.join("usr/first")).unwrap(), b"a small file");
         cdh::composefs::mount::detach(&root).unwrap();
@@ -404,6 +405,40 @@ fn a_pull_that_is_late_says_how_far_it_was() {
         assert!(guest.events.seen.lock().unwrap().is_empty());
         // What is there by then is continued.
         guest.pull(&name).await.unwrap();
+    });
+}
+
+#[test]
+fn a_pull_that_is_dropped_leaves_nothing() {
+    as_root(async {
+        let (server, image, key, name) = signed(&content()).await;
+        let (mut dropped, mut done) = (0, 0);
+        for pause in (0..60).map(|step| Duration::from_millis(5 * step)) {
+            let guest = Guest::new(&server, &cosigned(&key), "");
+            let path = guest.bundle();
+            let pull = Images::pull(&*guest.puller, &name, &path, soon());
+            match tokio::time::timeout(pause, pull).await {
+                Ok(digest) => {
+                    done += 1;
+                    assert_eq!(digest.unwrap(), image.digest);
+                    cdh::composefs::mount::detach(&guest.bundle().join("rootfs")).unwrap();
+                }
+                Err(_) => {
+                    dropped += 1;
+                    // A thread that is mounting takes back what it mounted when it has.
+                    for _ in 0..500 {
+                        if guest.is_clean() {
+                            break;
+                        }
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    guest.assert_clean();
+                    guest.pull(&name).await.unwrap();
+                }
+            }
+        }
+        assert!(dropped > 0 && done > 0, "{dropped} dropped, {done} done");
     });
 }
 

@@ -23,6 +23,9 @@
 //! one the policy decides again, the keys of its layers are asked for again, pins are compared again, it is measured again, and one of its
 //! objects is hashed.
 //!
+//! Layers are unpacked in this process, on a thread that may block: [`confine`](crate::image::layer::confine) has the form for a child without
+//! privileges, and whoever starts such a child gives it the same job. Trees are never published on a disk with fs-verity.
+//!
 //! # Pins
 //!
 //! The operator may give a digest for a name; the image may have one as annotation or label. All there are have to hold. A pinned tree has the
@@ -100,7 +103,7 @@ pub struct PullerOptions {
 }
 
 impl Default for PullerOptions {
-    /// This machine; half of its memory, and as many files as that file system makes of itself; no keys in files, no pins; 4 images.
+    /// This machine; half of its memory, and a file for each of its pages; no keys in files, no pins; 2 images.
     fn default() -> Self {
         let info = rustix::system::sysinfo();
         let bytes = info.totalram.saturating_mul(u64::from(info.mem_unit)) / 2;
@@ -111,7 +114,7 @@ impl Default for PullerOptions {
             limits: Limits::default(),
             key_directories: Vec::new(),
             pins: BTreeMap::new(),
-            kept: 4,
+            kept: 2,
         }
     }
 }

@@ -330,9 +330,16 @@ impl Guest {
     /// No mount below this guest's directory, and nothing in the bundle.
     pub fn assert_clean(&self) {
         assert_eq!(std::fs::read_dir(self.bundle()).unwrap().count(), 0, "the bundle is empty");
+        assert!(!self.is_mounted(), "nothing is mounted");
+    }
+
+    pub fn is_clean(&self) -> bool {
+        std::fs::read_dir(self.bundle()).unwrap().count() == 0 && !self.is_mounted()
+    }
+
+    fn is_mounted(&self) -> bool {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let own = self.directory.path().to_str().unwrap();
-        assert!(!mounts.contains(own), "nothing is mounted: {mounts}");
+        mounts.contains(self.directory.path().to_str().unwrap())
     }
 }
 
