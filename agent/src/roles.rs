@@ -10,6 +10,8 @@ use std::path::Path;
 pub(crate) enum Role {
     /// `attestation-agent`: evidence, runtime measurement and tokens.
     AttestationAgent,
+    /// `api-server-rest`: what bound configuration lists of it, for containers.
+    RestFront,
     /// `confidential-data-hub`: secrets, keys of layers, credentials.
     DataHub,
 }
@@ -17,6 +19,7 @@ pub(crate) enum Role {
 impl Role {
     fn named(name: &std::ffi::OsStr) -> Option<Self> {
         match Path::new(name).file_name()?.to_str()? {
+            "api-server-rest" => Some(Self::RestFront),
             "attestation-agent" => Some(Self::AttestationAgent),
             "confidential-data-hub" => Some(Self::DataHub),
             _ => None,
@@ -39,6 +42,7 @@ impl Role {
     /// Runs it to its end. Returns the exit status.
     pub(crate) fn run(self, arguments: Vec<OsString>) -> i32 {
         match self {
+            Self::RestFront => i32::from(cdh::rest::program::main(arguments)),
             Self::AttestationAgent => i32::from(attestation_agent::program::main(arguments)),
             Self::DataHub => i32::from(cdh::program::main(arguments)),
         }
@@ -69,6 +73,11 @@ mod tests {
         // Each is a program of its own, by its own interface.
         assert_eq!(Role::DataHub.run(vec!["confidential-data-hub".into(), "--no-such-flag".into()]), 2);
         assert_eq!(Role::DataHub.run(vec!["confidential-data-hub".into(), "--version".into()]), 0);
+        assert_eq!(of(&["api-server-rest"]).unwrap().0, Role::RestFront);
+        assert_eq!(
+            Role::RestFront.run(vec!["api-server-rest".into(), "--features".into(), "other".into()]),
+            1
+        );
         assert!(of(&["innerkeep-agent", "--policy", "attestation-agent"]).is_none());
         assert!(of(&["innerkeep-agent", "/tmp/attestation-agent"]).is_none());
         assert!(of(&["kata-agent"]).is_none() && of(&[]).is_none());
