@@ -25,6 +25,7 @@ const CHECKS: [&str; 20] = [
     "a_hook_that_hangs_is_ended",
     "a_helper_that_dies_leaves_nothing",
     "many_processes_leave_nothing",
+    "secrets_come_with_the_release_alone",
 ];
 
 // COMPAT: CreateContainer, ExecProcess stricter: what was ordered is held against what the kernel says of the process, before its program runs
