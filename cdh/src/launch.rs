@@ -73,8 +73,9 @@ pub fn launch(asked: &HubLaunch) -> Result<Launched, HubError> {
     Ok(Launched { config, modes, service, hub, attester, initdata, tee })
 }
 
-/// Images can be pulled where something is said about them.
-fn with_images(hub: Hub, config: &HubConfig, modes: &Modes, attester: &Arc<Attester>) -> Hub {
+/// The hub, which pulls images where its configuration says something about them.
+#[must_use]
+pub fn with_images(hub: Hub, config: &HubConfig, modes: &Modes, attester: &Arc<Attester>) -> Hub {
     if config.image == ImageConfig::default() {
         return hub;
     }
