@@ -4,7 +4,7 @@ use tests::programs::Programs;
 use tests::vm::{self, boot, exec, shell};
 
 /// Every check that the program has to report, attacks first.
-const CHECKS: [&str; 20] = [
+const CHECKS: [&str; 21] = [
     "evil_image_overwrites_the_agent",
     "evil_image_workdir_is_a_leaked_fd",
     "evil_image_null_is_a_link",
