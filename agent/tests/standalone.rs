@@ -1,5 +1,6 @@
 //! The program where it is not process 1.
 
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ async fn it_serves_a_socket_until_it_is_told_to_stop() {
         .env("KATA_AGENT_LOG_LEVEL", "trace")
         .spawn()
         .unwrap();
-    while !socket.exists() {
+    // Not only until it is there: it is made a moment before somebody listens.
+    while UnixStream::connect(&socket).is_err() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let health = HealthClient::new(Client::connect(&address).await.unwrap());
