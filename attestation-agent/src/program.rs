@@ -2,6 +2,7 @@
 //! guest agent's.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use crate::{AttestationError, Attester, Options, TeeRoot};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 const FAILURE: u8 = 1;
@@ -91,24 +93,8 @@ fn run(args: &Args) -> Result<(), String> {
     let tee = attester.tee();
     let service = AttestationService::new(Arc::new(attester), &binding)
         .map_err(|error| format!("{}: {}", error.code(), chain(&error)))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(8)
-        .enable_all()
-        .build()
-        .map_err(|error| chain(&error))?;
-    runtime.block_on(async {
-        let wait = |kind| signal(kind).map_err(|error| chain(&error));
-        let mut terminate = wait(SignalKind::terminate())?;
-        let mut interrupt = wait(SignalKind::interrupt())?;
-        let mut hangup = wait(SignalKind::hangup())?;
-        let stop = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hangup.recv() => {}
-            }
-        };
+    runtime().map_err(|error| chain(&error))?.block_on(async {
+        let stop = told_to_stop().map_err(|error| chain(&error))?;
         let ready = || {
             if talkative {
                 eprintln!("attestation-agent: {tee}: serving {}", socket.display());
@@ -116,6 +102,33 @@ fn run(args: &Args) -> Result<(), String> {
         };
         let served = service.serve(socket, ready, stop).await;
         served.map_err(|error| format!("{}: {}", error.code(), chain(&error)))
+    })
+}
+
+/// What a program that serves runs in.
+///
+/// # Errors
+///
+/// The system makes no threads.
+pub fn runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(8).enable_all().build()
+}
+
+/// Ends at SIGTERM, SIGINT or SIGHUP, whichever comes first after this call. Inside a runtime.
+///
+/// # Errors
+///
+/// They cannot be waited for.
+pub fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
     })
 }
 

@@ -5,9 +5,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use attestation_agent::config::LogLevel;
+use attestation_agent::program::{runtime, told_to_stop};
 use clap::Parser;
 use initdata::InsecureMode;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::hub_error::HubError;
 use crate::launch::{HubLaunch, launch};
@@ -136,24 +136,8 @@ fn run(args: &Args) -> Result<(), Failure> {
     let talkative = launched.config.log.level >= LogLevel::Info;
     let (service, tee) = (launched.service, launched.tee);
     let socket = Path::new(launched.config.socket());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(8)
-        .enable_all()
-        .build()
-        .map_err(|error| failure("CDH_RUNTIME")(&error))?;
-    runtime.block_on(async {
-        let wait = |kind| signal(kind).map_err(|error| failure("CDH_RUNTIME")(&error));
-        let mut terminate = wait(SignalKind::terminate())?;
-        let mut interrupt = wait(SignalKind::interrupt())?;
-        let mut hangup = wait(SignalKind::hangup())?;
-        let stop = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hangup.recv() => {}
-            }
-        };
+    runtime().map_err(|error| failure("CDH_RUNTIME")(&error))?.block_on(async {
+        let stop = told_to_stop().map_err(|error| failure("CDH_RUNTIME")(&error))?;
         service.write_credentials().await?;
         let ready = || {
             if talkative {

@@ -32,12 +32,38 @@ pub(super) fn fetch(
     let runtime = runtime.map_err(SealedError::system("start the network"))?;
     let deadline = Instant::now() + PATIENCE;
     runtime.block_on(hub.fetch(&from, directory, TAG, deadline))??;
+    judged(directory, pins)
+}
+
+/// What no pin accepts is not kept: a registry could fill the guest's memory with it, one attempt after the other.
+fn judged(directory: &Path, pins: &[Pin]) -> Result<Prepared, SealedError> {
     let layout = Reference::Layout(directory.to_owned(), Some(TAG.to_owned()));
-    Ok(Prepared::open(&layout, pins)?)
+    Prepared::open(&layout, pins).map_err(|error| {
+        // GUARD: fetched-refused-forgotten -> evil_registry_fills_memory_with_refused_artifacts
+        forget(directory);
+        error.into()
+    })
 }
 
 /// Nothing of it is needed any more.
 pub(super) fn forget(directory: &Path) {
     // What is not there was not fetched; what cannot be removed is ciphertext.
     let _: io::Result<()> = remove_dir_all(directory);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evil_registry_fills_memory_with_refused_artifacts() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("0");
+        std::fs::create_dir_all(directory.join("blobs/sha256")).unwrap();
+        std::fs::write(directory.join("blobs/sha256/aa"), [0; 4096]).unwrap();
+        std::fs::write(directory.join("index.json"), "{}").unwrap();
+        let error = judged(&directory, &[]).unwrap_err();
+        assert_eq!(error.code(), "MALFORMED");
+        assert!(!directory.exists());
+    }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use attestation_agent::TeeRoot;
 use attestation_agent::config::{AgentConfig, LogLevel};
+use attestation_agent::program::{runtime, told_to_stop};
 use clap::Parser;
 use initdata::{Initdata, InsecureMode};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::peers::{Bundles, ProcPeers};
 use super::{DEFAULT_ADDRESS, Features, Front, RestError, ThisGuest};
@@ -129,24 +129,8 @@ fn hardened(args: &Args) -> Result<(), Failure> {
         eprintln!("api-server-rest: INSECURE: {}: nothing here is protected", insecure.join(" "));
     }
     protected_memory::harden::harden_process().map_err(|error| failure("REST_HARDENING")(&error))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(8)
-        .enable_all()
-        .build()
-        .map_err(|error| failure("REST_RUNTIME")(&error))?;
-    runtime.block_on(async {
-        let wait = |kind| signal(kind).map_err(|error| failure("REST_RUNTIME")(&error));
-        let mut terminate = wait(SignalKind::terminate())?;
-        let mut interrupt = wait(SignalKind::interrupt())?;
-        let mut hangup = wait(SignalKind::hangup())?;
-        let stop = async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                _ = hangup.recv() => {}
-            }
-        };
+    runtime().map_err(|error| failure("REST_RUNTIME")(&error))?.block_on(async {
+        let stop = told_to_stop().map_err(|error| failure("REST_RUNTIME")(&error))?;
         run(args, |_| (), stop).await
     })
 }
