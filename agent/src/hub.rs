@@ -79,6 +79,7 @@ struct Present {
     audit: Arc<Audit>,
     broker: Option<(KbsRecipient, KbsOptions)>,
     initdata: Option<String>,
+    refresh: Option<Duration>,
 }
 
 impl fmt::Debug for Present {
@@ -121,7 +122,10 @@ impl DataHub {
         let broker = config.kbs_recipient()?.zip(options);
         let hub = Hub::dated(&config, modes, attester, initdata, root, Some(dated))?;
         let initdata = initdata.map(|initdata| initdata.text().to_owned());
-        let present = Present { hub, image: config.image, audit: Arc::clone(audit), broker, initdata };
+        let seconds = config.innerkeep.credential_refresh_seconds;
+        let refresh = (seconds > 0).then(|| Duration::from_secs(seconds));
+        let present =
+            Present { hub, refresh, image: config.image, audit: Arc::clone(audit), broker, initdata };
         let present = Arc::new(present);
         wipe_now_and_then(&present);
         Ok(Self { state: State::Present(present) })
@@ -145,6 +149,11 @@ impl DataHub {
             State::Present(present) => Ok(present),
             State::Absent(why) => Err(DataHubError::Absent { why }),
         }
+    }
+
+    /// How often what was given to containers is looked at again: never, unless bound configuration says.
+    pub(crate) fn refresh(&self) -> Option<Duration> {
+        self.present().ok()?.refresh
     }
 
     /// The secret behind a sealed one. Waits for evidence of the audit, not beyond `deadline` and not for a caller that is gone.

@@ -18,6 +18,7 @@ mod cache;
 mod entitled;
 mod error;
 mod fetch;
+mod files;
 mod lander;
 mod mounts;
 mod secrets;
@@ -44,8 +45,9 @@ use attach::Item;
 use cache::Places;
 use entitled::{Admission, By, Seat};
 pub(crate) use error::SealedError;
+pub(crate) use files::SecretFiles;
 use lander::Setup;
-pub(crate) use secrets::{Secrets, sealed_value};
+pub(crate) use secrets::{SecretError, Secrets, sealed_value};
 use state::States;
 pub(crate) use state::{Progress, Stage};
 

@@ -20,6 +20,7 @@ use crate::engine::{CreateOrder, Created, EngineError};
 use crate::error::chain;
 use crate::gate::Permitted;
 use crate::log::{Key, Level, Value};
+use crate::sealed::{SecretError, SecretFiles};
 use crate::spec::visible::{self, Mounts};
 use crate::spec::{self, Facts, Prepared, SpecError};
 use crate::storage::{Added, VerifiedRoot};
@@ -57,6 +58,7 @@ pub(crate) async fn create(
         left: false,
         bundle: None,
         storages: None,
+        files: None,
         facts: None,
         prepared: None,
         waiting: None,
@@ -106,6 +108,8 @@ struct Draft<'a> {
     left: bool,
     bundle: Option<Arc<Bundle>>,
     storages: Option<Added>,
+    /// Sealed files of its mounts.
+    files: Option<SecretFiles>,
     facts: Option<Arc<Facts>>,
     prepared: Option<Prepared>,
     waiting: Option<Waiting>,
@@ -129,6 +133,7 @@ impl Ground for Draft<'_> {
                 Ok(())
             }
             Step::Storages => self.add_storages().await,
+            Step::Secrets => self.find_sealed_files().await,
             Step::Sandbox => self.know_the_sandbox(),
             Step::Root => self.put_root().await,
             Step::Prepare => self.prepare().await,
@@ -150,6 +155,10 @@ impl Ground for Draft<'_> {
                     None => Ok(()),
                 };
                 undone.and_then(|()| self.nothing_left())
+            }
+            Step::Secrets => {
+                self.files = None;
+                Ok(())
             }
             Step::Root => match self.bundle.clone() {
                 Some(bundle) => blocking(move || bundle.release_root().map_err(RpcError::from)).await,
@@ -200,6 +209,23 @@ impl Draft<'_> {
         places.flatten().map(|place| place.as_path().to_owned()).collect()
     }
 
+    /// Mounts with sealed files come from the guest's memory from here on. They are filled when the container is started.
+    async fn find_sealed_files(&mut self) -> Result<(), RpcError> {
+        let (shared, place) = (self.agent.roots.shared(), self.agent.roots.own.join("secrets"));
+        let place = place.join(self.id.as_str());
+        let mut mounts = std::mem::take(&mut self.specification.Mounts);
+        let gathered = blocking(move || {
+            let files = SecretFiles::gather(&mut mounts, &shared, &place);
+            files.map(|files| (mounts, files)).map_err(|error| SecretError::from(error).into())
+        });
+        (self.specification.Mounts, self.files) = gathered.await?;
+        if self.files.is_some() {
+            let root = self.agent.storages.verified_root(Path::new(&self.request.OCI.Root.Path), &self.id);
+            self.agent.secrets.require(root.as_ref().map(VerifiedRoot::identity).as_ref())?;
+        }
+        Ok(())
+    }
+
     fn know_the_sandbox(&mut self) -> Result<(), RpcError> {
         let (agent, bundle) = (self.agent, self.bundle()?);
         let facts = Facts::of_system(self.id.clone(), bundle.path().to_owned(), agent.tee_active);
@@ -208,6 +234,7 @@ impl Draft<'_> {
         facts.hooks = agent.sandbox.hooks();
         facts.namespaces.pid = agent.containers.pids().of_container(self.request.sandbox_pidns)?;
         facts.storages = self.storage_places();
+        facts.storages.extend(self.files.iter().map(|files| files.place().to_owned()));
         self.facts = Some(Arc::new(facts));
         Ok(())
     }
@@ -281,7 +308,8 @@ impl Draft<'_> {
         // verified beside it says nothing about it.
         agent.sealed.admit(&self.id, root.clone(), &asked, identity)?;
         let environment = prepared.spec.process().as_ref().and_then(|process| process.env().as_deref());
-        agent.secrets.admit(&self.id, environment.unwrap_or_default(), root, &asked, identity)?;
+        let environment = environment.unwrap_or_default();
+        agent.secrets.admit(&self.id, environment, self.files.take(), root, &asked, identity)?;
         self.container = Some(Arc::new(Container::new(Parts {
             id: self.id.clone(),
             first,

@@ -11,6 +11,8 @@ pub(crate) enum Step {
     Devices,
     /// Storages are mounted.
     Storages,
+    /// Files of its mounts that are sealed get a place of their own.
+    Secrets,
     /// What the sandbox's containers share.
     Sandbox,
     /// The root of the container's files is in its directory.
@@ -25,10 +27,11 @@ pub(crate) enum Step {
 
 impl Step {
     /// All of them, in order.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Bundle,
         Self::Devices,
         Self::Storages,
+        Self::Secrets,
         Self::Sandbox,
         Self::Root,
         Self::Prepare,
@@ -42,6 +45,7 @@ impl Step {
             Self::Bundle => "bundle",
             Self::Devices => "devices",
             Self::Storages => "storages",
+            Self::Secrets => "secrets",
             Self::Sandbox => "sandbox",
             Self::Root => "root",
             Self::Prepare => "prepare",

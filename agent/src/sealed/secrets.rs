@@ -1,12 +1,12 @@
-//! Sealed values in the environment of a container: opened by the data hub, for a container that this guest verified, and given to its first
-//! process alone.
+//! Sealed values of a container, in its environment and in files that are mounted: opened by the data hub, for a container that this guest
+//! verified. Those of the environment are given to its first process alone.
 //!
 //! ```text
-//!  CreateContainer ─admit─▶ NAME=sealed.…? a hub? a root that the guest verified?       (otherwise it is not made)
+//!  CreateContainer ─admit─▶ NAME=sealed.…? a sealed file? a hub? a root that the guest verified?       (otherwise it is not made)
 //!  StartContainer ──open──▶ named by sealed.toml, or by an index of the policy? ─▶ the same root under the process? no files of the host
-//!                           over it, but as the policy judged? ─▶ audit attested ─▶ hub ─▶ the process, at its latch
+//!                           over it, but as the policy judged? ─▶ audit attested ─▶ hub ─▶ the process, at its latch; files of the guest's memory
 //! ```
-//! What is opened is in no file, no state of the container and no answer. A container that may not have it is not started.
+//! A value of an environment is in no file, no state of the container and no answer. A container that may not have it is not started.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,6 +24,7 @@ use rustix::fs::lstat;
 use tokio::time::Instant;
 
 use super::entitled::{Admission, By, Seat};
+use super::files::{FilesError, SecretFiles};
 use super::{SUBSYSTEM, Sealed, SealedError, attach};
 use crate::engine::SecretVariable;
 use crate::error::chain;
@@ -47,13 +48,11 @@ pub(crate) enum SecretError {
     #[error(transparent)]
     Container(#[from] SealedError),
     /// The host provides the root.
-    #[error(
-        "process.env: sealed values: expected a root that this guest verified, found one that the host provides"
-    )]
+    #[error("sealed values: expected a root that this guest verified, found one that the host provides")]
     Root,
     /// Nothing names the container.
     #[error(
-        "process.env: sealed values: expected a container of sealed.toml, or one with an index in the policy, found another"
+        "sealed values: expected a container of sealed.toml, or one with an index in the policy, found another"
     )]
     NotNamed,
     /// More than are opened.
@@ -66,6 +65,9 @@ pub(crate) enum SecretError {
         "process.env: a secret: expected UTF-8 without NUL, with its name at most 131071 bytes; found another"
     )]
     Text,
+    /// Files that are mounted.
+    #[error(transparent)]
+    Files(#[from] FilesError),
 }
 
 impl SecretError {
@@ -78,6 +80,7 @@ impl SecretError {
             Self::NotNamed => "SEALED_VALUE_NOT_NAMED",
             Self::TooMany => "SEALED_VALUE_TOO_MANY",
             Self::Text => "SEALED_VALUE_TEXT",
+            Self::Files(error) => error.code(),
         }
     }
 }
@@ -88,7 +91,7 @@ impl From<SecretError> for RpcError {
             SecretError::Container(error) => error.into(),
             // Where a broker is and what it says is the log's to tell.
             SecretError::Hub(DataHubError::Hub(_)) => {
-                Self::Failed(error.code(), "process.env: a sealed value: see the log of the guest".to_owned())
+                Self::Failed(error.code(), "a sealed value: see the log of the guest".to_owned())
             }
             _ => Self::Failed(error.code(), error.to_string()),
         }
@@ -119,6 +122,7 @@ impl fmt::Debug for Secrets {
 struct Known {
     admission: Admission,
     values: Vec<(String, String)>,
+    files: Option<Arc<SecretFiles>>,
 }
 
 impl Secrets {
@@ -136,7 +140,20 @@ impl Secrets {
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A container is being made, with this environment; the rest as [`Sealed::admit`].
+    /// Whether a container that has sealed values can be made: where there is a hub, on a root that this guest verified.
+    ///
+    /// # Errors
+    /// `CDH_ABSENT`, `SEALED_VALUE_ROOT`.
+    pub(crate) fn require(&self, root: Option<&Root>) -> Result<(), SecretError> {
+        self.hub.require()?;
+        // GUARD: sealed-value-root -> evil_host_sealed_value_on_a_root_of_the_host
+        if root.is_none() {
+            return Err(SecretError::Root);
+        }
+        Ok(())
+    }
+
+    /// A container is being made, with this environment and these files; the rest as [`Sealed::admit`].
     ///
     /// # Errors
     /// It has sealed values, and cannot have them whatever happens.
@@ -144,27 +161,24 @@ impl Secrets {
         &self,
         container: &ContainerId,
         environment: &[String],
+        files: Option<SecretFiles>,
         root: Option<Root>,
         rootfs: &Path,
         process: Sha256Digest,
     ) -> Result<(), SecretError> {
         let values = environment.iter().filter_map(|entry| sealed_value(entry));
         let values: Vec<_> = values.map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
-        if values.is_empty() {
+        if values.is_empty() && files.is_none() {
             return Ok(());
         }
-        self.hub.require()?;
+        self.require(root.as_ref())?;
         // GUARD: sealed-values-cap -> evil_host_sealed_values_without_end
         if values.len() > MAXIMUM_VALUES || values.iter().any(|(_, text)| text.len() > MAXIMUM_SEALED_BYTES) {
             return Err(SecretError::TooMany);
         }
-        // GUARD: sealed-value-root -> evil_host_sealed_value_on_a_root_of_the_host
-        if root.is_none() {
-            return Err(SecretError::Root);
-        }
         let stat = lstat(rootfs).map_err(SealedError::system("look at the container's root"))?;
         let admission = Admission { root, place: (stat.st_dev, stat.st_ino), process };
-        self.containers().insert(container.clone(), Known { admission, values });
+        self.containers().insert(container.clone(), Known { admission, values, files: files.map(Arc::new) });
         Ok(())
     }
 
@@ -195,10 +209,37 @@ impl Secrets {
             let opened = opened.map_err(SecretError::from).and_then(|secret| variable(name, &secret));
             variables.push(opened.inspect_err(|error| self.complain(error))?);
         }
-        let count = u64::try_from(variables.len()).unwrap_or(u64::MAX);
+        let mut opened = variables.len();
+        if let Some(files) = &known.files {
+            opened +=
+                fill(&self.hub, files, deadline, &is_late).await.inspect_err(|error| self.complain(error))?;
+            self.rotate(files);
+        }
+        let count = u64::try_from(opened).unwrap_or(u64::MAX);
         let fields = [(Key::Count, count.into())];
         self.sealed.inner.log.info(SUBSYSTEM, "sealed values opened for a container", &fields);
         Ok(variables)
+    }
+
+    /// Opens the files now and then, as often as bound configuration says, for as long as the container is there. What cannot be opened stays as it
+    /// was: the log tells.
+    fn rotate(&self, files: &Arc<SecretFiles>) {
+        let Some(every) = self.hub.refresh() else { return };
+        let (own, files) = (self.clone(), Arc::downgrade(files));
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(every).await;
+                let Some(files) = files.upgrade() else { return };
+                match fill(&own.hub, &files, Instant::now() + PATIENCE, || false).await {
+                    Ok(0) => {}
+                    Ok(count) => {
+                        let fields = [(Key::Count, u64::try_from(count).unwrap_or(u64::MAX).into())];
+                        own.sealed.inner.log.info(SUBSYSTEM, "sealed files replaced in a container", &fields);
+                    }
+                    Err(error) => own.complain(&error),
+                }
+            }
+        });
     }
 
     /// A container is gone.
@@ -222,6 +263,24 @@ impl Secrets {
         let fields = [(Key::Code, error.code().into()), (Key::Error, Value::shown(&chain(error)))];
         self.sealed.inner.log.say(Level::Warning, SUBSYSTEM, "a sealed value was not opened", &fields);
     }
+}
+
+/// Opens sealed files, and returns how many have another content now.
+async fn fill(
+    hub: &DataHub,
+    files: &Arc<SecretFiles>,
+    deadline: Instant,
+    is_late: impl Fn() -> bool,
+) -> Result<usize, SecretError> {
+    let texts: Vec<Vec<u8>> = files.texts().map(<[u8]>::to_vec).collect();
+    let mut changed = 0;
+    for (number, text) in texts.iter().enumerate() {
+        let secret = hub.unseal(text, deadline, &is_late).await?;
+        let files = Arc::clone(files);
+        let filled = tokio::task::spawn_blocking(move || files.fill(number, &secret)).await;
+        changed += usize::from(filled.map_err(|_| SealedError::Unknown)??);
+    }
+    Ok(changed)
 }
 
 /// A secret as a value of an environment.

@@ -28,7 +28,7 @@ impl Scene {
     }
 
     fn admit(&self, name: &str, root: Option<Root>, rootfs: &Path) -> Result<(), SecretError> {
-        self.secrets.admit(&id(name), &environment(), root, rootfs, PROCESS.digest())
+        self.secrets.admit(&id(name), &environment(), None, root, rootfs, PROCESS.digest())
     }
 
     async fn open(
@@ -77,9 +77,10 @@ async fn a_container_without_sealed_values_needs_nothing() {
     let (log, _) = recorded();
     let secrets = Secrets::new(DataHub::absent("none"), &sealed_with("/models/m", &log));
     let plain = ["A=b".to_owned(), "sealed.x".to_owned(), "B=unsealed.x".to_owned()];
-    secrets.admit(&id("con"), &plain, None, Path::new("/"), PROCESS.digest()).unwrap();
+    secrets.admit(&id("con"), &plain, None, None, Path::new("/"), PROCESS.digest()).unwrap();
     assert!(secrets.open(&id("con"), None, 1, None, || false).await.unwrap().is_empty());
-    let error = secrets.admit(&id("con"), &environment(), Some(root()), Path::new("/"), PROCESS.digest());
+    let error =
+        secrets.admit(&id("con"), &environment(), None, Some(root()), Path::new("/"), PROCESS.digest());
     assert_eq!(error.unwrap_err().code(), "CDH_ABSENT");
 }
 
@@ -94,8 +95,14 @@ async fn evil_host_sealed_value_on_a_root_of_the_host() {
 async fn evil_host_sealed_values_without_end() {
     let scene = Scene::new(SECRET.as_bytes());
     let admit = |environment: &[String]| {
-        let admitted =
-            scene.secrets.admit(&id("con"), environment, Some(root()), Path::new("/"), PROCESS.digest());
+        let admitted = scene.secrets.admit(
+            &id("con"),
+            environment,
+            None,
+            Some(root()),
+            Path::new("/"),
+            PROCESS.digest(),
+        );
         admitted.map_err(|error| error.code())
     };
     let many = |count| (0..count).map(|number| format!("A{number}=sealed.x")).collect::<Vec<_>>();
@@ -169,12 +176,85 @@ async fn evil_host_alters_a_sealed_value() {
     let text = sealed_text();
     let (body, signature) = text.rsplit_once('.').unwrap();
     let altered = format!("A={body}.{}", signature.chars().rev().collect::<String>());
-    scene.secrets.admit(&id("con"), &[altered], Some(root()), Path::new("/"), PROCESS.digest()).unwrap();
+    scene
+        .secrets
+        .admit(&id("con"), &[altered], None, Some(root()), Path::new("/"), PROCESS.digest())
+        .unwrap();
     let container = Container::start("true");
     let error = scene.open("con", Some(&state()), container.id()).await.unwrap_err();
     assert!(error.code().starts_with("SEALED_SECRET_"), "{}", error.code());
     let RpcError::Failed(code, told) = RpcError::from(error) else { panic!("another error") };
     assert!(code.starts_with("SEALED_SECRET_"));
-    assert_eq!(told, "process.env: a sealed value: see the log of the guest");
+    assert_eq!(told, "a sealed value: see the log of the guest");
     assert!(scene.said().contains(code), "{}", scene.said());
+}
+
+/// Files of a mount that are sealed, gathered below the directory.
+fn gathered(directory: &Path) -> (SecretFiles, std::path::PathBuf) {
+    let volume = directory.join("shared/con-secrets");
+    std::fs::create_dir_all(&volume).unwrap();
+    std::fs::write(volume.join("password"), sealed_text() + "\n").unwrap();
+    let source = volume.display().to_string();
+    let mut mounts = vec![protocol::oci::Mount { source, ..Default::default() }];
+    let place = directory.join("own/con");
+    let files = SecretFiles::gather(&mut mounts, &directory.join("shared"), &place).unwrap().unwrap();
+    (files, Path::new(&mounts[0].source).join("password"))
+}
+
+fn in_a_runtime<F: Future<Output = ()>>(work: impl FnOnce() -> F) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work());
+}
+
+#[test]
+fn sealed_files_are_opened_for_a_named_container_and_gone_with_it() {
+    crate::namespaces::tests::in_namespaces(&["--mount"], || {
+        in_a_runtime(async || {
+            let scene = Scene::new(SECRET.as_bytes());
+            let container = Container::start("true");
+            let (files, path) = gathered(scene.directory.path());
+            let admitted = scene.secrets.admit(
+                &id("con"),
+                &[],
+                Some(files),
+                Some(root()),
+                Path::new("/"),
+                PROCESS.digest(),
+            );
+            admitted.unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+            assert!(scene.open("con", Some(&state()), container.id()).await.unwrap().is_empty());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), SECRET);
+            assert!(
+                scene.said().contains("sealed values opened for a container")
+                    && !scene.said().contains("hunter2")
+            );
+            scene.secrets.release(&id("con"));
+            assert!(!path.exists());
+        });
+    });
+}
+
+/// Whose index no policy gave, and whom no entry names, reads an empty file, and is not started.
+#[test]
+fn evil_host_sealed_file_for_a_container_that_nobody_names() {
+    crate::namespaces::tests::in_namespaces(&["--mount"], || {
+        in_a_runtime(async || {
+            let scene = Scene::new(SECRET.as_bytes());
+            let container = Container::start("true");
+            let (files, path) = gathered(scene.directory.path());
+            let own =
+                Root::Verity { root_hash: Sha256Digest::new([9; 32]), salt: Vec::new(), data_blocks: 8 };
+            let admit = |files, root| {
+                scene.secrets.admit(&id("own"), &[], Some(files), root, Path::new("/"), PROCESS.digest())
+            };
+            admit(files, Some(own)).unwrap();
+            assert_eq!(scene.code("own", Some(&state()), container.id()).await, "SEALED_VALUE_NOT_NAMED");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+            scene.secrets.release(&id("own"));
+            // On a root of the host it is not even made.
+            let (files, path) = gathered(scene.directory.path());
+            assert_eq!(admit(files, None).unwrap_err().code(), "SEALED_VALUE_ROOT");
+            assert!(!path.exists());
+        });
+    });
 }
