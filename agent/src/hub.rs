@@ -18,6 +18,8 @@ use attestation_agent::{Attester, TeeRoot};
 use cdh::artifact::{Broker, BrokerAccess, KbsRecipient, KeySource};
 use cdh::config::{HubConfig, ImageConfig};
 use cdh::hub_error::HubError;
+use cdh::image::pull::{Pulled, Puller};
+use cdh::launch::puller;
 use cdh::modes::Modes;
 use cdh::plaintext::Plaintext;
 use cdh::registry::{Carried, Reference, Registry};
@@ -48,6 +50,9 @@ pub(crate) enum DataHubError {
     /// What the hub says.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// What it says of an image.
+    #[error(transparent)]
+    Image(cdh::Error),
 }
 
 impl DataHubError {
@@ -57,6 +62,7 @@ impl DataHubError {
             Self::Absent { .. } => "CDH_ABSENT",
             Self::NotAttested => "CDH_NOT_ATTESTED",
             Self::Hub(error) => error.code(),
+            Self::Image(error) => error.code(),
         }
     }
 }
@@ -75,6 +81,7 @@ enum State {
 
 struct Present {
     hub: Hub,
+    images: Puller,
     image: ImageConfig,
     audit: Arc<Audit>,
     broker: Option<(KbsRecipient, KbsOptions)>,
@@ -120,12 +127,13 @@ impl DataHub {
         let options = config.kbs_options(&modes)?;
         let options = options.map(|options| KbsOptions { dated: Some(dated.clone()), ..options });
         let broker = config.kbs_recipient()?.zip(options);
-        let hub = Hub::dated(&config, modes, attester, initdata, root, Some(dated))?;
+        let hub = Hub::dated(&config, modes.clone(), attester, initdata, root, Some(dated))?;
+        let images = puller(&hub, &config, &modes, attester);
         let initdata = initdata.map(|initdata| initdata.text().to_owned());
         let seconds = config.innerkeep.credential_refresh_seconds;
         let refresh = (seconds > 0).then(|| Duration::from_secs(seconds));
-        let present =
-            Present { hub, refresh, image: config.image, audit: Arc::clone(audit), broker, initdata };
+        let audit = Arc::clone(audit);
+        let present = Present { hub, images, refresh, image: config.image, audit, broker, initdata };
         let present = Arc::new(present);
         wipe_now_and_then(&present);
         Ok(Self { state: State::Present(present) })
@@ -167,11 +175,19 @@ impl DataHub {
         is_late: impl Fn() -> bool,
     ) -> Result<Arc<Plaintext>, DataHubError> {
         let present = self.present()?;
-        while present.audit.evidence_bytes().is_none() && !is_late() && Instant::now() < deadline {
-            tokio::time::sleep(LOOK).await;
-        }
-        require_attested(&present.audit)?;
+        present.attested(deadline, is_late).await?;
         Ok(present.hub.unseal(text, deadline).await?)
+    }
+
+    /// Pulls an image, as bound `[image]` permits. Waits for evidence of the audit, not beyond `deadline`. Nothing is mounted; what was pulled is
+    /// measured.
+    ///
+    /// # Errors
+    /// `CDH_ABSENT`, `CDH_NOT_ATTESTED`; whatever the hub refuses.
+    pub(crate) async fn pull(&self, image: &str, deadline: Instant) -> Result<Pulled, DataHubError> {
+        let present = self.present()?;
+        present.attested(deadline, || false).await?;
+        present.images.pull(image, deadline, &()).await.map_err(DataHubError::Image)
     }
 
     /// Fetches an artifact from its registry, as bound `[image]` says, into an image layout in the guest's memory, under `tag`. What comes is
@@ -204,6 +220,16 @@ impl DataHub {
         let (recipient, _) = present.broker.as_ref()?;
         let access = Box::new(Access(Arc::clone(present)));
         Some(KeySource::Broker { recipient: recipient.clone(), access })
+    }
+}
+
+impl Present {
+    /// Waits for evidence of the audit, for as long as somebody waits for what depends on it.
+    async fn attested(&self, deadline: Instant, is_late: impl Fn() -> bool) -> Result<(), DataHubError> {
+        while self.audit.evidence_bytes().is_none() && !is_late() && Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
+        }
+        require_attested(&self.audit)
     }
 }
 

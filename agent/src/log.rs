@@ -47,6 +47,8 @@ pub enum Key {
     Error,
     /// Keys of the kernel command line that are not taken.
     Ignored,
+    /// An image, as the host asked for it.
+    Image,
     /// `init_on_free` of the kernel.
     InitOnFree,
     /// Insecure modes that are on.
@@ -92,6 +94,7 @@ impl Key {
             Self::Digest => "digest",
             Self::Error => "error",
             Self::Ignored => "ignored",
+            Self::Image => "image",
             Self::InitOnFree => "init_on_free",
             Self::Insecure => "insecure",
             Self::Interface => "interface",

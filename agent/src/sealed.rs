@@ -90,6 +90,7 @@ impl Sealed {
             environment: config.map(|config| config.environment.to_string()).unwrap_or_default(),
             chip_root: config.and_then(|config| config.chip_root.clone()),
             artifacts: config.map(|config| config.artifacts.clone()).unwrap_or_default(),
+            secrets: config.map(|config| config.secrets.clone()).unwrap_or_default(),
             policy: document.and_then(|document| document.policy()).map(text_digest),
             insecure: document.map(|document| document.settings().insecure.clone()).unwrap_or_default(),
             places: Places { mounted: roots.own.join("artifacts"), shared: roots.shared() },
@@ -127,15 +128,15 @@ impl Sealed {
         names.zip(self.inner.states.stages()).map(|(name, stage)| Progress { name, stage }).collect()
     }
 
-    /// A container is being made: what this guest knows of it by itself. `root` is what it verified of the file system at `rootfs`, the
-    /// directory that becomes the container's `/`; `process` is [`crate::spec::process_identity`] of what will run.
+    /// A container is being made: what this guest knows of it by itself. `roots` are the names of what it verified of the file system at
+    /// `rootfs`, the directory that becomes the container's `/`; `process` is [`crate::spec::process_identity`] of what will run.
     ///
     /// # Errors
     /// `rootfs` cannot be looked at.
     pub(crate) fn admit(
         &self,
         container: &ContainerId,
-        root: Option<Root>,
+        roots: impl IntoIterator<Item = Root>,
         rootfs: &Path,
         process: Sha256Digest,
     ) -> Result<(), SealedError> {
@@ -143,7 +144,8 @@ impl Sealed {
             return Ok(());
         }
         let stat = lstat(rootfs).map_err(SealedError::system("look at the container's root"))?;
-        let admission = Admission { root, place: (stat.st_dev, stat.st_ino), process };
+        let roots = roots.into_iter().collect();
+        let admission = Admission { roots, place: (stat.st_dev, stat.st_ino), process };
         self.containers().insert(container.clone(), Known { admission, attached: None });
         Ok(())
     }

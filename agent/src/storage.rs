@@ -18,6 +18,7 @@ mod ephemeral;
 mod error;
 mod fs_group;
 mod huge_pages;
+mod image;
 mod local;
 mod mkfs;
 mod mmioblk;
@@ -25,11 +26,13 @@ mod mount;
 mod nvdimm;
 mod options;
 mod overlay;
+mod pause;
 mod place;
 mod request;
 mod scsi;
 mod steps;
 mod table;
+mod verified;
 mod verity;
 mod virtio_fs;
 mod watch;
@@ -46,8 +49,9 @@ use tokio::task::spawn_blocking;
 pub(crate) use beneath::{Beneath, by_number};
 pub(crate) use claims::{Claim, Claims};
 pub use error::StorageError;
+pub(crate) use image::{Images, Permission};
 pub(crate) use place::{Place, RUN};
-pub use verity::VerifiedRoot;
+pub use verified::VerifiedRoot;
 
 use crate::hotplug::Hotplug;
 use crate::log::Log;
@@ -57,7 +61,7 @@ use steps::Steps;
 use table::{Reuse, Table, User};
 
 /// The drivers, as GetGuestDetails names them.
-pub const DRIVERS: [&str; 10] = Driver::NAMES;
+pub const DRIVERS: [&str; 11] = Driver::NAMES;
 
 /// The storages of the sandbox. Clones are the same.
 #[derive(Clone)]
@@ -123,8 +127,26 @@ impl Storages {
         container: Option<&ContainerId>,
         hotplug: &Hotplug,
     ) -> Result<Added, StorageError> {
-        let requests = storages.iter().map(|storage| Request::parse(storage, container));
-        let requests = requests.collect::<Result<Vec<_>, _>>()?;
+        self.add_with(storages, container, hotplug, &Images::default()).await
+    }
+
+    /// The same, with the image that was pulled for one of them.
+    ///
+    /// # Errors
+    /// As [`Storages::add`].
+    pub(crate) async fn add_with(
+        &self,
+        storages: &[Storage],
+        container: Option<&ContainerId>,
+        hotplug: &Hotplug,
+        images: &Images,
+    ) -> Result<Added, StorageError> {
+        let requests = storages.iter().enumerate().map(|(index, storage)| {
+            let mut request = Request::parse(storage, container)?;
+            request.image = images.of(index);
+            Ok(request)
+        });
+        let requests = requests.collect::<Result<Vec<_>, StorageError>>()?;
         let _order = self.inner.order.lock().await;
         let site = Site { inner: &self.inner, hotplug };
         let user = container.map_or(User::Sandbox, |id| User::Container(id.clone()));
@@ -256,6 +278,7 @@ impl Site<'_> {
             Driver::Bind => bind::make(request, steps).await.map(|()| None),
             Driver::Blk => block::make(self, request, blk::find(self, request).await?, steps).await,
             Driver::Ephemeral => ephemeral::make(self, request, steps).await.map(|()| None),
+            Driver::Image => image::make(request, steps).await,
             Driver::Local => local::make(request, steps).await.map(|()| None),
             Driver::MmioBlk => block::make(self, request, mmioblk::find(self, request).await?, steps).await,
             Driver::Nvdimm => block::make(self, request, nvdimm::find(self, request).await?, steps).await,

@@ -3,6 +3,7 @@
 
 mod credential;
 mod image;
+mod pins;
 mod registry;
 mod rest;
 
@@ -22,6 +23,7 @@ use crate::modes::Modes;
 pub(crate) use credential::PARTIAL;
 pub use credential::{CREDENTIALS, Credential, CredentialPath, MAXIMUM_CREDENTIALS};
 pub use image::{ImageConfig, ProxyConfig};
+pub use pins::ImagePins;
 pub(crate) use rest::is_name;
 pub use rest::{RestAllow, RoutePattern, lists};
 
@@ -98,6 +100,8 @@ pub struct InnerkeepConfig {
     /// SHA-256 of the key (SubjectPublicKeyInfo) that such grants are bound to, in hex; needed for https unless there is exactly one
     /// `kbs_spki_sha256` and no `kbs_cert`.
     pub broker_key: Option<String>,
+    /// Images whose trees are known by their digests.
+    pub image_pins: ImagePins,
     /// SHA-256 of the broker's public key (SubjectPublicKeyInfo), in hex; one of them has to match.
     pub kbs_spki_sha256: Vec<String>,
     /// The kind of key that answers are encrypted to.

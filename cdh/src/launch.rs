@@ -79,10 +79,17 @@ pub fn with_images(hub: Hub, config: &HubConfig, modes: &Modes, attester: &Arc<A
     if config.image == ImageConfig::default() {
         return hub;
     }
+    let puller = puller(&hub, config, modes, attester);
+    hub.with_images(Arc::new(puller))
+}
+
+/// What pulls images for a hub: with its resources and the pins of its configuration, and with the platform's registers to measure them.
+#[must_use]
+pub fn puller(hub: &Hub, config: &HubConfig, modes: &Modes, attester: &Arc<Attester>) -> Puller {
     let resources = Arc::clone(hub.resources()) as _;
     let measure = Arc::new(Registers::new(Arc::clone(attester)));
-    let (image, modes) = (config.image.clone(), modes.clone());
-    hub.with_images(Arc::new(Puller::new(image, resources, modes, measure, PullerOptions::default())))
+    let options = PullerOptions { pins: config.innerkeep.image_pins.to_map(), ..PullerOptions::default() };
+    Puller::new(config.image.clone(), resources, modes.clone(), measure, options)
 }
 
 fn bound(

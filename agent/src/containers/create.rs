@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::agent::CreateContainerRequest;
 use protocol::ids::{AbsolutePath, ContainerId, ExecId, ValueError};
 use protocol::oci;
 use protocol::status::RpcError;
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 use crate::cgroup::Cgroup;
 use crate::containers::bundle::Bundle;
@@ -23,10 +25,12 @@ use crate::log::{Key, Level, Value};
 use crate::sealed::{SecretError, SecretFiles};
 use crate::spec::visible::{self, Mounts};
 use crate::spec::{self, Facts, Prepared, SpecError};
-use crate::storage::{Added, VerifiedRoot};
+use crate::storage::{Added, Images, Permission, VerifiedRoot};
 use crate::streams::{HostSockets, Ports};
 
 const SUBSYSTEM: &str = "container";
+/// How long an image is pulled for a caller who says nothing. Runtimes say how long they wait.
+const PULL_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Makes a container, up to the point where its process waits to be started.
 ///
@@ -99,7 +103,7 @@ fn exec_id(id: &str) -> Result<Option<ExecId>, ValueError> {
 /// A container that is being made.
 struct Draft<'a> {
     agent: &'a Agent,
-    request: &'a CreateContainerRequest,
+    request: &'a Permitted<CreateContainerRequest>,
     specification: oci::Spec,
     id: ContainerId,
     exec: Option<ExecId>,
@@ -191,7 +195,11 @@ impl Draft<'_> {
 
     async fn add_storages(&mut self) -> Result<(), RpcError> {
         let Agent { storages, hotplug, .. } = self.agent;
-        match storages.add(&self.request.storages, Some(&self.id), hotplug).await {
+        let images = self.images().await?;
+        if let Some((pause, process)) = images.pause().zip(self.specification.Process.as_mut()) {
+            pause.replace(process);
+        }
+        match storages.add_with(&self.request.storages, Some(&self.id), hotplug, &images).await {
             Ok(added) => {
                 self.storages = Some(added);
                 Ok(())
@@ -201,6 +209,19 @@ impl Draft<'_> {
                 Err(error.into())
             }
         }
+    }
+
+    /// The image that a storage asks for, before anything is mounted.
+    async fn images(&self) -> Result<Images, RpcError> {
+        let latest = Instant::now() + PULL_PATIENCE;
+        let permission = Permission {
+            hub: self.agent.secrets.hub(),
+            annotations: &self.specification.Annotations,
+            deadline: self.request.deadline().map_or(latest, |deadline| deadline.min(latest)),
+            tee_active: self.agent.tee_active,
+            log: &self.agent.log,
+        };
+        Ok(Images::obtain(&self.request.storages, &self.id, &permission).await?)
     }
 
     /// Where the storages of this container are.
@@ -221,7 +242,7 @@ impl Draft<'_> {
         (self.specification.Mounts, self.files) = gathered.await?;
         if self.files.is_some() {
             let root = self.agent.storages.verified_root(Path::new(&self.request.OCI.Root.Path), &self.id);
-            self.agent.secrets.require(root.as_ref().map(VerifiedRoot::identity).as_ref())?;
+            self.agent.secrets.require(&root.as_ref().map(VerifiedRoot::identities).unwrap_or_default())?;
         }
         Ok(())
     }
@@ -303,13 +324,13 @@ impl Draft<'_> {
         let asked = PathBuf::from(&self.request.OCI.Root.Path);
         let verified_root = agent.storages.verified_root(&asked, &self.id);
         let identity = spec::process_identity(&prepared).map_err(spec_error)?;
-        let root = verified_root.as_ref().map(VerifiedRoot::identity);
+        let roots = verified_root.as_ref().map(VerifiedRoot::identities).unwrap_or_default();
         // Where the root was verified, not where the container's is: a storage of the host may lie at the bundle's `rootfs`, and what was
         // verified beside it says nothing about it.
-        agent.sealed.admit(&self.id, root.clone(), &asked, identity)?;
+        agent.sealed.admit(&self.id, roots.clone(), &asked, identity)?;
         let environment = prepared.spec.process().as_ref().and_then(|process| process.env().as_deref());
         let environment = environment.unwrap_or_default();
-        agent.secrets.admit(&self.id, environment, self.files.take(), root, &asked, identity)?;
+        agent.secrets.admit(&self.id, environment, self.files.take(), roots, &asked, identity)?;
         self.container = Some(Arc::new(Container::new(Parts {
             id: self.id.clone(),
             first,

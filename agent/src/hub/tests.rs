@@ -198,12 +198,17 @@ async fn evil_host_registry_before_the_audit_is_attested() {
     let error = hub.fetch(&from, &layout, "t", soon()).await.unwrap_err();
     assert_eq!(error.code(), "CDH_NOT_ATTESTED");
     let asked = || listener.accept().map(drop).map_err(|error| error.kind());
+    let error = hub.pull(&format!("{address}/acme/ranker:v1"), soon()).await.unwrap_err();
+    assert_eq!(error.code(), "CDH_NOT_ATTESTED");
     assert_eq!(asked(), Err(ErrorKind::WouldBlock), "the registry was asked");
     attest(&audit);
     let error = hub.fetch(&from, &layout, "t", soon()).await.unwrap().unwrap_err();
     assert!(error.code().starts_with("REGISTRY_"), "{error}");
     assert_eq!(asked(), Ok(()), "the registry is asked from then on");
     assert!(!layout.join("index.json").exists());
+    // It is asked for what the policy of images may accept, and there is none.
+    let error = hub.pull(&format!("{address}/acme/ranker:v1"), soon()).await.unwrap_err();
+    assert_eq!(error.code(), "IMAGE_POLICY_MISSING");
     let absent = DataHub::absent("none").fetch(&from, &layout, "t", soon()).await.unwrap_err();
     assert_eq!(absent.code(), "CDH_ABSENT");
 }

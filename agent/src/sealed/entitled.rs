@@ -8,8 +8,8 @@ use super::error::SealedError;
 /// What is known of a container when it is made. Its id, hostname and annotations are the host's word and are not asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Admission {
-    /// Its root, if this guest verified it.
-    pub(super) root: Option<Root>,
+    /// Its root by every name that bound configuration may give it, if this guest verified it; else none.
+    pub(super) roots: Vec<Root>,
     /// Device and inode of the directory that becomes its `/`.
     pub(super) place: (u64, u64),
     /// Digest of its first process as it will run.
@@ -63,8 +63,13 @@ impl Admission {
         }
     }
 
+    /// Whether its root is an image that this guest pulled.
+    pub(super) fn is_image(&self) -> bool {
+        self.roots.iter().any(|root| matches!(root, Root::Image(_) | Root::Composefs(_)))
+    }
+
     fn stands_on(&self, named: &Container) -> bool {
-        self.root.as_ref() == Some(&named.root)
+        self.roots.contains(&named.root)
     }
 }
 
@@ -95,7 +100,7 @@ pub(super) fn entitled(
     if let Some(named) = seated.clone().next() {
         let is_known = seated.any(|artifact| admission.stands_on(&artifact.container));
         let found =
-            if admission.root.is_some() { "another verified one" } else { "one that the host provides" };
+            if admission.roots.is_empty() { "one that the host provides" } else { "another verified one" };
         // GUARD: sealed-impostor -> evil_host_takes_the_place_of_a_named_container
         if !is_known {
             return Err(SealedError::Impostor { name: named.name.to_string(), found });
@@ -125,7 +130,7 @@ mod tests {
     };
 
     fn admission(root: Option<Root>, process: ProcessIdentity<'_>) -> Admission {
-        Admission { root, place: (1, 2), process: process.digest() }
+        Admission { roots: root.into_iter().collect(), place: (1, 2), process: process.digest() }
     }
 
     #[test]

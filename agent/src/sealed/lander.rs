@@ -11,7 +11,7 @@ use chip_client::abi::DataPath;
 use chip_client::address::DeviceAddress;
 use chip_client::chain::TrustRoot;
 use chip_client::vfio::VfioDevice;
-use initdata::{Artifact, InsecureMode, Sha256Digest};
+use initdata::{Artifact, Container, InsecureMode, Sha256Digest};
 use protected_memory::landing::{AttachTarget, SwapPolicy, TeePolicy, TeeState};
 use rustix::fs::{CWD, Mode, mkdirat};
 use rustix::io::Errno;
@@ -29,6 +29,8 @@ pub(super) struct Setup {
     /// The certificate that chips' chains have to end at, PEM.
     pub(super) chip_root: Option<String>,
     pub(super) artifacts: Vec<Artifact>,
+    /// Containers with secrets that no artifact is for.
+    pub(super) secrets: Vec<Container>,
     /// SHA-256 of the text that indices of containers are of: `policy.rego` of the same document.
     pub(super) policy: Option<Sha256Digest>,
     pub(super) insecure: BTreeSet<InsecureMode>,

@@ -52,7 +52,7 @@ pub(crate) enum SecretError {
     Root,
     /// Nothing names the container.
     #[error(
-        "sealed values: expected a container of sealed.toml, or one with an index in the policy, found another"
+        "sealed values: expected a container of sealed.toml, or one with an index in the policy whose root is no image, found another"
     )]
     NotNamed,
     /// More than are opened.
@@ -144,10 +144,10 @@ impl Secrets {
     ///
     /// # Errors
     /// `CDH_ABSENT`, `SEALED_VALUE_ROOT`.
-    pub(crate) fn require(&self, root: Option<&Root>) -> Result<(), SecretError> {
+    pub(crate) fn require(&self, roots: &[Root]) -> Result<(), SecretError> {
         self.hub.require()?;
         // GUARD: sealed-value-root -> evil_host_sealed_value_on_a_root_of_the_host
-        if root.is_none() {
+        if roots.is_empty() {
             return Err(SecretError::Root);
         }
         Ok(())
@@ -162,7 +162,7 @@ impl Secrets {
         container: &ContainerId,
         environment: &[String],
         files: Option<SecretFiles>,
-        root: Option<Root>,
+        roots: impl IntoIterator<Item = Root>,
         rootfs: &Path,
         process: Sha256Digest,
     ) -> Result<(), SecretError> {
@@ -171,13 +171,14 @@ impl Secrets {
         if values.is_empty() && files.is_none() {
             return Ok(());
         }
-        self.require(root.as_ref())?;
+        let roots: Vec<Root> = roots.into_iter().collect();
+        self.require(&roots)?;
         // GUARD: sealed-values-cap -> evil_host_sealed_values_without_end
         if values.len() > MAXIMUM_VALUES || values.iter().any(|(_, text)| text.len() > MAXIMUM_SEALED_BYTES) {
             return Err(SecretError::TooMany);
         }
         let stat = lstat(rootfs).map_err(SealedError::system("look at the container's root"))?;
-        let admission = Admission { root, place: (stat.st_dev, stat.st_ino), process };
+        let admission = Admission { roots, place: (stat.st_dev, stat.st_ino), process };
         self.containers().insert(container.clone(), Known { admission, values, files: files.map(Arc::new) });
         Ok(())
     }
@@ -247,16 +248,22 @@ impl Secrets {
         self.containers().remove(container);
     }
 
-    /// How bound configuration comes to mean this container: an index that the policy gave it, or an entry of `sealed.toml`. Whose root was
-    /// verified is nobody yet, for the hash that it was verified against came from the host.
+    /// How bound configuration comes to mean this container: an entry of `sealed.toml`, or an index that the policy gave it. Whose root was
+    /// verified is nobody yet, for the hash that it was verified against came from the host, and so did the name of an image: generated policies
+    /// do not look at the image that a storage names, and so an index says nothing about it.
     fn named(&self, admission: &Admission, seat: Seat) -> Result<By, SecretError> {
-        // The policy that gave it an index judged its root and its mounts.
+        let named = self.sealed.artifacts().iter().map(|artifact| &artifact.container);
+        let mut named = named.chain(&self.sealed.inner.setup.secrets);
+        let by = named.find_map(|container| admission.is(container, seat)).ok_or(SecretError::NotNamed);
+        // GUARD: sealed-value-image -> evil_host_another_image_under_a_process_with_secrets
+        if admission.is_image() {
+            return by;
+        }
+        // The policy that gave it an index judged the hash of its root, and its mounts.
         if seat != Seat::None {
             return Ok(By::Policy);
         }
-        let mut entries = self.sealed.artifacts().iter();
-        let by = entries.find_map(|artifact| admission.is(&artifact.container, seat));
-        by.ok_or(SecretError::NotNamed)
+        by
     }
 
     fn complain(&self, error: &SecretError) {

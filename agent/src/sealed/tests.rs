@@ -43,6 +43,7 @@ pub(super) fn sealed_with(path: &str, log: &Log) -> Sealed {
         artifact("first", path, &format!("process = \"{}\"", PROCESS.digest())),
         artifact("second", &format!("{path}-2"), "policy_container = 2")
     );
+    let text = format!("{text}\n[[secret]]\ncontainer = {{ image = \"{hash}\", policy_container = 2 }}\n");
     let mut package = initdata::Package::new(initdata::Algorithm::Sha256);
     package.insert("sealed.toml", &text).unwrap();
     let unverified = Unverified::from_annotation(&package.pack().unwrap().annotation()).unwrap();
@@ -52,6 +53,7 @@ pub(super) fn sealed_with(path: &str, log: &Log) -> Sealed {
         environment: config.environment.to_string(),
         chip_root: None,
         artifacts: config.artifacts.clone(),
+        secrets: config.secrets.clone(),
         policy: Some(text_digest(POLICY)),
         insecure: Default::default(),
         places: Places { mounted: "/nowhere/artifacts".into(), shared: "/nowhere/shared".into() },

@@ -70,6 +70,14 @@ pub enum StorageError {
         /// What is wrong.
         reason: String,
     },
+    /// An image that this guest does not pull, or not so.
+    #[error("image: {text}")]
+    Image {
+        /// The stable code: of the hub's part that refused, or of the request.
+        code: &'static str,
+        /// Why.
+        text: String,
+    },
     /// A mount, or what goes with it.
     #[error("{action} {place}")]
     Io {
@@ -139,6 +147,7 @@ impl StorageError {
             Self::Helper { .. } => "STORAGE_HELPER",
             Self::Hotplug(error) => error.code(),
             Self::HugePages { .. } => "STORAGE_HUGE_PAGES",
+            Self::Image { code, .. } => code,
             Self::Io { .. } => "STORAGE_IO",
             Self::NotEphemeral { .. } => "STORAGE_NOT_EPHEMERAL",
             Self::Option { .. } => "STORAGE_OPTION",

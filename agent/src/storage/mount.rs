@@ -72,6 +72,13 @@ impl Detached {
         Ok(Self { mount: mount.map_err(StorageError::errno("mount", at))? })
     }
 
+    /// A mount that somebody else made.
+    pub(crate) fn of(mount: OwnedFd, options: &Options) -> Result<Self, StorageError> {
+        mount_attributes::set(mount.as_fd(), options.attributes(), false)
+            .map_err(StorageError::io("set attributes of", Path::new("image")))?;
+        Ok(Self { mount })
+    }
+
     /// What is at a place, once more.
     pub(crate) fn bind(source: BorrowedFd<'_>, options: &Options) -> Result<Self, StorageError> {
         let mut flags =

@@ -4,6 +4,7 @@ use protocol::agent::{FSGroup, Storage};
 use protocol::ids::ContainerId;
 use protocol::types::FSGroupChangePolicy;
 
+use super::image::{self, Image};
 use super::options::{self, Options, name};
 use super::place::Place;
 use super::verity::{self, VerityOptions};
@@ -15,6 +16,7 @@ pub(super) enum Driver {
     Bind,
     Blk,
     Ephemeral,
+    Image,
     Local,
     MmioBlk,
     Nvdimm,
@@ -25,10 +27,11 @@ pub(super) enum Driver {
 }
 
 impl Driver {
-    pub(super) const NAMES: [&str; 10] = [
+    pub(super) const NAMES: [&str; 11] = [
         "bind",
         "blk",
         "ephemeral",
+        image::DRIVER,
         "local",
         "mmioblk",
         "nvdimm",
@@ -50,9 +53,7 @@ impl Driver {
             "scsi" => Self::Scsi,
             "virtio-fs" => Self::VirtioFs,
             "watchable-bind" => Self::WatchableBind,
-            "image_guest_pull" => {
-                return Err(StorageError::CdhAbsent { what: "an image that the guest pulls" });
-            }
+            image::DRIVER => Self::Image,
             "erofs.multi-layer" => {
                 return Err(StorageError::CdhAbsent { what: "a storage of several layers" });
             }
@@ -115,6 +116,8 @@ pub(super) struct Request {
     /// A file system is made first.
     pub(super) make_file_system: bool,
     pub(super) overlay: Option<overlay::Layers>,
+    /// What was pulled for it.
+    pub(super) image: Option<Image>,
     pub(super) shared: bool,
     container: Option<ContainerId>,
 }
@@ -179,6 +182,7 @@ impl Request {
             group,
             make_file_system,
             overlay,
+            image: None,
             shared: storage.shared,
             container: container.cloned(),
         })
@@ -240,6 +244,7 @@ fn driver_options(driver: Driver, found: &[String]) -> Result<bool, StorageError
             }
             (_, "encryption_key") => return Err(StorageError::CdhAbsent { what: "an encrypted storage" }),
             (_, overlay::CREATE_DIRECTORY) if driver == Driver::Overlay => {}
+            (_, image::DRIVER) if driver == Driver::Image => {}
             (_, key) => {
                 return Err(StorageError::Option {
                     option: key.to_owned(),

@@ -206,7 +206,7 @@ fn evil_host_mounts_into_a_verified_root() {
         let root = "/run/kata-containers/one/rootfs";
         let own = id("one");
         room.add(shm(root, &[]), &own).await.unwrap();
-        let verified = VerifiedRoot { root_hash: [1; 32], salt: Vec::new(), data_blocks: 1 };
+        let verified = VerifiedRoot::Verity { root_hash: [1; 32], salt: Vec::new(), data_blocks: 1 };
         room.storages.inner.table().set_root(root, verified.clone());
         assert_eq!(room.storages.verified_root(Path::new(root), &own), Some(verified));
         assert_eq!(room.code(shm(&format!("{root}/etc"), &[]), &own).await, "STORAGE_PLACE");
@@ -219,7 +219,7 @@ fn evil_host_shares_a_verified_root() {
     isolated("evil_host_shares_a_verified_root", || async {
         let room = Room::new();
         let root = format!("{SHARED}/root");
-        let verified = VerifiedRoot { root_hash: [1; 32], salt: Vec::new(), data_blocks: 1 };
+        let verified = VerifiedRoot::Verity { root_hash: [1; 32], salt: Vec::new(), data_blocks: 1 };
         room.add(shm(&root, &[]), &id("one")).await.unwrap();
         room.storages.inner.table().set_root(&root, verified);
         assert_eq!(room.storages.verified_root(Path::new(&root), &id("two")), None);
@@ -235,7 +235,7 @@ fn evil_mount_over_a_verified_root() {
     isolated("evil_mount_over_a_verified_root", || async {
         let room = Room::new();
         let root = "/run/kata-containers/one/rootfs";
-        let verified = VerifiedRoot { root_hash: [1; 32], salt: Vec::new(), data_blocks: 1 };
+        let verified = VerifiedRoot::Verity { root_hash: [1; 32], salt: Vec::new(), data_blocks: 1 };
         room.add(shm(root, &[]), &id("one")).await.unwrap();
         room.storages.inner.table().set_root(root, verified);
         mount("evil", room.at(root), "tmpfs", MountFlags::empty(), None::<&std::ffi::CStr>).unwrap();
@@ -302,7 +302,7 @@ async fn what_nobody_serves_is_refused() {
         ..storage("blk", "ext4", "02", &place, &[])
     };
     assert_eq!(room.code(encrypted, &id("one")).await, "CDH_ABSENT");
-    assert_eq!(DRIVERS.len(), 10);
+    assert_eq!(DRIVERS.len(), 11);
 }
 
 #[tokio::test]
@@ -316,4 +316,41 @@ async fn evil_host_mounts_what_lies_below_a_verified_device() {
     mknodat(CWD, at("dev/vda"), FileType::BlockDevice, Mode::RUSR, makedev(254, 0)).unwrap();
     let asked = storage("blk", "ext4", "/dev/vda", &format!("{SHARED}/x"), &[]);
     assert_eq!(room.code(asked, &id("one")).await, "STORAGE_DEVICE_TAKEN");
+}
+
+/// A container of the sandbox has the pause program of the image, and whoever comes after it finds the place taken.
+#[test]
+fn evil_host_image_where_a_storage_is() {
+    isolated("evil_host_image_where_a_storage_is", || async {
+        let room = Room::new();
+        let bundle = room.directory.path().join("pause");
+        fs::create_dir_all(bundle.join("rootfs")).unwrap();
+        fs::write(bundle.join("config.json"), r#"{"process": {"args": ["/pause"], "cwd": "/"}}"#).unwrap();
+        fs::write(bundle.join("rootfs/pause"), b"program").unwrap();
+        let pause = Arc::new(pause::Pause::read_at(&bundle, false).unwrap());
+        let root = "/run/kata-containers/one/rootfs";
+        let asked = storage("image_guest_pull", "overlay", "pause", root, &["nosuid"]);
+        let add = async |storage: &Storage, user: &ContainerId| {
+            let images = Images::of_test(image::Image::Pause(Arc::clone(&pause)));
+            let storages = std::slice::from_ref(storage);
+            room.storages.add_with(storages, Some(user), &room.hotplug, &images).await.map(Added::keep)
+        };
+        add(&asked, &id("one")).await.unwrap();
+        assert_eq!(fs::read(room.at(root).join("pause")).unwrap(), b"program");
+        assert!(room.table()[0].contains("nosuid,nodev"), "{:?}", room.table());
+        assert_eq!(
+            room.storages.verified_root(Path::new(root), &id("one")),
+            None,
+            "it is for nobody's secrets"
+        );
+        let before = room.table();
+        assert_eq!(add(&asked, &id("one")).await.unwrap_err().code(), "STORAGE_PLACE");
+        let shared = format!("{SHARED}/root");
+        let asked = Storage { mount_point: shared.clone(), ..asked };
+        add(&asked, &id("one")).await.unwrap();
+        assert_eq!(add(&asked, &id("two")).await.unwrap_err().code(), "STORAGE_PLACE");
+        assert_eq!(room.table().len(), before.len() + 1);
+        room.storages.release(&id("one")).await.unwrap();
+        assert!(room.table().is_empty() && !room.at(root).exists());
+    });
 }

@@ -1,10 +1,8 @@
-//! Storages that are verified when they are read: options of the wire, the superblock of the tree, and the root that results.
+//! Storages that are verified when they are read: options of the wire, and the superblock of the tree.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-
-use initdata::{Root, Sha256Digest};
 
 use super::StorageError;
 use crate::dm::{BLOCK_BYTES, VerityParameters};
@@ -17,29 +15,6 @@ const MAXIMUM_SALT_BYTES: usize = 256;
 /// The superblock that `veritysetup` writes in front of a tree.
 const SUPERBLOCK_BYTES: usize = 512;
 const MAGIC: &[u8; 8] = b"verity\0\0";
-
-/// A root that the guest verifies at each read: which data it is, in full.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VerifiedRoot {
-    /// SHA-256 root hash of the tree.
-    pub root_hash: [u8; 32],
-    /// Its salt.
-    pub salt: Vec<u8>,
-    /// Blocks of 4096 bytes that it is over.
-    pub data_blocks: u64,
-}
-
-impl VerifiedRoot {
-    /// As initdata names it.
-    #[must_use]
-    pub fn identity(&self) -> Root {
-        Root::Verity {
-            root_hash: Sha256Digest::new(self.root_hash),
-            salt: self.salt.clone(),
-            data_blocks: self.data_blocks,
-        }
-    }
-}
 
 /// What the host says about the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -218,18 +193,14 @@ fn superblock(bytes: &[u8; SUPERBLOCK_BYTES]) -> Result<(Vec<u8>, u64), StorageE
     Ok((field(88, usize::from(length)).to_vec(), data_blocks))
 }
 
-impl From<&VerityParameters> for VerifiedRoot {
-    fn from(parameters: &VerityParameters) -> Self {
-        let VerityParameters { root_hash, salt, data_blocks, .. } = parameters;
-        Self { root_hash: *root_hash, salt: salt.clone(), data_blocks: *data_blocks }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
 
+    use initdata::Root;
+
     use super::*;
+    use crate::storage::VerifiedRoot;
 
     const HASH: &str = "abababababababababababababababababababababababababababababababab";
 
@@ -277,8 +248,8 @@ mod tests {
         let found = tree(&[AT]).unwrap().parameters(file.path()).unwrap();
         assert_eq!((found.data_blocks, found.hash_start_block, found.salt.clone()), (1, 3, vec![1, 2]));
         let root = VerifiedRoot::from(&found);
-        let Root::Verity { root_hash, salt, data_blocks } = root.identity() else { panic!() };
-        assert_eq!((root_hash.as_bytes(), salt, data_blocks), (&[0xab; 32], vec![1, 2], 1));
+        let [Root::Verity { root_hash, salt, data_blocks }] = &root.identities()[..] else { panic!() };
+        assert_eq!((root_hash.as_bytes(), salt, data_blocks), (&[0xab; 32], &vec![1, 2], &1));
         assert_eq!(of(&["ro", "noatime", "X-kata.dmverity-enabled=false"]).unwrap(), None);
     }
 

@@ -197,6 +197,12 @@ impl Mounted {
         self.objects_read
     }
 
+    /// The mount, for whoever gives it a path.
+    #[must_use]
+    pub fn into_root(self) -> OwnedFd {
+        self.root
+    }
+
     /// Gives the mount a path: an existing directory, no part of which is a symbolic link.
     ///
     /// # Errors
@@ -248,6 +254,12 @@ impl Writable {
     #[must_use]
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
+    }
+
+    /// As [`Mounted::into_root`].
+    #[must_use]
+    pub fn into_root(self) -> OwnedFd {
+        self.root
     }
 
     /// As [`Mounted::attach`].

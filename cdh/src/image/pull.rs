@@ -54,6 +54,7 @@ mod unpack;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -192,6 +193,17 @@ impl Pulled {
     #[must_use]
     pub const fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Its tree, mounted at no path, with a layer of its own to write to unless it is to be `read_only`. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// `COMPOSEFS_…`.
+    pub fn root(&self, read_only: bool) -> Result<OwnedFd, Error> {
+        let mounted = self.image.mount()?;
+        let (bytes, files) = self.upper;
+        Ok(if read_only { mounted.into_root() } else { mounted.writable(bytes, files)?.into_root() })
     }
 
     /// Makes `rootfs`, mounted, and `config.json` in a directory that is there and has neither. Blocks.

@@ -11,6 +11,9 @@
 //! sealer = { key = "sha256:…", family = "acme/ranker", min_counter = 3 }
 //! path = "/models/ranker"
 //! container = { image = "sha256:…", policy_container = 1 }
+//!
+//! [[secret]]
+//! container = { image = "sha256:…", policy_container = 2 }
 //! ```
 
 use serde::Deserialize;
@@ -20,6 +23,8 @@ use super::values::{ContainerPath, Reference, Sha256Digest, Tag};
 
 /// Most artifacts of a document.
 const MAXIMUM_ARTIFACTS: usize = 64;
+/// Most containers with secrets alone.
+const MAXIMUM_SECRETS: usize = 64;
 
 /// What is landed in this guest.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -31,6 +36,8 @@ pub struct SealedConfig {
     pub chip_root: Option<String>,
     /// The artifacts: names and, within a container, paths are apart.
     pub artifacts: Vec<Artifact>,
+    /// Containers that get the sealed values of their environment, beside those of the artifacts.
+    pub secrets: Vec<Container>,
 }
 
 /// One sealed artifact.
@@ -71,7 +78,16 @@ pub enum Origin {
 struct RawSealed {
     environment: Tag,
     chip_root: Option<String>,
+    #[serde(default)]
     artifact: Vec<Artifact>,
+    #[serde(default)]
+    secret: Vec<RawSecret>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSecret {
+    container: Container,
 }
 
 #[derive(Deserialize)]
@@ -98,8 +114,15 @@ impl TryFrom<RawSealed> for SealedConfig {
 
     fn try_from(raw: RawSealed) -> Result<Self, String> {
         let artifacts = raw.artifact;
-        if artifacts.is_empty() || artifacts.len() > MAXIMUM_ARTIFACTS {
-            return Err(format!("expected 1 to {MAXIMUM_ARTIFACTS} artifacts, found {}", artifacts.len()));
+        let secrets: Vec<_> = raw.secret.into_iter().map(|secret| secret.container).collect();
+        if (artifacts.is_empty() && secrets.is_empty()) || artifacts.len() > MAXIMUM_ARTIFACTS {
+            return Err(format!(
+                "expected 1 to {MAXIMUM_ARTIFACTS} artifacts, or containers with secrets, found {}",
+                artifacts.len()
+            ));
+        }
+        if secrets.len() > MAXIMUM_SECRETS {
+            return Err(format!("expected at most {MAXIMUM_SECRETS} secrets, found {}", secrets.len()));
         }
         for (index, artifact) in artifacts.iter().enumerate() {
             for other in artifacts.iter().skip(index.saturating_add(1)) {
@@ -113,7 +136,7 @@ impl TryFrom<RawSealed> for SealedConfig {
                 }
             }
         }
-        Ok(Self { environment: raw.environment, chip_root: raw.chip_root, artifacts })
+        Ok(Self { environment: raw.environment, chip_root: raw.chip_root, artifacts, secrets })
     }
 }
 

@@ -149,6 +149,24 @@ fn evil_operator_artifacts_in_one_place() {
 }
 
 #[test]
+fn containers_with_secrets_need_no_artifact() {
+    let secret = |index: u32| {
+        format!("[[secret]]\ncontainer = {{ image = \"{DIGEST}\", policy_container = {index} }}\n")
+    };
+    let parsed = document(&[("sealed.toml", &sealed(&secret(7)))]).unwrap();
+    let found = parsed.sealed().unwrap();
+    assert!(found.artifacts.is_empty());
+    let [container] = found.secrets.as_slice() else { panic!("one container") };
+    assert_eq!(container.root, Root::Image(Sha256Digest::parse(DIGEST).unwrap()));
+    assert_eq!(container.process, ProcessRule::PolicyContainer(7));
+    let many = |count| (0..count).map(secret).collect::<String>();
+    assert_eq!(code(&[("sealed.toml", &sealed(&many(64)))]), "OK");
+    assert_eq!(code(&[("sealed.toml", &sealed(&many(65)))]), "INITDATA_FILE");
+    assert_eq!(code(&[("sealed.toml", &sealed(""))]), "INITDATA_FILE", "neither artifact nor secret");
+    assert_eq!(code(&[("sealed.toml", &sealed("[[secret]]\n"))]), "INITDATA_FILE");
+}
+
+#[test]
 fn a_container_that_may_read_resources_has_them_named() {
     let rule = |members: &str| {
         let text =

@@ -91,6 +91,30 @@ async fn evil_host_sealed_value_on_a_root_of_the_host() {
     assert!(scene.open("con", Some(&state()), 1).await.unwrap().is_empty(), "it is not known");
 }
 
+/// Whatever the policy says of its process: it does not know which image the host had pulled for it.
+#[tokio::test]
+async fn evil_host_another_image_under_a_process_with_secrets() {
+    let scene = Scene::new(SECRET.as_bytes());
+    let container = Container::start("true");
+    let image = |byte| Root::Image(Sha256Digest::new([byte; 32]));
+    let tree = Root::Composefs(Sha256Digest::new([1; 32]));
+    for roots in [vec![image(2), tree.clone()], vec![tree.clone()], vec![image(2)]] {
+        let admitted =
+            scene.secrets.admit(&id("con"), &environment(), None, roots, Path::new("/"), PROCESS.digest());
+        admitted.unwrap();
+        for policy in [Some(state()), Some(under("package other\n"))] {
+            assert_eq!(scene.code("con", policy.as_ref(), container.id()).await, "SEALED_VALUE_NOT_NAMED");
+        }
+    }
+    assert!(!scene.said().contains("opened"), "{}", scene.said());
+    // The one that is named, and under the policy whose indices are meant.
+    let roots = [image(1), tree];
+    scene.secrets.admit(&id("con"), &environment(), None, roots, Path::new("/"), PROCESS.digest()).unwrap();
+    let other = under("package other\n");
+    assert_eq!(scene.code("con", Some(&other), container.id()).await, "SEALED_VALUE_NOT_NAMED");
+    assert_eq!(scene.open("con", Some(&state()), container.id()).await.unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn evil_host_sealed_values_without_end() {
     let scene = Scene::new(SECRET.as_bytes());
