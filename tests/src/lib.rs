@@ -36,6 +36,7 @@ pub mod layout;
 pub mod payload;
 pub mod programs;
 pub mod protobuf;
+pub mod registry;
 pub mod scan;
 pub mod scene;
 pub mod sealed;
