@@ -33,6 +33,7 @@ pub mod emulator;
 pub mod innerkeep;
 pub mod keyed;
 pub mod layout;
+pub mod lying_files;
 pub mod payload;
 pub mod programs;
 pub mod protobuf;

@@ -106,8 +106,9 @@ impl BreakingNetwork {
                         count.fetch_add(1, Ordering::Relaxed);
                     }
                     if abrupt {
-                        // What is unread when a socket is closed makes the kernel answer with a reset.
-                        drop(client);
+                        // A reset, as soon as the other direction has ended too.
+                        let _ = rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO));
+                        let _ = client.shutdown(Shutdown::Read);
                     } else {
                         let _ = client.shutdown(Shutdown::Both);
                     }
