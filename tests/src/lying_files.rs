@@ -62,6 +62,15 @@ pub struct LyingFile {
     _session: BackgroundSession,
 }
 
+impl std::fmt::Debug for LyingFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LyingFile")
+            .field("path", &self.path)
+            .field("asked", &self.asked)
+            .finish_non_exhaustive()
+    }
+}
+
 impl LyingFile {
     /// Shows these bytes as the file `name` in a directory, which is there. Needs root, or FUSE for everybody.
     #[track_caller]

@@ -1,14 +1,26 @@
 //! A key broker that fails at each step of its protocol while an artifact is to be landed: each failure has its code, nothing is landed, and the
-//! same guest lands it when the broker is well again.
+//! same guest lands it when the broker is well again. And a broker whose policy demands evidence of a device.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+use attestation_agent::kbs::{
+    DeviceDigest, DeviceEvidence, EvidenceSource, KbsClient, KbsOptions, KbsUrl, ResourceUri,
+};
+use attestation_agent::report_data::{Claim, KbsDigest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 use tests::broker::KeyBroker;
 use tests::keyed::Keyed;
 use tests::payload::Payload;
+use tests::programs::{Programs, User};
 use tests::scene::Artifact;
 use tests::tee::Kind;
+use tests::work::Work;
 use tests::{CHIP_FAULT, REFUSED, args};
 
 /// The time for attempts.
@@ -136,4 +148,73 @@ fn a_broker_that_fails_once_at_each_step_is_asked_again() {
     let broker = scene.broker("broker", &plan);
     scene.assert_lands(&broker);
     assert!(broker.log().matches("FAULT ").count() >= 6, "{}", broker.log());
+}
+
+/// A guest that gives sample evidence, and that of a device: about what it was asked, about something else, or none.
+struct WithDevice(Device);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Device {
+    None,
+    Right,
+    OfAnotherHandshake,
+    /// Of a class that this broker cannot verify.
+    Gpu,
+    Broken,
+}
+
+impl EvidenceSource for WithDevice {
+    fn tee(&self) -> &str {
+        "sample"
+    }
+
+    fn evidence(&self, digest: KbsDigest) -> Result<Value, Box<dyn Error + Send + Sync>> {
+        let digest = Claim::Kbs(digest).report_data();
+        Ok(json!({"svn": "1", "report_data": STANDARD.encode(&digest.as_bytes()[..48])}))
+    }
+
+    fn devices(&self, digest: DeviceDigest) -> Result<DeviceEvidence, Box<dyn Error + Send + Sync>> {
+        let mut devices = DeviceEvidence::default();
+        let about = if self.0 == Device::OfAnotherHandshake { [7; 48] } else { *digest.as_bytes() };
+        let evidence = json!({"svn": "2", "report_data": STANDARD.encode(about)}).to_string();
+        match self.0 {
+            Device::None => {}
+            Device::Right | Device::OfAnotherHandshake => devices.insert("sampledevice", &evidence)?,
+            Device::Gpu => devices.insert("nvidia", r#"{"device_evidence_list":[]}"#)?,
+            Device::Broken => devices.insert("sampledevice", "[]")?,
+        }
+        Ok(devices)
+    }
+
+    fn initdata(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A broker's policy that gives a key to guests with a device that it verified.
+const DEVICE: &str = "package policy\nimport rego.v1\ndefault allow := false\n\
+    allow if { input[\"submods\"][\"gpu0\"][\"ear.veraison.annotated-evidence\"][\"sampledevice\"] }\n";
+
+#[test]
+fn evil_guest_without_the_device_that_a_policy_demands() {
+    let (work, programs) = (Work::create(User::Same), Programs::built());
+    let policy = work.write("device.rego", DEVICE);
+    let arguments = args!["--insecure-allow-sample", "--policy", &policy];
+    let broker = KeyBroker::start(&programs, &work, "broker", &arguments);
+    broker.store("kbs:///a/b/c", b"for a guest with a device");
+    let uri = ResourceUri::parse("kbs:///a/b/c").expect("a resource");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let ask = |device| {
+        let url = KbsUrl::parse(&broker.url).expect("the broker's URL");
+        let options = KbsOptions::new(url, None);
+        let client = KbsClient::background_check(&options, Arc::new(WithDevice(device))).expect("a client");
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        let found = runtime.block_on(client.get(&uri, deadline));
+        found.map(|secret| secret.expose().to_vec()).map_err(|error| error.code())
+    };
+    assert_eq!(ask(Device::None), Err("KBS_REFUSED_POLICY"));
+    assert_eq!(ask(Device::OfAnotherHandshake), Err("KBS_REFUSED_ATTESTATION"));
+    assert_eq!(ask(Device::Gpu), Err("KBS_REFUSED_ATTESTATION"), "this broker verifies no GPU");
+    assert_eq!(ask(Device::Broken), Err("KBS_EVIDENCE_FAILED"), "nothing is sent without it");
+    assert_eq!(ask(Device::Right), Ok(b"for a guest with a device".to_vec()));
 }
