@@ -1,6 +1,8 @@
 //! A key broker that fails at each step of its protocol while an artifact is to be landed: each failure has its code, nothing is landed, and the
 //! same guest lands it when the broker is well again. And a broker whose policy demands evidence of a device.
 
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+
 use std::error::Error;
 use std::ffi::OsString;
 use std::path::PathBuf;
