@@ -44,6 +44,7 @@
 //! | `KBS_COOKIE_MISSING` | http | no session cookie, or several | |
 //! | `KBS_CRYPTO_FAILED` | guest | no randomness | |
 //! | `KBS_DEADLINE` | http | the caller's time is over; the cause is what failed before | |
+//! | `KBS_DEVICE_EVIDENCE_INVALID` | guest | evidence of a device that the protocol cannot carry | |
 //! | `KBS_ERROR_BODY_INVALID` | json | 401 or 404 without the protocol's error object | |
 //! | `KBS_EVIDENCE_FAILED` | guest | the provider gave no evidence | |
 //! | `KBS_HASH_UNSUPPORTED` | json | the broker selects another hash than SHA-384 | |
@@ -85,6 +86,7 @@
 
 mod client;
 mod der;
+mod devices;
 mod error;
 pub mod fuzzing;
 mod handshake;
@@ -105,6 +107,7 @@ mod trust;
 mod url;
 
 pub use client::{Dated, KbsClient, KbsOptions, TokenExporter, TokenSource, VerifierEvidence};
+pub use devices::{DeviceDigest, DeviceEvidence};
 pub use error::{
     AnswerFault, Cause, Class, ConfigFault, Fault, Hop, JweFault, KbsError, LocalFault, TransportFault,
 };

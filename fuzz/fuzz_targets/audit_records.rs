@@ -49,15 +49,18 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(frames) = bounded(data.len(), || Frame::parse_all(data)) {
         assert_eq!(frames.iter().flat_map(Frame::encode).collect::<Vec<_>>(), data);
         let _ = Story::read(&frames, Some(&genuine.secret));
-        // Behind a genuine audit: nothing of the host's is signed for.
+        // Behind a genuine audit: nothing of the host's is signed for. Of few frames, for the same reason.
+        if frames.is_empty() || frames.len() > 2 {
+            return;
+        }
         let all = [genuine.frames.as_slice(), &frames].concat();
         if let Ok(story) = Story::read(&all, None) {
             let known = u64::try_from(genuine.frames.len()).expect("few");
             assert!(story.next() == known || story.require_signed(&[&genuine.head]).is_err());
         }
     }
-    // Altered: the first bytes say where, and by what.
-    if let [high, low, by, ..] = *data {
+    // Altered: three bytes say where, and by what. Only these: each reading verifies every signature, and longer inputs are for the parsers.
+    if let [high, low, by] = *data {
         let mut bytes = genuine.bytes.clone();
         let at = (usize::from(high) << 8 | usize::from(low)) % bytes.len();
         bytes[at] ^= by;

@@ -38,6 +38,10 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(complete(endpoint, &json).expect("it has its own fields"), json);
     let again = Input::from_json(&json.to_string(), &Limits::default()).expect("it was within the limits");
     assert_eq!(again.to_json().expect("it is JSON"), json);
+    // A share of them is decided, twice, and explained, which takes a thousand times as long: the input itself says whether.
+    if !payload.iter().fold(*which, |sum, byte| sum.wrapping_add(*byte)).is_multiple_of(32) {
+        return;
+    }
     let Some(rule) = endpoint.policy_rule() else { return };
     let name = RequestName::new(rule).expect("a name");
     let (one, two) = (ENGINE.decide(&name, &input), ENGINE.decide(&name, &again));

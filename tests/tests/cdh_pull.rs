@@ -5,6 +5,8 @@
 
 #[path = "cdh_pull/fixture.rs"]
 mod fixture;
+#[path = "cdh_pull/killed.rs"]
+mod killed;
 
 use std::process::Command;
 use std::sync::Arc;

@@ -27,6 +27,8 @@ enum Suite {
     Landing,
     /// Segments, grants, policy digest.
     Micro,
+    /// Images and artifacts from a registry, against skopeo, umoci and cryptotensors; needs root.
+    Pull,
     /// Boot of a guest under QEMU, requests over vsock, landing inside.
     Vm,
 }
@@ -39,6 +41,7 @@ impl Suite {
             Self::Attest => "bench-attest",
             Self::Landing => "bench-landing",
             Self::Micro => "bench-micro",
+            Self::Pull => "bench-pull",
             Self::Vm => "bench-vm",
         }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
+use super::devices::{DeviceDigest, DeviceEvidence};
 use super::error::{Cause, Hop, KbsError, LocalFault};
 use super::http::{Broker, Limits};
 use super::jwk::Jwk;
@@ -31,6 +32,18 @@ pub trait EvidenceSource: Send + Sync {
     ///
     /// Whatever the provider says; it is kept as the cause of `KBS_EVIDENCE_FAILED`.
     fn evidence(&self, digest: KbsDigest) -> Result<Value, Box<dyn std::error::Error + Send + Sync>>;
+
+    /// Evidence of devices beside the TEE, about this digest and no other. Without any there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::evidence`]. Nothing is sent then: a broker's policy may count on what is missing.
+    fn devices(
+        &self,
+        _digest: DeviceDigest,
+    ) -> Result<DeviceEvidence, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(DeviceEvidence::default())
+    }
 
     /// The exact text of the initdata that this guest was launched with.
     fn initdata(&self) -> Option<String>;
@@ -84,10 +97,11 @@ fn prove<K: HandshakeKey>(
     make: impl FnOnce() -> Result<K, LocalFault>,
 ) -> Result<(K, AwaitingToken, Outgoing), KbsError> {
     let key = make().map_err(KbsError::at(Hop::Attest))?;
-    let bound = challenged.bind(key.public())?;
-    let evidence = source
-        .evidence(bound.digest())
-        .map_err(|error| KbsError::new(Hop::Attest, LocalFault::Evidence { source: Cause::new(error) }))?;
+    let none = |error| KbsError::new(Hop::Attest, LocalFault::Evidence { source: Cause::new(error) });
+    let offered = challenged.offer(key.public())?;
+    let devices = source.devices(offered.device_digest()).map_err(none)?;
+    let bound = offered.bind(&devices)?;
+    let evidence = source.evidence(bound.digest()).map_err(none)?;
     let (waiting, request) = bound.attestation(&evidence, source.initdata().as_deref())?;
     Ok((key, waiting, request))
 }

@@ -1,14 +1,14 @@
 //! The handshake of RCAR 0.4.0 without input or output.
 //!
 //! ```text
-//!  Start ──auth──▶ AwaitingChallenge ──answer──▶ Challenged ──bind(key)──▶ Bound ──attestation──▶ AwaitingToken
-//!                                                                                                     │ answer
-//!                                 Secret ◀──JWE(key)── resource(uri) ◀──────────────────────────── Attested
+//!  Start ──auth──▶ AwaitingChallenge ──answer──▶ Challenged ──offer(key)──▶ Offered ──bind(devices)──▶ Bound
+//!                                                                                                      │ attestation
+//!  Secret ◀──JWE(key)── resource(uri) ◀── Attested ◀──answer── AwaitingToken ◀─────────────────────────┘
 //! ```
 //!
 //! Each state takes answers as bytes and gives requests as bytes; time comes as an argument. A state that failed is
 //! gone, so no part of a refused handshake is used again. Key, nonce and digest belong together by construction: the
-//! digest is computed here, over the key that [`Challenged::bind`] was given, and over nothing else.
+//! digest is computed here, over the key that [`Challenged::offer`] was given and the evidence of devices that is sent, and over nothing else.
 
 mod message;
 
@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 pub use message::{Answer, Cookie, Credential, Method, Outgoing};
 
+use super::devices::{DeviceDigest, DeviceEvidence};
 use super::error::{AnswerFault, ConfigFault, Fault, Hop, KbsError, LocalFault};
 use super::json;
 use super::jwk::Jwk;
@@ -53,12 +54,22 @@ pub struct Challenged {
     cookie: Cookie,
 }
 
-/// A key was made and bound to the nonce.
+/// A key was made for the nonce.
+#[derive(Debug)]
+pub struct Offered {
+    nonce: String,
+    cookie: Cookie,
+    key: Jwk,
+    digest: DeviceDigest,
+}
+
+/// Key and devices are bound to the nonce.
 #[derive(Debug)]
 pub struct Bound {
     nonce: String,
     cookie: Cookie,
     key: Jwk,
+    devices: String,
     digest: KbsDigest,
 }
 
@@ -96,7 +107,15 @@ struct Challenge {
     extra: Value,
 }
 
-/// What is hashed: members in the order of RFC 8785, all of them strings.
+/// What is hashed for devices, and sent: members in the order of RFC 8785, all of them strings.
+#[derive(Serialize)]
+struct SentRuntimeData<'a> {
+    nonce: &'a str,
+    #[serde(rename = "tee-pubkey")]
+    key: &'a Jwk,
+}
+
+/// What is hashed for the guest's own evidence, in the same form.
 #[derive(Serialize)]
 struct RuntimeData<'a> {
     #[serde(rename = "additional-evidence")]
@@ -123,16 +142,9 @@ struct Initdata<'a> {
 }
 
 #[derive(Serialize)]
-struct SentRuntimeData<'a> {
-    nonce: &'a str,
-    #[serde(rename = "tee-pubkey")]
-    key: &'a Jwk,
-}
-
-#[derive(Serialize)]
 struct Evidence<'a> {
     primary_evidence: &'a Value,
-    additional_evidence: &'static str,
+    additional_evidence: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -204,19 +216,48 @@ fn selects_sha384(extra: &Value) -> bool {
 }
 
 impl Challenged {
-    /// Binds the public part of a fresh key to the nonce of this session.
+    /// Offers the public part of a fresh key for the nonce of this session.
     ///
     /// # Errors
     ///
     /// `KBS_CRYPTO_FAILED` never happens: encoding what this process wrote.
+    pub fn offer(self, key: &Jwk) -> Result<Offered, KbsError> {
+        let digest = hash(&SentRuntimeData { nonce: &self.nonce, key }).map_err(KbsError::at(Hop::Attest))?;
+        Ok(Offered {
+            nonce: self.nonce,
+            cookie: self.cookie,
+            key: key.clone(),
+            digest: DeviceDigest::new(digest),
+        })
+    }
+
+    /// [`Self::offer`] and [`Offered::bind`] where there are no devices.
+    ///
+    /// # Errors
+    ///
+    /// `KBS_CRYPTO_FAILED` never happens.
     pub fn bind(self, key: &Jwk) -> Result<Bound, KbsError> {
-        let data = RuntimeData { additional: "", nonce: &self.nonce, key };
-        let canonical = encode(&data).map_err(KbsError::at(Hop::Attest))?;
-        let mut bytes = [0; 48];
-        for (to, from) in bytes.iter_mut().zip(digest::digest(&digest::SHA384, &canonical).as_ref()) {
-            *to = *from;
-        }
-        Ok(Bound { nonce: self.nonce, cookie: self.cookie, key: key.clone(), digest: KbsDigest::new(bytes) })
+        self.offer(key)?.bind(&DeviceEvidence::default())
+    }
+}
+
+impl Offered {
+    /// What the evidence of devices has to be about.
+    #[must_use]
+    pub const fn device_digest(&self) -> DeviceDigest {
+        self.digest
+    }
+
+    /// Binds the evidence of devices, which is about [`Self::device_digest`], into what the guest's own evidence has to be about.
+    ///
+    /// # Errors
+    ///
+    /// `KBS_CRYPTO_FAILED` never happens: encoding what this process wrote.
+    pub fn bind(self, devices: &DeviceEvidence) -> Result<Bound, KbsError> {
+        let devices = devices.text();
+        let data = RuntimeData { additional: &devices, nonce: &self.nonce, key: &self.key };
+        let digest = KbsDigest::new(hash(&data).map_err(KbsError::at(Hop::Attest))?);
+        Ok(Bound { nonce: self.nonce, cookie: self.cookie, key: self.key, devices, digest })
     }
 }
 
@@ -245,7 +286,7 @@ impl Bound {
         let body = encode(&Attestation {
             initdata: initdata.map(|body| Initdata { format: "toml", body }),
             runtime: SentRuntimeData { nonce: &self.nonce, key: &self.key },
-            evidence: Evidence { primary_evidence: evidence, additional_evidence: "" },
+            evidence: Evidence { primary_evidence: evidence, additional_evidence: &self.devices },
         })?;
         // GUARD: kbs-attestation-size -> evil_host_makes_evidence_too_large
         if body.len() > ATTESTATION_MAX {
@@ -296,6 +337,15 @@ pub fn resource(uri: &ResourceUri, credential: Credential<'_>) -> Outgoing {
 /// `KBS_REFUSED_…`, `KBS_ERROR_BODY_INVALID`, `KBS_STATUS_UNEXPECTED`.
 pub fn encrypted_resource<'a>(answer: &Answer<'a>) -> Result<&'a [u8], Fault> {
     answer.accepted()
+}
+
+/// SHA-384 of the canonical form.
+fn hash(value: &impl Serialize) -> Result<[u8; 48], LocalFault> {
+    let mut bytes = [0; 48];
+    for (to, from) in bytes.iter_mut().zip(digest::digest(&digest::SHA384, &encode(value)?).as_ref()) {
+        *to = *from;
+    }
+    Ok(bytes)
 }
 
 fn encode(value: &impl Serialize) -> Result<Vec<u8>, LocalFault> {

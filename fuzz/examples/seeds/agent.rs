@@ -70,6 +70,8 @@ fn audit() {
     put("audit_records", "frames", &audit.read(0, 1 << 20).expect("records").frames);
     put("audit_records", "genesis", audit.genesis());
     put("audit_records", "head", &audit.head(&[7; 16]).expect("a head"));
+    put("audit_records", "altered", &[0, 16, 1]);
+    put("audit_records", "altered-2", &[1, 0, 0x80]);
     let policy = Record::Policy { time_ms: 1, digest: [2; 32] };
     put("audit_records", "policy", &policy.encode());
     let outcome = Record::Outcome { time_ms: 1, of: 2, error: Some("AGENT_X".to_owned()) };

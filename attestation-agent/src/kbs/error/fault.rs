@@ -252,6 +252,12 @@ pub enum LocalFault {
         /// Which operation.
         operation: &'static str,
     },
+    /// Evidence of a device that the protocol cannot carry.
+    #[error("evidence of devices: expected {expected}")]
+    DeviceEvidence {
+        /// What is taken.
+        expected: &'static str,
+    },
     /// No evidence.
     #[error("no evidence for the key broker")]
     Evidence {
@@ -287,6 +293,7 @@ impl LocalFault {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Crypto { .. } => "KBS_CRYPTO_FAILED",
+            Self::DeviceEvidence { .. } => "KBS_DEVICE_EVIDENCE_INVALID",
             Self::Evidence { .. } => "KBS_EVIDENCE_FAILED",
             Self::Interrupted { .. } => "KBS_INTERRUPTED",
             Self::Memory { .. } => "KBS_MEMORY",
@@ -297,7 +304,10 @@ impl LocalFault {
     pub(super) fn class(&self) -> Class {
         match self {
             Self::Interrupted { .. } | Self::RequestSize { .. } => Class::Bug,
-            Self::Crypto { .. } | Self::Evidence { .. } | Self::Memory { .. } => Class::HostFault,
+            Self::Crypto { .. }
+            | Self::DeviceEvidence { .. }
+            | Self::Evidence { .. }
+            | Self::Memory { .. } => Class::HostFault,
         }
     }
 }

@@ -50,6 +50,7 @@ fn faults() -> Vec<Fault> {
         LocalFault::Evidence { source: cause() },
         LocalFault::Interrupted { work: "x" },
         LocalFault::Memory { source: cause() },
+        LocalFault::DeviceEvidence { expected: "x" },
         LocalFault::RequestSize { max: 1, found: 2 },
     ];
     let transport = [

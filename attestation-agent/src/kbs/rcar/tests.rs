@@ -97,6 +97,30 @@ fn requests_are_those_of_the_protocol() {
 }
 
 #[test]
+fn evidence_of_devices_is_bound_and_sent_as_it_came() {
+    let published = &vectors()["runtime_data"];
+    let text = published["additional_evidence_string"].as_str().unwrap();
+    let evidence = text.strip_prefix(r#"{"sampledevice":"#).unwrap().strip_suffix('}').unwrap();
+    let offered = challenge(&good_challenge()).unwrap().offer(vector_key("P-256").public()).unwrap();
+    assert_eq!(
+        hex::encode(offered.device_digest().as_bytes()),
+        published["device_sha384_hex"].as_str().unwrap()
+    );
+    let mut devices = DeviceEvidence::default();
+    devices.insert("sampledevice", evidence).unwrap();
+    let bound = offered.bind(&devices).unwrap();
+    assert_eq!(
+        hex::encode(bound.digest().as_bytes()),
+        published["primary_sha384_hex_with_device"].as_str().unwrap()
+    );
+    let (_, request) = bound.attestation(&json!({}), None).unwrap();
+    let sent: Value = serde_json::from_slice(request.body()).unwrap();
+    assert_eq!(sent["tee-evidence"]["additional_evidence"], text);
+    let runtime = sent["runtime-data"].as_object().unwrap();
+    assert_eq!(runtime.keys().collect::<Vec<_>>(), ["nonce", "tee-pubkey"]);
+}
+
+#[test]
 fn no_initdata_is_null() {
     let bound = challenge(&good_challenge()).unwrap().bind(vector_key("P-256").public()).unwrap();
     let (_, request) = bound.attestation(&json!({}), None).unwrap();
