@@ -123,8 +123,23 @@ impl Storages {
         container: Option<&ContainerId>,
         hotplug: &Hotplug,
     ) -> Result<Added, StorageError> {
+        self.add_beside(None, storages, container, hotplug).await
+    }
+
+    /// The same; `store` is the device file of a disk that becomes the store of images, encrypted under a key that nobody keeps.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn add_beside(
+        &self,
+        store: Option<&str>,
+        storages: &[Storage],
+        container: Option<&ContainerId>,
+        hotplug: &Hotplug,
+    ) -> Result<Added, StorageError> {
+        let store = store.map(Request::trusted_store);
         let requests = storages.iter().map(|storage| Request::parse(storage, container));
-        let requests = requests.collect::<Result<Vec<_>, _>>()?;
+        let requests = store.into_iter().chain(requests).collect::<Result<Vec<_>, _>>()?;
         let _order = self.inner.order.lock().await;
         let site = Site { inner: &self.inner, hotplug };
         let user = container.map_or(User::Sandbox, |id| User::Container(id.clone()));

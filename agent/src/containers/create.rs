@@ -13,6 +13,7 @@ use crate::cgroup::Cgroup;
 use crate::containers::bundle::Bundle;
 use crate::containers::steps::{Failure, Ground, Step, take_all};
 use crate::containers::streams::Waiting;
+use crate::containers::unsupported::TRUSTED_STORE;
 use crate::containers::{Container, Parts, Process, unsupported};
 use crate::context::Agent;
 use crate::devices;
@@ -182,7 +183,9 @@ impl Draft<'_> {
 
     async fn add_storages(&mut self) -> Result<(), RpcError> {
         let Agent { storages, hotplug, .. } = self.agent;
-        match storages.add(&self.request.storages, Some(&self.id), hotplug).await {
+        let store = trusted_store(&mut self.specification, &self.agent.roots.sys)?;
+        let id = Some(&self.id);
+        match storages.add_beside(store.as_deref(), &self.request.storages, id, hotplug).await {
             Ok(added) => {
                 self.storages = Some(added);
                 Ok(())
@@ -295,6 +298,24 @@ impl Draft<'_> {
     fn bundle(&self) -> Result<Arc<Bundle>, RpcError> {
         self.bundle.clone().ok_or_else(out_of_order)
     }
+}
+
+/// Takes the disk that stands for the store of images out of a specification, whose numbers are the guest's own by now: it is the sandbox's,
+/// and no container gets it.
+fn trusted_store(specification: &mut oci::Spec, sys: &Path) -> Result<Option<String>, RpcError> {
+    let Some(linux) = specification.Linux.as_mut() else { return Ok(None) };
+    let Some(device) = linux.Devices.iter().find(|device| device.Path == TRUSTED_STORE) else {
+        return Ok(None);
+    };
+    let (major, minor) = (device.Major, device.Minor);
+    linux.Devices.retain(|device| device.Path != TRUSTED_STORE);
+    if let Some(resources) = linux.Resources.as_mut() {
+        resources.Devices.retain(|rule| (rule.Major, rule.Minor) != (major, minor));
+    }
+    let link = std::fs::read_link(sys.join(format!("dev/block/{major}:{minor}")));
+    let link = link.map_err(|error| failed("find the disk of the trusted store", &error))?;
+    let name = link.file_name().and_then(|name| name.to_str());
+    name.map(|name| Some(format!("/dev/{name}"))).ok_or_else(out_of_order)
 }
 
 /// The mounts of a process's namespace.

@@ -7,14 +7,17 @@
 //! ```
 //! The seal lies behind what the header itself calls its key slots: `cryptsetup` leaves it alone.
 
+mod metadata;
+
 use std::num::NonZeroU32;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use metadata::{Area, Config, Digest, Integrity, Metadata, Nothing, Only, Pbkdf2, Segment, Slot, Split};
 
 use super::VolumeError;
 use super::keyslot::{self, AREA_BYTES, DIGEST_BYTES, SALT_BYTES, SLOT_KEY_BYTES, STRIPES, VolumeKey};
@@ -38,111 +41,6 @@ const MAXIMUM_ITERATIONS: u32 = 10_000_000;
 /// Where fields of the binary part are.
 const CHECKSUM_AT: usize = 448;
 const CHECKSUM_BYTES: usize = 64;
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Metadata {
-    keyslots: Only<Slot>,
-    tokens: Nothing,
-    segments: Only<Segment>,
-    digests: Only<Digest>,
-    config: Config,
-}
-
-/// An object with one member, `"0"`.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Only<T> {
-    #[serde(rename = "0")]
-    first: T,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Slot {
-    #[serde(rename = "type")]
-    kind: String,
-    key_size: usize,
-    af: Split,
-    area: Area,
-    kdf: Pbkdf2,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Split {
-    #[serde(rename = "type")]
-    kind: String,
-    stripes: usize,
-    hash: String,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Area {
-    #[serde(rename = "type")]
-    kind: String,
-    offset: String,
-    size: String,
-    encryption: String,
-    key_size: usize,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Pbkdf2 {
-    #[serde(rename = "type")]
-    kind: String,
-    hash: String,
-    iterations: u32,
-    salt: String,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Segment {
-    #[serde(rename = "type")]
-    kind: String,
-    offset: String,
-    size: String,
-    iv_tweak: String,
-    encryption: String,
-    sector_size: u64,
-    integrity: Integrity,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Integrity {
-    #[serde(rename = "type")]
-    kind: String,
-    journal_encryption: String,
-    journal_integrity: String,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Digest {
-    #[serde(rename = "type")]
-    kind: String,
-    keyslots: Vec<String>,
-    segments: Vec<String>,
-    hash: String,
-    iterations: u32,
-    salt: String,
-    digest: String,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    json_size: String,
-    keyslots_size: String,
-}
 
 fn wrong(field: &'static str, expected: &'static str) -> VolumeError {
     VolumeError::HeaderProfile { field, expected }

@@ -52,7 +52,6 @@ fn directory(path: &Path) -> Result<OwnedFd, VolumeError> {
 /// A directory that is there, with nothing in it.
 pub(super) fn empty_directory(path: &Path) -> Result<OwnedFd, VolumeError> {
     let opened = directory(path)?;
-    let failed = VolumeError::io("list", path);
     let entries = || -> Result<bool, Errno> {
         for entry in Dir::read_from(&opened)? {
             if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
@@ -62,7 +61,7 @@ pub(super) fn empty_directory(path: &Path) -> Result<OwnedFd, VolumeError> {
         Ok(true)
     };
     // GUARD: volume-empty-directory -> evil_peer_hides_files_of_the_guest
-    if !entries().map_err(failed)? {
+    if !entries().map_err(VolumeError::io("list", path))? {
         return Err(VolumeError::Place { expected: "an empty directory" });
     }
     Ok(opened)
