@@ -36,7 +36,7 @@ mod context;
 pub mod copy;
 mod descriptors;
 pub mod devices;
-pub mod dm;
+pub use cdh::dm;
 #[doc(hidden)]
 pub mod engine;
 pub mod error;

@@ -69,6 +69,15 @@ pub struct Storages {
     inner: Arc<Inner>,
 }
 
+/// What a container's storages are added with.
+#[derive(Debug, Default)]
+pub(crate) struct Beside<'a> {
+    /// The device file of a disk that becomes the store of images, encrypted under a key that nobody keeps.
+    pub(crate) store: Option<&'a str>,
+    /// The image that was pulled for one of them.
+    pub(crate) images: Option<&'a Images>,
+}
+
 struct Inner {
     run: PathBuf,
     sys: PathBuf,
@@ -127,10 +136,10 @@ impl Storages {
         container: Option<&ContainerId>,
         hotplug: &Hotplug,
     ) -> Result<Added, StorageError> {
-        self.add_with(storages, container, hotplug, &Images::default()).await
+        self.add_with(storages, container, hotplug, &Beside::default()).await
     }
 
-    /// The same, with the image that was pulled for one of them.
+    /// The same, with what is beside them.
     ///
     /// # Errors
     /// As [`Storages::add`].
@@ -139,14 +148,15 @@ impl Storages {
         storages: &[Storage],
         container: Option<&ContainerId>,
         hotplug: &Hotplug,
-        images: &Images,
+        beside: &Beside<'_>,
     ) -> Result<Added, StorageError> {
         let requests = storages.iter().enumerate().map(|(index, storage)| {
             let mut request = Request::parse(storage, container)?;
-            request.image = images.of(index);
+            request.image = beside.images.and_then(|images| images.of(index));
             Ok(request)
         });
-        let requests = requests.collect::<Result<Vec<_>, StorageError>>()?;
+        let store = beside.store.map(Request::trusted_store);
+        let requests = store.into_iter().chain(requests).collect::<Result<Vec<_>, StorageError>>()?;
         let _order = self.inner.order.lock().await;
         let site = Site { inner: &self.inner, hotplug };
         let user = container.map_or(User::Sandbox, |id| User::Container(id.clone()));

@@ -5,7 +5,6 @@ pub(crate) mod allocator;
 pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod crash;
-pub(crate) mod dm;
 pub(crate) mod entropy;
 pub(crate) mod execute;
 pub(crate) mod mount_attributes;

@@ -6,6 +6,7 @@ mod image;
 mod pins;
 mod registry;
 mod rest;
+mod volumes;
 
 use attestation_agent::config::LogConfig;
 use attestation_agent::kbs::{
@@ -26,6 +27,7 @@ pub use image::{ImageConfig, ProxyConfig};
 pub use pins::ImagePins;
 pub(crate) use rest::is_name;
 pub use rest::{RestAllow, RoutePattern, lists};
+pub use volumes::VolumesConfig;
 
 /// Longest configuration.
 pub const MAXIMUM_CONFIG_BYTES: usize = initdata::MAXIMUM_CONFIG_BYTES;
@@ -112,6 +114,8 @@ pub struct InnerkeepConfig {
     pub secret_lifetime_seconds: u64,
     /// How often credentials are read anew, in seconds: 10 to 86,400; 0: never.
     pub credential_refresh_seconds: u64,
+    /// Which encrypted volumes are written.
+    pub volumes: VolumesConfig,
 }
 
 impl HubConfig {

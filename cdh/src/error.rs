@@ -107,6 +107,9 @@ pub enum CdhError {
     /// The TPM.
     #[error(transparent)]
     Tpm(#[from] TpmError),
+    /// An encrypted volume.
+    #[error(transparent)]
+    Volume(#[from] crate::volume::VolumeError),
     /// A TPM is all that there is.
     #[error("expected an active TEE beside the TPM, or --insecure-tpm-only; found none")]
     TpmAlone,
@@ -181,6 +184,7 @@ impl CdhError {
             Self::Tpm(error) => error.code(),
             Self::TpmAlone => "TPM_ALONE",
             Self::Usage { .. } => "USAGE",
+            Self::Volume(error) => error.code(),
         }
     }
 
@@ -218,6 +222,7 @@ impl CdhError {
             Self::Rest(error) => error.class(),
             Self::Tpm(error) => tpm_class(error),
             Self::Usage { .. } => Class::Usage,
+            Self::Volume(error) => error.class(),
         }
     }
 

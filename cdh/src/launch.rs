@@ -11,7 +11,10 @@ use crate::config::{HubConfig, ImageConfig};
 use crate::hub_error::HubError;
 use crate::image::pull::{Puller, PullerOptions, Registers};
 use crate::modes::Modes;
+use crate::sealed_secret::Verification;
 use crate::service::{Hub, HubService};
+use crate::volume::ext4::{Helper, OwnChildren};
+use crate::volume::{BlockVolumes, Keys};
 
 /// Where the guest agent puts bound initdata: what counts is what the register holds, wherever it lies.
 const INITDATA: &str = "/run/confidential-containers/initdata/initdata.toml";
@@ -67,6 +70,7 @@ pub fn launch(asked: &HubLaunch) -> Result<Launched, HubError> {
     let config = text.map_or_else(|| Ok(HubConfig::default()), |text| HubConfig::parse(&text))?;
     let modes = Modes::decide(&attester, initdata.as_ref(), &asked.insecure)?;
     let hub = Hub::new(&config, modes.clone(), &attester, initdata.as_ref(), &root)?;
+    let hub = with_volumes(hub, &config, &modes, Box::new(OwnChildren))?;
     let hub = Arc::new(with_images(hub, &config, &modes, &attester));
     let service = HubService::new(Arc::clone(&hub), &config, &root);
     let tee = attester.tee().name();
@@ -90,6 +94,26 @@ pub fn puller(hub: &Hub, config: &HubConfig, modes: &Modes, attester: &Arc<Attes
     let measure = Arc::new(Registers::new(Arc::clone(attester)));
     let options = PullerOptions { pins: config.innerkeep.image_pins.to_map(), ..PullerOptions::default() };
     Puller::new(config.image.clone(), resources, modes.clone(), measure, options)
+}
+
+/// The hub, which mounts encrypted volumes; `helper` makes their file systems.
+///
+/// # Errors
+///
+/// `CDH_INSECURE_UNBOUND`.
+pub fn with_volumes(
+    hub: Hub,
+    config: &HubConfig,
+    modes: &Modes,
+    helper: Box<dyn Helper>,
+) -> Result<Hub, HubError> {
+    let keys = Keys {
+        resources: Arc::clone(hub.resources()) as _,
+        verification: Verification::decide(config.skip_sealed_secret_verification, modes)?,
+        modes: modes.clone(),
+    };
+    let volumes = BlockVolumes::new(keys, config.innerkeep.volumes.clone(), helper);
+    Ok(hub.with_volumes(Arc::new(volumes)))
 }
 
 fn bound(

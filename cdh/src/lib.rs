@@ -34,6 +34,7 @@
 pub mod artifact;
 pub mod composefs;
 pub mod config;
+pub mod dm;
 mod error;
 pub mod files;
 pub mod hub_error;
@@ -50,5 +51,6 @@ pub mod rest;
 pub mod sealed_secret;
 pub mod service;
 pub mod unwrap;
+pub mod volume;
 
 pub use error::{CdhError as Error, Class, evidence_class};

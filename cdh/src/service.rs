@@ -150,6 +150,24 @@ impl Hub {
         sealed_secret::unseal(text, &*self.resources, self.verification, &self.modes, deadline).await
     }
 
+    /// Mounts an encrypted volume.
+    ///
+    /// # Errors
+    ///
+    /// `VOLUME_…`; nothing of it is left then.
+    pub async fn secure_mount(&self, volume: Volume, deadline: Instant) -> Result<(), crate::Error> {
+        self.volumes.mount(volume, deadline).await
+    }
+
+    /// Unmounts one and closes it.
+    ///
+    /// # Errors
+    ///
+    /// `VOLUME_…`; it stays as it is then.
+    pub async fn unmount(&self, mount_point: &str) -> Result<(), crate::Error> {
+        self.volumes.unmount(mount_point).await
+    }
+
     /// The answer to a request for a layer's key.
     ///
     /// # Errors

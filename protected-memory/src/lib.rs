@@ -66,6 +66,11 @@ mod sys;
 #[cfg(test)]
 mod testing;
 
+pub mod device_mapper {
+    //! The system call of device-mapper. What is behind it is the caller's.
+    pub use crate::sys::device_mapper::{HEADER_BYTES, control};
+}
+
 pub mod file_verity {
     //! fs-verity of the kernel: contents that cannot change, and a digest that stands for them.
     pub use crate::sys::file_verity::{Measured, enable, measure};

@@ -1,6 +1,7 @@
 //! The unsafe islands: each file wraps one idea of the kernel in a safe interface.
 
 pub(crate) mod child;
+pub(crate) mod device_mapper;
 pub(crate) mod device_memory;
 pub(crate) mod file_verity;
 pub(crate) mod file_view;

@@ -226,7 +226,7 @@ def check_what_others_do_says_that_it_is_not_there(place: Path, url: str) -> Non
         assert error.code == Code.INTERNAL and error.text.startswith(f"{PREFIX}Image Pull error: CDH_NOT_AVAILABLE: "), error
         volume = {"volume_type": "block-device", "options": {"deviceId": "8:0"}, "mount_point": "/m"}
         error = client.refused("SecureMount", volume)
-        assert error.text.startswith(f"{PREFIX}Secure Mount failed: CDH_NOT_AVAILABLE: "), error
+        assert error.text.startswith(f"{PREFIX}Secure Mount failed: VOLUME_OPTION: "), error
         many = {**volume, "options": {str(index): "" for index in range(65)}}
         assert client.refused("SecureMount", many).code == Code.INVALID_ARGUMENT
 

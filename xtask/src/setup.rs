@@ -88,6 +88,12 @@ const NEEDS: &[Need] = &[
         only_bench: false,
     },
     Need {
+        what: "cryptsetup (headers of volumes, held against it; it is in no guest)",
+        packages: &["cryptsetup-bin"],
+        present: || Path::new("/usr/sbin/cryptsetup").is_file(),
+        only_bench: false,
+    },
+    Need {
         what: "Debian's archive keys (packages of test guests)",
         packages: &["debian-archive-keyring"],
         present: || Path::new("/usr/share/keyrings/debian-archive-keyring.gpg").is_file(),

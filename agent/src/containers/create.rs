@@ -15,6 +15,7 @@ use crate::cgroup::Cgroup;
 use crate::containers::bundle::Bundle;
 use crate::containers::steps::{Failure, Ground, Step, take_all};
 use crate::containers::streams::Waiting;
+use crate::containers::unsupported::TRUSTED_STORE;
 use crate::containers::{Container, Parts, Process, unsupported};
 use crate::context::Agent;
 use crate::devices;
@@ -25,7 +26,7 @@ use crate::log::{Key, Level, Value};
 use crate::sealed::{SecretError, SecretFiles};
 use crate::spec::visible::{self, Mounts};
 use crate::spec::{self, Facts, Prepared, SpecError};
-use crate::storage::{Added, Images, Permission, VerifiedRoot};
+use crate::storage::{Added, Beside, Images, Permission, VerifiedRoot};
 use crate::streams::{HostSockets, Ports};
 
 const SUBSYSTEM: &str = "container";
@@ -199,7 +200,9 @@ impl Draft<'_> {
         if let Some((pause, process)) = images.pause().zip(self.specification.Process.as_mut()) {
             pause.replace(process);
         }
-        match storages.add_with(&self.request.storages, Some(&self.id), hotplug, &images).await {
+        let store = trusted_store(&mut self.specification, &self.agent.roots.sys)?;
+        let (id, beside) = (Some(&self.id), Beside { store: store.as_deref(), images: &images });
+        match storages.add_with(&self.request.storages, id, hotplug, &beside).await {
             Ok(added) => {
                 self.storages = Some(added);
                 Ok(())
@@ -344,6 +347,24 @@ impl Draft<'_> {
     fn bundle(&self) -> Result<Arc<Bundle>, RpcError> {
         self.bundle.clone().ok_or_else(out_of_order)
     }
+}
+
+/// Takes the disk that stands for the store of images out of a specification, whose numbers are the guest's own by now: it is the sandbox's,
+/// and no container gets it.
+fn trusted_store(specification: &mut oci::Spec, sys: &Path) -> Result<Option<String>, RpcError> {
+    let Some(linux) = specification.Linux.as_mut() else { return Ok(None) };
+    let Some(device) = linux.Devices.iter().find(|device| device.Path == TRUSTED_STORE) else {
+        return Ok(None);
+    };
+    let (major, minor) = (device.Major, device.Minor);
+    linux.Devices.retain(|device| device.Path != TRUSTED_STORE);
+    if let Some(resources) = linux.Resources.as_mut() {
+        resources.Devices.retain(|rule| (rule.Major, rule.Minor) != (major, minor));
+    }
+    let link = std::fs::read_link(sys.join(format!("dev/block/{major}:{minor}")));
+    let link = link.map_err(|error| failed("find the disk of the trusted store", &error))?;
+    let name = link.file_name().and_then(|name| name.to_str());
+    name.map(|name| Some(format!("/dev/{name}"))).ok_or_else(out_of_order)
 }
 
 /// The mounts of a process's namespace.

@@ -7,7 +7,7 @@ use crate::hub::DataHub;
 use crate::sealed::sealed_value;
 
 /// The device that stands for a volume that the confidential data hub makes and encrypts.
-const TRUSTED_STORE: &str = "/dev/trusted_store";
+pub(super) const TRUSTED_STORE: &str = "/dev/trusted_store";
 /// An annotation that asks for devices by name.
 const CDI: &str = "cdi.k8s.io/";
 /// The annotation that tells the sandbox's own container, and the value that does.
@@ -25,12 +25,18 @@ pub(super) fn refuse(request: &CreateContainerRequest, hub: &DataHub) -> Result<
         return Err(failed(error.code(), &format!("process.env: a sealed value: {error}")));
     }
     let mut devices = request.OCI.Linux.Devices.iter();
-    // GUARD: trusted-store -> evil_host_trusted_store_without_a_hub
-    if devices.any(|device| device.Path == TRUSTED_STORE) {
+    let is_asked = devices.any(|device| device.Path == TRUSTED_STORE);
+    let is_plugged = request.devices.iter().any(|device| device.container_path == TRUSTED_STORE);
+    // GUARD: trusted-store-plugged -> evil_host_trusted_store_by_numbers_alone
+    if is_asked && !is_plugged {
         return Err(failed(
-            "CDH_ABSENT",
-            "linux.devices: a trusted store, and no confidential data hub to make it",
+            "DEVICE_MISSING",
+            "linux.devices: a trusted store, and no disk that was plugged in for it",
         ));
+    }
+    // GUARD: trusted-store -> evil_host_trusted_store_without_a_hub
+    if is_asked && let Err(error) = hub.require() {
+        return Err(failed(error.code(), &format!("linux.devices: a trusted store: {error}")));
     }
     let annotations = &request.OCI.Annotations;
     let is_sandbox = annotations.get(CONTAINER_TYPE.0).is_some_and(|kind| kind == CONTAINER_TYPE.1);
@@ -51,10 +57,22 @@ pub(super) fn refuse(request: &CreateContainerRequest, hub: &DataHub) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use protocol::agent::Device;
     use protocol::oci::{Linux, LinuxDevice, Process, Spec};
 
     fn code(spec: Spec) -> Option<&'static str> {
-        let request = CreateContainerRequest { OCI: Some(spec).into(), ..CreateContainerRequest::default() };
+        code_with(spec, &[])
+    }
+
+    /// With disks that were plugged in, by their paths in the container.
+    fn code_with(spec: Spec, plugged: &[&str]) -> Option<&'static str> {
+        let plugged =
+            plugged.iter().map(|&path| Device { container_path: path.to_owned(), ..Device::default() });
+        let request = CreateContainerRequest {
+            OCI: Some(spec).into(),
+            devices: plugged.collect(),
+            ..CreateContainerRequest::default()
+        };
         refuse(&request, &DataHub::absent("none")).err().map(|error| match error {
             RpcError::Failed(code, _) => code,
             other => panic!("{other:?}"),
@@ -84,15 +102,23 @@ mod tests {
         ));
     }
 
+    fn with_device(path: &str) -> Spec {
+        let device = LinuxDevice { Path: path.to_owned(), ..LinuxDevice::default() };
+        let linux = Linux { Devices: vec![device], ..Linux::default() };
+        Spec { Linux: Some(linux).into(), ..Spec::default() }
+    }
+
     #[test]
     fn evil_host_trusted_store_without_a_hub() {
-        let with = |path: &str| {
-            let device = LinuxDevice { Path: path.to_owned(), ..LinuxDevice::default() };
-            let linux = Linux { Devices: vec![device], ..Linux::default() };
-            code(Spec { Linux: Some(linux).into(), ..Spec::default() })
-        };
-        assert_eq!(with("/dev/trusted_store"), Some("CDH_ABSENT"));
-        assert_eq!(with("/dev/fuse"), None);
+        assert_eq!(code_with(with_device(TRUSTED_STORE), &[TRUSTED_STORE]), Some("CDH_ABSENT"));
+        assert_eq!(code(with_device("/dev/fuse")), None);
+    }
+
+    /// Numbers of the host may be those of any disk here.
+    #[test]
+    fn evil_host_trusted_store_by_numbers_alone() {
+        assert_eq!(code(with_device(TRUSTED_STORE)), Some("DEVICE_MISSING"));
+        assert_eq!(code_with(with_device(TRUSTED_STORE), &["/dev/other"]), Some("DEVICE_MISSING"));
     }
 
     // COMPAT: CreateContainer stricter: devices by name are refused (`CDI_ABSENT`), not left out

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+pub use cdh::dm::BlockDevice;
 use rustix::fs::{FileType, major, minor, stat};
 use rustix::io::Errno;
 
@@ -12,19 +13,6 @@ use super::address::{PciPath, ScsiAddress};
 
 /// Longest attribute that is read: all that is needed here are numbers and names.
 const ATTRIBUTE_BYTES: u64 = 256;
-
-/// A disk: its numbers are those of `/sys` and of the node below `/dev` alike.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlockDevice {
-    /// The kernel's name.
-    pub name: String,
-    /// Its major number.
-    pub major: u32,
-    /// Its minor number.
-    pub minor: u32,
-    /// The device file.
-    pub node: PathBuf,
-}
 
 /// A device on the PCI bus.
 #[derive(Clone, Debug, PartialEq, Eq)]

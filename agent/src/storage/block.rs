@@ -1,5 +1,7 @@
 //! What all disks have in common: claimed, given a file system or verified, mounted, given to a group.
 
+use cdh::volume::ext4;
+
 use super::request::Request;
 use super::steps::{Step, Steps};
 use super::{Site, StorageError, VerifiedRoot, fs_group, mkfs, mount};
@@ -20,9 +22,15 @@ pub(super) async fn make(
     refuse_in_use(site, &device)?;
     let user = request.place.on_the_wire().display().to_string();
     steps.push(Step::Claimed(site.inner.claims.take(&device, &user)?));
-    if request.make_file_system {
-        mkfs::ext4(&site.inner.reaper, request, &device).await?;
-    }
+    let device = if request.encrypted {
+        encrypted(site, request, device, steps).await?
+    } else {
+        if request.make_file_system {
+            let arguments = mkfs::ARGUMENTS.map(str::to_owned);
+            mkfs::ext4(&site.inner.reaper, request, &device, &arguments).await?;
+        }
+        device
+    };
     let (root, node) = match request.verity().cloned() {
         Some(options) => {
             let dev = site.inner.dev.clone();
@@ -49,6 +57,31 @@ pub(super) async fn make(
     };
     steps.blocking(work).await?;
     Ok(root)
+}
+
+/// A new file system on a device whose blocks are encrypted and authenticated under a key that nobody keeps.
+async fn encrypted(
+    site: &Site<'_>,
+    request: &Request,
+    device: BlockDevice,
+    steps: &mut Steps,
+) -> Result<BlockDevice, StorageError> {
+    request.expect_type("create_filesystem", &["ext4"], "ext4")?;
+    let dev = site.inner.dev.clone();
+    let work = move |steps: &mut Steps| {
+        let stack = cdh::volume::ephemeral(&dev, &device, None)?;
+        ext4::prime(stack.node())?;
+        let mut upper = None;
+        for mapped in stack.into_devices() {
+            upper = Some(mapped.device());
+            steps.push(Step::Mapped(mapped));
+        }
+        upper.ok_or(StorageError::Panicked)
+    };
+    let upper = steps.blocking(work).await?;
+    let arguments = ext4::Ext4Options::of_a_sandbox().arguments(false);
+    mkfs::ext4(&site.inner.reaper, request, &upper, &arguments).await?;
+    Ok(upper)
 }
 
 /// What the kernel itself has put something on, such as a device of device-mapper, is nobody's to mount.

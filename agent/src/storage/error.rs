@@ -117,6 +117,9 @@ pub enum StorageError {
         #[source]
         source: Box<StorageError>,
     },
+    /// An encrypted device.
+    #[error(transparent)]
+    Volume(#[from] cdh::volume::VolumeError),
     /// A verified device with other parameters than dm-verity has here.
     #[error("verity {field}: expected {expected}")]
     Verity {
@@ -155,6 +158,7 @@ impl StorageError {
             Self::Place { .. } => "STORAGE_PLACE",
             Self::Rollback { .. } => "STORAGE_ROLLBACK",
             Self::Verity { .. } => "STORAGE_VERITY",
+            Self::Volume(error) => error.code(),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::reaper::{Ended, Reaper};
 /// Where it is in the image.
 const PROGRAM: &str = "/usr/sbin/mkfs.ext4";
 /// Upstream's: no journal, since what is on such a disk does not outlive the sandbox.
-const ARGUMENTS: [&str; 9] = ["-F", "-O", "^has_journal", "-m", "0", "-i", "163840", "-I", "128"];
+pub(super) const ARGUMENTS: [&str; 9] = ["-F", "-O", "^has_journal", "-m", "0", "-i", "163840", "-I", "128"];
 /// A disk that does not answer does not hold up the others for ever.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -22,11 +22,12 @@ pub(super) async fn ext4(
     reaper: &Reaper,
     request: &Request,
     device: &BlockDevice,
+    arguments: &[String],
 ) -> Result<(), StorageError> {
     request.expect_type("create_filesystem", &["ext4"], "ext4")?;
     let program = trusted(Path::new(PROGRAM), Path::new("/"))?;
     let mut command = Command::new(program);
-    command.env_clear().args(ARGUMENTS).arg(&device.node);
+    command.env_clear().args(arguments).arg(&device.node);
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let failed = |reason: String| StorageError::Helper { program: PROGRAM, reason };
     let ended = reaper.spawn(&mut command).map_err(|error| failed(crate::error::chain(&error)))?;

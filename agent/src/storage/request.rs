@@ -115,6 +115,8 @@ pub(super) struct Request {
     pub(super) group: Option<Group>,
     /// A file system is made first.
     pub(super) make_file_system: bool,
+    /// It is made on a device under a key that nobody keeps.
+    pub(super) encrypted: bool,
     pub(super) overlay: Option<overlay::Layers>,
     /// What was pulled for it.
     pub(super) image: Option<Image>,
@@ -153,7 +155,10 @@ impl Request {
             Some(_) => return Err(not_here("fsgid")),
             None => None,
         };
-        let make_file_system = driver_options(driver, &storage.driver_options)?;
+        let DriverOptions { make_file_system, encrypted } = driver_options(driver, &storage.driver_options)?;
+        if encrypted {
+            options = options.with(of_encrypted());
+        }
         let group = storage.fs_group.as_ref().map(group).transpose()?;
         if group.is_some() && !driver.is_block() {
             return Err(not_here("fs_group"));
@@ -181,10 +186,36 @@ impl Request {
             directory_group,
             group,
             make_file_system,
+            encrypted,
             overlay,
             image: None,
             shared: storage.shared,
             container: container.cloned(),
+        })
+    }
+
+    /// The store of images on a disk of the host, under a key that nobody keeps. It is the sandbox's, not a container's.
+    pub(super) fn trusted_store(node: &str) -> Result<Self, StorageError> {
+        let driver_options = vec!["create_filesystem".to_owned(), ENCRYPTION.to_owned()];
+        Ok(Self {
+            driver: Driver::Blk,
+            place: Place::own("image".into()),
+            identity: Identity {
+                driver: Driver::Blk,
+                source: node.to_owned(),
+                fs_type: "ext4".to_owned(),
+                driver_options,
+                verity: None,
+            },
+            options: Options::parse(Vec::new())?.with(of_encrypted()),
+            directory_group: None,
+            group: None,
+            make_file_system: true,
+            encrypted: true,
+            overlay: None,
+            image: None,
+            shared: true,
+            container: None,
         })
     }
 
@@ -234,15 +265,37 @@ fn group(group: &FSGroup) -> Result<Group, StorageError> {
     Ok(Group { id, only_on_mismatch: policy == FSGroupChangePolicy::OnRootMismatch })
 }
 
-/// Whether a file system has to be made. What is not understood is refused: it may have been meant to protect something.
-fn driver_options(driver: Driver, found: &[String]) -> Result<bool, StorageError> {
-    let mut make_file_system = false;
+/// What is on a disk of the host for nobody else gets neither devices nor set-user-id programs.
+fn of_encrypted() -> rustix::mount::MountAttrFlags {
+    use rustix::mount::MountAttrFlags;
+    MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOATIME
+}
+
+/// Upstream's word for a key that nobody keeps.
+const ENCRYPTION: &str = "encryption_key=ephemeral";
+
+/// What has to be done with a disk first.
+#[derive(Clone, Copy, Debug, Default)]
+struct DriverOptions {
+    make_file_system: bool,
+    encrypted: bool,
+}
+
+/// What has to be done with a disk first. What is not understood is refused: it may have been meant to protect something.
+fn driver_options(driver: Driver, found: &[String]) -> Result<DriverOptions, StorageError> {
+    let mut options = DriverOptions::default();
     for option in found.iter().filter(|option| !option.is_empty()) {
         match (option.as_str(), name(option)) {
             ("create_filesystem", _) | ("create_filesystem=true", _) if driver.is_block() => {
-                make_file_system = true
+                options.make_file_system = true
             }
-            (_, "encryption_key") => return Err(StorageError::CdhAbsent { what: "an encrypted storage" }),
+            (ENCRYPTION, _) if driver.is_block() => options.encrypted = true,
+            (_, "encryption_key") => {
+                return Err(StorageError::Option {
+                    option: "encryption_key".to_owned(),
+                    expected: "ephemeral, on a disk",
+                });
+            }
             (_, overlay::CREATE_DIRECTORY) if driver == Driver::Overlay => {}
             (_, image::DRIVER) if driver == Driver::Image => {}
             (_, key) => {
@@ -253,5 +306,12 @@ fn driver_options(driver: Driver, found: &[String]) -> Result<bool, StorageError
             }
         }
     }
-    Ok(make_file_system)
+    // GUARD: encrypted-is-new -> evil_host_encryption_of_what_is_there
+    if options.encrypted && !options.make_file_system {
+        return Err(StorageError::Option {
+            option: "encryption_key".to_owned(),
+            expected: "create_filesystem beside it",
+        });
+    }
+    Ok(options)
 }

@@ -297,12 +297,47 @@ async fn what_nobody_serves_is_refused() {
     for driver in ["image_guest_pull", "erofs.multi-layer"] {
         assert_eq!(room.code(storage(driver, "", "x", &place, &[]), &id("one")).await, "CDH_ABSENT");
     }
-    let encrypted = Storage {
-        driver_options: vec!["encryption_key=ephemeral".to_owned()],
-        ..storage("blk", "ext4", "02", &place, &[])
-    };
-    assert_eq!(room.code(encrypted, &id("one")).await, "CDH_ABSENT");
     assert_eq!(DRIVERS.len(), 11);
+}
+
+/// A storage whose driver has these options.
+fn driven(driver: &str, source: &str, options: &[&str]) -> Storage {
+    Storage {
+        driver_options: options.iter().map(|&option| option.to_owned()).collect(),
+        ..storage(driver, "ext4", source, &format!("{SHARED}/x"), &[])
+    }
+}
+
+#[tokio::test]
+async fn evil_host_encryption_of_what_is_there() {
+    let room = Room::new();
+    for (driver, options) in [
+        ("blk", &["encryption_key=ephemeral"][..]),
+        ("blk", &["create_filesystem", "encryption_key=mine"]),
+        ("blk", &["create_filesystem", "encryption_key"]),
+        ("blk", &["create_filesystem=false", "encryption_key=ephemeral"]),
+        ("local", &["encryption_key=ephemeral"]),
+        ("ephemeral", &["create_filesystem", "encryption_key=ephemeral"]),
+    ] {
+        let asked = driven(driver, "02", options);
+        assert_eq!(room.code(asked, &id("one")).await, "STORAGE_OPTION", "{driver} {options:?}");
+    }
+}
+
+/// Upstream's agent mounts nothing and says nothing.
+#[tokio::test]
+async fn encryption_without_device_mapper_fails() {
+    let room = Room::new();
+    let at = |name: &str| room.directory.path().join(name);
+    fs::create_dir_all(at("sys/class/block/vda")).unwrap();
+    fs::create_dir_all(at("dev")).unwrap();
+    fs::write(at("sys/class/block/vda/dev"), "254:0\n").unwrap();
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+    mknodat(CWD, at("dev/vda"), FileType::BlockDevice, Mode::RUSR, makedev(254, 0)).unwrap();
+    let options = ["create_filesystem", "encryption_key=ephemeral"];
+    assert_eq!(room.code(driven("blk", "/dev/vda", &options), &id("one")).await, "DM_ABSENT");
+    let other = Storage { fstype: "xfs".to_owned(), ..driven("blk", "/dev/vda", &options) };
+    assert_eq!(room.code(other, &id("one")).await, "STORAGE_FILE_SYSTEM");
 }
 
 #[tokio::test]
@@ -333,7 +368,8 @@ fn evil_host_image_where_a_storage_is() {
         let add = async |storage: &Storage, user: &ContainerId| {
             let images = Images::of_test(image::Image::Pause(Arc::clone(&pause)));
             let storages = std::slice::from_ref(storage);
-            room.storages.add_with(storages, Some(user), &room.hotplug, &images).await.map(Added::keep)
+            let beside = Beside { images: Some(&images), store: None };
+            room.storages.add_with(storages, Some(user), &room.hotplug, &beside).await.map(Added::keep)
         };
         add(&asked, &id("one")).await.unwrap();
         assert_eq!(fs::read(room.at(root).join("pause")).unwrap(), b"program");

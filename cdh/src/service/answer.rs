@@ -142,7 +142,7 @@ impl api::SecureMountService for PeerHub {
                 flags: request.flags,
                 mount_point: request.mount_point,
             };
-            self.service.hub.volumes.mount(volume, deadline(context, DEADLINE)).await
+            self.service.hub.secure_mount(volume, deadline(context, DEADLINE)).await
         };
         answer.await.map_err(|error| status("Secure Mount failed", &error))?;
         Ok(api::SecureMountResponse::default())

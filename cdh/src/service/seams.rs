@@ -47,6 +47,13 @@ pub trait Volumes: Send + Sync {
     ///
     /// Whatever refuses or fails.
     async fn mount(&self, volume: Volume, deadline: Instant) -> Result<(), Error>;
+
+    /// Unmounts one, and closes what is below it. It stays as it is after an error.
+    ///
+    /// # Errors
+    ///
+    /// Somebody uses it; there is none.
+    async fn unmount(&self, mount_point: &str) -> Result<(), Error>;
 }
 
 /// Lands sealed artifacts that bound initdata names. A job is its owner's alone.
@@ -104,6 +111,10 @@ impl Images for NotAvailable {
 #[async_trait]
 impl Volumes for NotAvailable {
     async fn mount(&self, _: Volume, _: Instant) -> Result<(), Error> {
+        not_available("mounting of volumes")
+    }
+
+    async fn unmount(&self, _: &str) -> Result<(), Error> {
         not_available("mounting of volumes")
     }
 }

@@ -161,6 +161,10 @@ impl Images for Seen {
 
 #[async_trait::async_trait]
 impl Volumes for Seen {
+    async fn unmount(&self, _: &str) -> Result<(), crate::Error> {
+        Ok(())
+    }
+
     async fn mount(&self, volume: Volume, _: Instant) -> Result<(), crate::Error> {
         self.add(format!("{volume:?}"));
         Ok(())

@@ -6,6 +6,7 @@
 //! A device that was not handed on is removed again.
 
 mod crypt;
+mod integrity;
 mod table;
 mod verity;
 
@@ -19,14 +20,15 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+pub use crypt::AUTHENTICATED_KEY_BYTES;
+pub use integrity::{
+    INTEGRITY_BLOCK_BYTES, IntegrityMode, IntegrityParameters, SUPERBLOCK_BYTES, provided_sectors,
+};
 use table::{Command, Flags, Message};
 pub use verity::{BLOCK_BYTES, VerityParameters};
 
-use crate::hotplug::BlockDevice;
-use crate::sys;
-
 /// Bytes of a sector, in which device-mapper counts.
-const SECTOR_BYTES: u64 = 512;
+pub const SECTOR_BYTES: u64 = 512;
 /// Of a name: enough that no two devices share one.
 const RANDOM_BYTES: usize = 12;
 /// A device that was just in use is tried again before the kernel is told to remove it when it can.
@@ -100,6 +102,19 @@ pub struct Mapped {
     minor: u32,
 }
 
+/// A disk: its numbers are those of `/sys` and of the node below `/dev` alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockDevice {
+    /// The kernel's name.
+    pub name: String,
+    /// Its major number.
+    pub major: u32,
+    /// Its minor number.
+    pub minor: u32,
+    /// The device file.
+    pub node: PathBuf,
+}
+
 /// One target over the whole length of a device.
 struct Target {
     kind: &'static str,
@@ -137,10 +152,44 @@ impl Mapper {
         self.map(&crypt::target(device, size_bytes)?)
     }
 
+    /// A device with a tag to each block.
+    ///
+    /// # Errors
+    /// `DM_…`.
+    pub fn integrity(
+        &self,
+        device: &BlockDevice,
+        parameters: &IntegrityParameters,
+    ) -> Result<Mapped, DmError> {
+        self.map(&parameters.target(device)?)
+    }
+
+    /// A device over one with tags, encrypted and authenticated with a key of 96 bytes; `name` is its name, where the caller chose one.
+    ///
+    /// # Errors
+    /// `DM_…`.
+    pub fn authenticated(
+        &self,
+        device: &BlockDevice,
+        sectors: u64,
+        key: &[u8],
+        read_only: bool,
+        chosen: Option<&str>,
+    ) -> Result<Mapped, DmError> {
+        self.map_named(&crypt::authenticated(device, sectors, key, read_only)?, chosen)
+    }
+
     fn map(&self, target: &Target) -> Result<Mapped, DmError> {
+        self.map_named(target, None)
+    }
+
+    fn map_named(&self, target: &Target, chosen: Option<&str>) -> Result<Mapped, DmError> {
         let failed = |action| move |source| DmError::Command { action, target: target.kind, source };
         let control = self.control.try_clone().map_err(failed("create"))?;
-        let name = name(target.kind).map_err(failed("name"))?;
+        let name = match chosen {
+            Some(chosen) => chosen.to_owned(),
+            None => name(target.kind).map_err(failed("name"))?,
+        };
         let mut flags = Flags::EXACT_NUMBER_IS_NOT_GIVEN;
         if target.read_only {
             flags |= Flags::READ_ONLY;
@@ -167,7 +216,7 @@ impl Mapper {
 impl Message {
     fn send(&mut self, control: &File) -> io::Result<()> {
         let command = self.command();
-        sys::dm::control(control.as_fd(), command, self.bytes())
+        protected_memory::device_mapper::control(control.as_fd(), command, self.bytes())
     }
 }
 
@@ -191,6 +240,30 @@ impl Mapped {
     /// `DM_COMMAND`.
     pub fn remove(mut self) -> Result<(), DmError> {
         self.take_off()
+    }
+
+    /// Removes it at once, where [`Mapped::remove`] leaves it to the kernel if somebody still has it open.
+    ///
+    /// # Errors
+    /// `DM_COMMAND`; it stays.
+    pub fn remove_now(&mut self) -> Result<(), DmError> {
+        let Some(control) = &self.control else { return Ok(()) };
+        let mut tries = 0;
+        loop {
+            match Message::new(Command::Remove, &self.name, Flags::NONE).send(control) {
+                Ok(()) => break,
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) => break,
+                Err(error) if tries < ATTEMPTS && Errno::from_io_error(&error) == Some(Errno::BUSY) => {
+                    tries += 1;
+                    sleep(PAUSE);
+                }
+                Err(source) => {
+                    return Err(DmError::Command { action: "remove", target: self.target, source });
+                }
+            }
+        }
+        self.control = None;
+        Ok(())
     }
 
     fn take_off(&mut self) -> Result<(), DmError> {
@@ -235,7 +308,10 @@ fn name(kind: &str) -> io::Result<String> {
 }
 
 /// From the kernel, all of them.
-pub(crate) fn random_bytes(bytes: &mut [u8]) -> io::Result<()> {
+///
+/// # Errors
+/// The kernel's.
+pub fn random_bytes(bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()) {

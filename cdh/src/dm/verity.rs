@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use zeroize::Zeroizing;
 
-use super::{DmError, SECTOR_BYTES, Target};
-use crate::hotplug::BlockDevice;
+use super::{BlockDevice, DmError, SECTOR_BYTES, Target};
 
 /// Bytes of a block, of data and of hashes alike.
 pub const BLOCK_BYTES: u64 = 4096;

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// `struct dm_ioctl` of linux/dm-ioctl.h.
-pub(crate) const HEADER_BYTES: usize = 312;
+pub const HEADER_BYTES: usize = 312;
 /// `data_size` in it: how much the kernel may read and write.
 const DATA_SIZE: std::ops::Range<usize> = 12..16;
 /// `_IOWR(0xfd, 0, struct dm_ioctl)`.
@@ -16,7 +16,7 @@ const REQUEST: u64 = (3 << 30) | ((HEADER_BYTES as u64) << 16) | (0xfd << 8);
 ///
 /// # Errors
 /// `InvalidInput` if the buffer has no room for a header; those of the kernel.
-pub(crate) fn control(control: BorrowedFd<'_>, command: u8, buffer: &mut [u8]) -> io::Result<()> {
+pub fn control(control: BorrowedFd<'_>, command: u8, buffer: &mut [u8]) -> io::Result<()> {
     let length = u32::try_from(buffer.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     if buffer.len() < HEADER_BYTES {
         return Err(io::ErrorKind::InvalidInput.into());

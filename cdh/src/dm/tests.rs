@@ -80,3 +80,42 @@ fn no_two_names_are_the_same() {
     let (one, other) = (name("crypt").unwrap(), name("crypt").unwrap());
     assert!(one.starts_with("innerkeep-crypt-") && one != other);
 }
+
+#[test]
+fn authenticated_tables_are_those_of_cryptsetup() {
+    let parameters = |mode| IntegrityParameters { start_sector: 2048, sectors: 64, mode };
+    for (mode, read_only, expected) in [
+        (IntegrityMode::Create, false, "254:16 2048 32 J 2 fix_padding block_size:4096"),
+        (IntegrityMode::Journal, false, "254:16 2048 32 J 1 block_size:4096"),
+        (IntegrityMode::ReadOnly, true, "254:16 2048 32 R 1 block_size:4096"),
+    ] {
+        let target = parameters(mode).target(&device()).unwrap();
+        assert_eq!((target.parameters.as_str(), target.read_only, target.sectors), (expected, read_only, 64));
+    }
+    for sectors in [0, 1, 63] {
+        let wrong = IntegrityParameters { sectors, ..parameters(IntegrityMode::Journal) };
+        assert_eq!(wrong.target(&device()).err().unwrap().code(), "DM_PARAMETER");
+    }
+    let target = crypt::authenticated(&device(), 64, &[0xab; 96], true).unwrap();
+    let expected = format!(
+        "capi:authenc(hmac(sha256),xts(aes))-plain64 {} 0 254:16 0 2 integrity:32:aead sector_size:4096",
+        "ab".repeat(96)
+    );
+    assert_eq!((target.parameters.as_str(), target.read_only), (expected.as_str(), true));
+    assert_eq!(crypt::authenticated(&device(), 64, &[0; 64], false).err().unwrap().code(), "DM_PARAMETER");
+}
+
+#[test]
+fn superblocks_of_another_kind_are_refused() {
+    let mut superblock = [0; SUPERBLOCK_BYTES];
+    superblock[..8].copy_from_slice(b"integrt\0");
+    superblock[10] = 32;
+    superblock[16..24].copy_from_slice(&1005_u64.to_le_bytes());
+    superblock[28] = 3;
+    assert_eq!(provided_sectors(&superblock).unwrap(), 1000);
+    for (at, byte) in [(0, b'x'), (10, 4), (28, 0)] {
+        let mut other = superblock;
+        other[at] = byte;
+        assert!(provided_sectors(&other).is_err());
+    }
+}

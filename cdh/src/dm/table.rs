@@ -6,7 +6,7 @@ use std::ops::BitOrAssign;
 use zeroize::Zeroizing;
 
 use super::Target;
-use crate::sys::dm::HEADER_BYTES;
+use protected_memory::device_mapper::HEADER_BYTES;
 
 /// Version 4.0: all that is used here has been there since then, deferred removal since 4.27.
 const VERSION: [u32; 3] = [4, 0, 0];
