@@ -77,7 +77,11 @@ fn report(carried: Carried, from: &str, to: &str, progress: Progress) -> Report 
     }
 }
 
-fn client(arguments: &RegistryArgs, named: &[&Reference], output: Output) -> Result<Registry, Failure> {
+pub(crate) fn client(
+    arguments: &RegistryArgs,
+    named: &[&Reference],
+    output: Output,
+) -> Result<Registry, Failure> {
     let mut pems = Vec::new();
     for path in &arguments.registry_ca {
         pems.push(files::read_text("read", path, PEM_MAX)?);
@@ -111,17 +115,17 @@ fn client(arguments: &RegistryArgs, named: &[&Reference], output: Output) -> Res
     Ok(Registry::new(RegistryOptions { trust, credentials, proxies, sources, ..RegistryOptions::default() }))
 }
 
-fn deadline(arguments: &RegistryArgs) -> Instant {
+pub(crate) fn deadline(arguments: &RegistryArgs) -> Instant {
     Instant::now() + Duration::from_secs(arguments.timeout.min(30 * 86_400))
 }
 
-fn block_on<T>(work: impl Future<Output = Result<T, RegistryError>>) -> Result<T, Failure> {
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, RegistryError>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(Failure::file("start", "the runtime"))?;
     Ok(runtime.block_on(work).map_err(cdh::Error::from)?)
 }
 
-fn read(text: &str) -> Result<Reference, Failure> {
+pub(crate) fn read(text: &str) -> Result<Reference, Failure> {
     Ok(Reference::parse(text).map_err(cdh::Error::from)?)
 }
 
