@@ -1,6 +1,7 @@
 //! Where artifacts live: an OCI image layout or a single `.sealed` file. Everything read from them is untrusted.
 
 mod blob;
+mod carry;
 mod file;
 mod oci;
 
@@ -14,6 +15,7 @@ use sealed_artifact::signature::Signature;
 use sealed_artifact::tags::TagTable;
 
 pub use blob::Blob;
+pub use carry::carry;
 pub use file::FileWriter;
 pub use oci::LayoutWriter;
 

@@ -107,13 +107,17 @@ fn fitting(outer: &VerifiedManifest, prepared: &Prepared) -> Result<usize, Error
     let manifest = ArtifactManifest::parse(&outer.bytes)?;
     let count = manifest.payloads(core)?.len();
     let (_, inner) = image_payloads(core)?;
-    // GUARD: unsealed-manifest-size -> evil_sealed_manifest_of_a_huge_size
-    if inner.layout.size() > MANIFEST_MAX {
-        let expected = "a manifest of at most 4 MiB";
-        let (image, found) = (outer.reference.to_string(), inner.layout.size().to_string());
-        return Err(PullError::Unsealed { image, expected, found }.into());
-    }
+    require_small(&outer.reference.to_string(), inner.layout.size())?;
     Ok(count)
+}
+
+fn require_small(image: &str, size: u64) -> Result<(), PullError> {
+    // GUARD: unsealed-manifest-size -> evil_sealed_manifest_of_a_huge_size
+    if size > MANIFEST_MAX {
+        let (image, found) = (image.to_owned(), size.to_string());
+        return Err(PullError::Unsealed { image, expected: "a manifest of at most 4 MiB", found });
+    }
+    Ok(())
 }
 
 /// Blobs of the store: ciphertexts, then tag tables, then the core.

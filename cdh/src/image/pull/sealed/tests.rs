@@ -114,3 +114,11 @@ fn evil_unsealed_layers_that_the_manifest_does_not_name() {
         assert_eq!(judged(&config, &manifest, &altered, None, None), "PULL_UNSEALED");
     }
 }
+
+#[test]
+fn evil_sealed_manifest_of_a_huge_size() {
+    require_small("i", MANIFEST_MAX).unwrap();
+    for size in [MANIFEST_MAX + 1, u64::MAX] {
+        assert_eq!(require_small("i", size).unwrap_err().code(), "PULL_UNSEALED");
+    }
+}
