@@ -21,6 +21,7 @@ use initdata::{InsecureMode, Origin, Sha256Digest, Tag};
 use protected_memory::landing::{TeePolicy, TeeState};
 use serde_json::{Value, json};
 use tests::args;
+use tests::broker::KeyBroker;
 use tests::layout::Layout;
 use tests::programs::is_root;
 use tests::scene::{Artifact, ENVIRONMENT, FAMILY, Scene, swap_is_on};
@@ -458,5 +459,172 @@ fn evil_registry_withholds_the_grants_of_a_sealed_image() {
         assert_eq!(stage.refused(&name, stage.by_sealer(&sealed, 5)).await, "ORIGIN_UNPROVEN");
         let guest = stage.guest(&anything(), vec![stage.entry(Origin::Core(sealed.core))]);
         guest.pull(&name).await.unwrap();
+    });
+}
+
+/// A hub as a process, without a platform; dropped, it ends.
+struct Program(std::process::Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // The process is ours.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Stage {
+    /// Grants to a broker, which gets the key, under a policy with this rule about the manifest.
+    fn grant_to_broker(&self, broker: &KeyBroker, artifact: &Path, key: &Path, manifest: &str) {
+        let name = artifact.file_name().unwrap().to_str().unwrap();
+        let rtmr: String = (0..4).map(|index| format!("rtmr{index} = \"any\"\n")).collect();
+        let policy = format!(
+            "environment = \"any\"\nfamily = \"any\"\nlink_mode = \"any\"\nmin_counter = 0\n\
+             [evidence]\ncertificate_chain = \"any\"\ndebug = \"any\"\ninitdata = \"any\"\nunsigned_manifest = {manifest}\n\
+             [evidence.tdx]\nmin_pck_crl_number = 0\nmin_root_crl_number = 0\nmin_tcb_evaluation = 0\n\
+             min_tee_tcb_svn = \"{}\"\nmrtd = \"any\"\n{rtmr}",
+            "00".repeat(16)
+        );
+        let policy = self.scene.work.write(format!("{name}.policy"), policy);
+        let kek = self.scene.work.join(format!("{name}.kek"));
+        let report = self.scene.innerkeep.run(&args![
+            "grant",
+            "add",
+            artifact,
+            "--key",
+            key,
+            "--to",
+            "kbs:broker.example",
+            "--policy",
+            &policy,
+            "--kek-out",
+            &kek,
+            "--allow-weak-policy"
+        ]);
+        broker.store(report["resource"].as_str().unwrap(), &std::fs::read(kek).unwrap());
+    }
+
+    /// The program with bound configuration that names a sealed image and an artifact; the socket that it serves.
+    async fn program(&self, broker: &KeyBroker, cdh: &str, sealed: &str) -> (Program, PathBuf) {
+        let work = &self.scene.work;
+        let socket = work.join("cdh.sock");
+        let insecure = if swap_is_on() { "\"innerkeep.toml\" = 'insecure = [\"swap\"]'\n" } else { "" };
+        let initdata = format!(
+            "version = \"0.1.0\"\nalgorithm = \"sha384\"\n[data]\n\"cdh.toml\" = '''\nsocket = \"unix://{}\"\n\
+             [kbc]\nname = \"cc_kbc\"\nurl = \"{}\"\n[innerkeep]\nbroker = \"broker.example\"\n{cdh}\n'''\n\
+             \"sealed.toml\" = '''\n{sealed}\n'''\n{insecure}",
+            socket.display(),
+            broker.url
+        );
+        let initdata = work.write("initdata.toml", initdata);
+        let mut command = self.scene.programs.command("confidential-data-hub", &work.join("tmp"));
+        command.args(["--insecure-sample", "--insecure-unbound-config", "-t"]).arg(initdata);
+        let log = work.join("hub.log");
+        command.stdin(std::process::Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
+        let program = Program(command.spawn().unwrap());
+        let start = std::time::Instant::now();
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            let said = std::fs::read_to_string(&log).unwrap();
+            assert!(start.elapsed().as_secs() < 60, "the hub does not listen: {said}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        (program, socket)
+    }
+}
+
+#[test]
+fn the_program_opens_images_and_artifacts_by_a_broker() {
+    use protocol::{api, artifact};
+    as_root(async {
+        let stage = Stage::start();
+        let (server, work) = (&stage.server, &stage.scene.work);
+        let open = work.write("open.rego", "package policy\ndefault allow = true\n");
+        let arguments = args!["--insecure-allow-sample", "--policy", &open];
+        let broker = KeyBroker::start(&stage.scene.programs, work, "broker", &arguments);
+        let image = Image::new(b"for the program");
+        let exactly =
+            |digest: &str| format!("{{ exactly = \"{}\" }}", digest.strip_prefix("sha256:").unwrap());
+        let (good, denied) = (
+            stage.seal("good", &image, 7, &stage.scene.sealer),
+            stage.seal("denied", &image, 7, &stage.scene.sealer),
+        );
+        for (sealed, name, manifest) in [
+            (&good, "good", exactly(&image.digest)),
+            (&denied, "denied", exactly(&format!("sha256:{}", "7".repeat(64)))),
+        ] {
+            stage.grant_to_broker(
+                &broker,
+                sealed.layout.path(),
+                &work.join(format!("{name}.key")),
+                &manifest,
+            );
+        }
+        let payload = tests::payload::Payload::random(5, 300_000);
+        let model = stage.scene.seal(
+            "model",
+            &[&stage.scene.input("model.bin", &payload)],
+            &tests::scene::SealSpec::default(),
+        );
+        stage.grant_to_broker(&broker, &model.reference, &model.key, "\"any\"");
+        let (good, _) = stage.push(&good.layout, "good");
+        let (bad, _) = stage.push(&denied.layout, "denied");
+        let (reference, _) = stage.push(&Layout::at(&model.reference), "model");
+        let sealer = format!(
+            "sealer = {{ key = \"sha256:{}\", family = \"{FAMILY}\", min_counter = 5 }}",
+            hex::encode(denied.sealer.as_bytes())
+        );
+        let cdh = format!(
+            "[[innerkeep.sealed_images]]\nimage = \"{}\"\nenvironment = \"{ENVIRONMENT}\"\n{sealer}\n[image]\n\
+             work_dir = \"{}\"\nimage_security_policy = '{}'\n[[image.registry_config.registry]]\nlocation = \"{}\"\ninsecure = true\n",
+            server.name(IMAGE),
+            work.join("work").display(),
+            anything(),
+            server.authority
+        );
+        // The document is a text in three quotes: one quote inside is none of them.
+        let sealed = format!(
+            "environment = \"{ENVIRONMENT}\"\n[[artifact]]\nname = \"model\"\nreference = \"{reference}\"\npath = \"/m\"\n{sealer}\n\
+             container = {{ image = \"sha256:{}\", policy_container = 1 }}\n",
+            "7".repeat(64)
+        );
+        let (_program, socket) = stage.program(&broker, &cdh, &sealed).await;
+        let address = format!("unix://{}", socket.display());
+        let client = ttrpc::asynchronous::Client::connect(&address).await.unwrap();
+        let context = || ttrpc::context::with_timeout(60_000_000_000);
+
+        let images = api::ImagePullServiceClient::new(client.clone());
+        let bundle = work.directory("bundle");
+        let pull = |image: &str| api::ImagePullRequest {
+            image_url: image.to_owned(),
+            bundle_path: bundle.to_str().unwrap().to_owned(),
+            ..Default::default()
+        };
+        let refused = images.pull_image(context(), &pull(&bad)).await.unwrap_err().to_string();
+        assert!(refused.contains("POLICY_DENIED"), "{refused}");
+        assert_eq!(std::fs::read_dir(&bundle).unwrap().count(), 0);
+        let answer = images.pull_image(context(), &pull(&good)).await.unwrap();
+        assert_eq!(answer.manifest_digest, image.digest);
+        let root = bundle.join("rootfs");
+        assert_eq!(std::fs::read(root.join("usr/second")).unwrap(), b"for the program");
+        cdh::composefs::mount::detach(&root).unwrap();
+
+        let artifacts = artifact::ArtifactServiceClient::new(client);
+        let request = artifact::ArtifactLandRequest { reference, ..Default::default() };
+        let job = artifacts.land(context(), &request).await.unwrap().job;
+        let start = std::time::Instant::now();
+        loop {
+            let request = artifact::ArtifactStatusRequest { job, ..Default::default() };
+            let status = artifacts.status(context(), &request).await.unwrap();
+            assert_eq!(status.error, "");
+            if status.files.first().is_some_and(|file| file.name == "model.bin") {
+                break;
+            }
+            assert!(start.elapsed().as_secs() < 60, "{status:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let request = artifact::ArtifactOpenRequest { job, ..Default::default() };
+        let ticket = artifacts.open(context(), &request).await.unwrap();
+        assert_eq!(ticket.socket, socket.with_extension("files.sock").to_str().unwrap());
+        assert_eq!(ticket.ticket.len(), 32);
     });
 }

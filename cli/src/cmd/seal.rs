@@ -35,8 +35,8 @@ pub(crate) fn run(arguments: &SealArgs, output: Output) -> Result<Report, Failur
         }
         None => {
             let media_type = arguments.media_type.as_deref();
-            let open = |path| Input::open(path, media_type);
-            own = arguments.inputs.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
+            let opened = arguments.inputs.iter().map(|path| Input::open(path, media_type));
+            own = opened.collect::<Result<Vec<_>, _>>()?;
             &own
         }
     };
