@@ -15,7 +15,7 @@ use std::time::Duration;
 use attestation_agent::kbs::{Dated, KbsClient, KbsOptions};
 use attestation_agent::service::AttestationSource;
 use attestation_agent::{Attester, TeeRoot};
-use cdh::artifact::{Broker, BrokerAccess, KbsRecipient, KeySource};
+use cdh::artifact::{Broker, BrokerAccess, BrokerPlace, KbsRecipient};
 use cdh::config::{HubConfig, ImageConfig};
 use cdh::hub_error::HubError;
 use cdh::image::pull::{Pulled, Puller};
@@ -215,11 +215,11 @@ impl DataHub {
     }
 
     /// The broker as a place of keys for artifacts, where bound configuration says by which name grants know it.
-    pub(crate) fn key_source(&self) -> Option<KeySource> {
+    pub(crate) fn broker_place(&self) -> Option<BrokerPlace> {
         let State::Present(present) = &self.state else { return None };
         let (recipient, _) = present.broker.as_ref()?;
-        let access = Box::new(Access(Arc::clone(present)));
-        Some(KeySource::Broker { recipient: recipient.clone(), access })
+        let access = Arc::new(Access(Arc::clone(present)));
+        Some(BrokerPlace { recipient: recipient.clone(), access })
     }
 }
 

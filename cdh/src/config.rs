@@ -6,6 +6,7 @@ mod image;
 mod pins;
 mod registry;
 mod rest;
+mod sealed;
 mod volumes;
 
 use attestation_agent::config::LogConfig;
@@ -27,6 +28,7 @@ pub use image::{ImageConfig, ProxyConfig};
 pub use pins::ImagePins;
 pub(crate) use rest::is_name;
 pub use rest::{RestAllow, RoutePattern, lists};
+pub use sealed::SealedImage;
 pub use volumes::VolumesConfig;
 
 /// Longest configuration.
@@ -110,6 +112,10 @@ pub struct InnerkeepConfig {
     pub tee_key_algorithm: Option<String>,
     /// What each container may ask the REST front for.
     pub rest: Vec<RestAllow>,
+    /// A directory in which the host stores ciphertext of artifacts.
+    pub artifact_cache: Option<std::path::PathBuf>,
+    /// Images whose layers are sealed.
+    pub sealed_images: Vec<SealedImage>,
     /// How long a resource is kept after it was read, in seconds: at most 3600; 0: not at all.
     pub secret_lifetime_seconds: u64,
     /// How often credentials are read anew, in seconds: 10 to 86,400; 0: never.
@@ -147,6 +153,7 @@ impl HubConfig {
             )));
         }
         config.image.require_limits()?;
+        sealed::require_apart(&config.innerkeep.sealed_images)?;
         rest::require_lists(&config.innerkeep.rest)?;
         credential::require_apart(&config.credentials)?;
         Ok(config)

@@ -62,6 +62,9 @@ pub enum CdhError {
     /// The key broker, or the way to it.
     #[error(transparent)]
     Kbs(#[from] KbsError),
+    /// Who opens artifacts here.
+    #[error(transparent)]
+    Opener(#[from] crate::artifact::OpenerError),
     /// The layers of an image, or the objects made of them.
     #[error(transparent)]
     Layer(#[from] LayerError),
@@ -168,6 +171,7 @@ impl CdhError {
             Self::Input { .. } => "INPUT_UNFIT",
             Self::Kbs(error) => error.code(),
             Self::Layer(error) => error.code(),
+            Self::Opener(error) => error.code(),
             Self::Memory(error) => error.code(),
             Self::NoCollateral { .. } => "NO_COLLATERAL",
             Self::NoGrantForChip { .. } => "NO_GRANT_FOR_CHIP",
@@ -202,6 +206,7 @@ impl CdhError {
             Self::Input { .. } => Class::Artifact,
             Self::Kbs(error) => broker_class(error),
             Self::Layer(error) => layer_class(error),
+            Self::Opener(error) => error.class(),
             Self::Memory(error) => match error.class() {
                 protected_memory::Class::DeviceFault => Class::Device,
                 protected_memory::Class::Transient => Class::Transient,

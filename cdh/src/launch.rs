@@ -4,15 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use attestation_agent::binding::{Launch, launched_config, launched_initdata};
-use attestation_agent::{Attester, Options, TeeRoot};
+use attestation_agent::{Attester, Collateral, Options, Tee, TeeRoot};
 use initdata::{Initdata, InsecureMode};
+use protected_memory::landing::{TeePolicy, TeeState};
 
+use crate::artifact::{BrokerPlace, Chips, Guest, HubBroker, NamedArtifacts, Opener};
 use crate::config::{HubConfig, ImageConfig};
 use crate::hub_error::HubError;
 use crate::image::pull::{Puller, PullerOptions, Registers};
 use crate::modes::Modes;
 use crate::sealed_secret::Verification;
-use crate::service::{Hub, HubService};
+use crate::service::{Access, Hub, HubService, Jobs};
 use crate::volume::ext4::{Helper, OwnChildren};
 use crate::volume::{BlockVolumes, Keys};
 
@@ -71,7 +73,15 @@ pub fn launch(asked: &HubLaunch) -> Result<Launched, HubError> {
     let modes = Modes::decide(&attester, initdata.as_ref(), &asked.insecure)?;
     let hub = Hub::new(&config, modes.clone(), &attester, initdata.as_ref(), &root)?;
     let hub = with_volumes(hub, &config, &modes, Box::new(OwnChildren))?;
-    let hub = Arc::new(with_images(hub, &config, &modes, &attester));
+    let opener = opener(&config, &modes, &attester, initdata.as_ref(), &root)?;
+    let hub = with_artifacts(hub, &config, initdata.as_ref(), opener.clone());
+    let hub = if config.image == ImageConfig::default() {
+        hub
+    } else {
+        let puller = puller(&hub, &config, &modes, &attester);
+        hub.with_images(Arc::new(puller.opening(Arc::new(opener), config.innerkeep.sealed_images.clone())))
+    };
+    let hub = Arc::new(hub);
     let service = HubService::new(Arc::clone(&hub), &config, &root);
     let tee = attester.tee().name();
     Ok(Launched { config, modes, service, hub, attester, initdata, tee })
@@ -85,6 +95,17 @@ pub fn with_images(hub: Hub, config: &HubConfig, modes: &Modes, attester: &Arc<A
     }
     let puller = puller(&hub, config, modes, attester);
     hub.with_images(Arc::new(puller))
+}
+
+/// The hub, which lands what bound `sealed.toml` names for its peers.
+fn with_artifacts(hub: Hub, config: &HubConfig, initdata: Option<&Initdata>, opener: Opener) -> Hub {
+    let Some(sealed) = initdata.and_then(|bound| bound.document().sealed()) else { return hub };
+    let resources = Arc::clone(hub.resources()) as _;
+    let cache = config.innerkeep.artifact_cache.clone();
+    let lander = NamedArtifacts::new(sealed.clone(), opener, cache, config.image.clone(), resources);
+    let access = Access::new(rustix::process::geteuid().as_raw(), config.innerkeep.peers.clone());
+    let socket = Path::new(config.socket()).with_extension("files.sock");
+    hub.with_artifacts(Arc::new(Jobs::with_socket(Arc::new(lander), socket, access.socket_mode())))
 }
 
 /// What pulls images for a hub: with its resources and the pins of its configuration, and with the platform's registers to measure them.
@@ -114,6 +135,47 @@ pub fn with_volumes(
     };
     let volumes = BlockVolumes::new(keys, config.innerkeep.volumes.clone(), helper);
     Ok(hub.with_volumes(Arc::new(volumes)))
+}
+
+/// What opens artifacts for a hub: chips below the root of bound `sealed.toml`, the broker that bound `cdh.toml` names, the processor.
+///
+/// # Errors
+///
+/// `CDH_CONFIG_INVALID`; those of the broker's configuration.
+pub fn opener(
+    config: &HubConfig,
+    modes: &Modes,
+    attester: &Arc<Attester>,
+    initdata: Option<&Initdata>,
+    root: &TeeRoot,
+) -> Result<Opener, HubError> {
+    let sealed = initdata.and_then(|bound| bound.document().sealed());
+    let chips = sealed.and_then(|sealed| sealed.chip_root.as_deref()).map(Chips::on_the_bus).transpose();
+    let chips = chips
+        .map_err(|error| HubError::ConfigInvalid { reason: format!("chip_root of sealed.toml: {error}") })?;
+    let text = initdata.map(|bound| bound.text().to_owned());
+    let broker = config.kbs_recipient()?.zip(config.kbs_options(modes)?).map(|(recipient, options)| {
+        BrokerPlace { recipient, access: Arc::new(HubBroker { options, initdata: text }) }
+    });
+    let name = attester.tee().name();
+    // An emulation was asked for by its flag, and is said aloud where this was started.
+    let (tee, policy) = if attester.insecure_modes().is_empty() {
+        (TeeState::Active(name), TeePolicy::Require)
+    } else {
+        (TeeState::Emulated(name), TeePolicy::InsecureEmulatedTee)
+    };
+    let presents = attester.tee() == Tee::Snp && !modes.has(InsecureMode::NoEvidence);
+    let bound = matches!(tee, TeeState::Active(_))
+        .then(|| initdata.map(|bound| bound.document().settings().insecure.clone()).unwrap_or_default());
+    let guest = Guest {
+        tee,
+        attester: Some(Arc::clone(attester)),
+        collateral: presents.then(Collateral::none),
+        bound,
+        root: root.clone(),
+    };
+    let insecure = InsecureMode::ALL.into_iter().filter(|mode| modes.has(*mode)).collect();
+    Ok(Opener { guest, chips, broker, insecure, tee: policy })
 }
 
 fn bound(

@@ -67,6 +67,7 @@
 //! | `STORE_SPACE` | not enough room on the disk | |
 
 mod auth;
+mod beside;
 mod carry;
 pub mod challenge;
 mod client;
@@ -76,6 +77,7 @@ mod digest;
 mod error;
 mod graph;
 mod http;
+mod local;
 pub mod manifest;
 pub mod platform;
 mod progress;
@@ -95,6 +97,7 @@ pub use credentials::{CREDENTIALS_MAX, Credentials, Login};
 pub use digest::{Digest, Hasher};
 pub use error::{RegistryClass, RegistryError};
 pub use http::Patience;
+pub use local::LocalImage;
 pub use manifest::Descriptor;
 pub use platform::Platform;
 pub use progress::{Progress, Transferred};

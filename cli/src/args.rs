@@ -40,7 +40,7 @@ fn device_address() -> impl TypedValueParser<Value = DeviceAddress> {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Encrypt files into a sealed artifact.
-    Seal(SealArgs),
+    Seal(Box<SealArgs>),
     /// Wrap an artifact's content key for recipients, list and remove such grants.
     #[command(subcommand)]
     Grant(GrantCommand),
@@ -82,8 +82,16 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct SealArgs {
     /// Files to seal; each becomes a payload named like the file.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "image", conflicts_with = "image")]
     pub(crate) inputs: Vec<PathBuf>,
+    /// Seal the layers of an image instead: of the layout `DIR` or `DIR:TAG`, or of a registry. The output is an image layout.
+    #[arg(long, value_name = "IMAGE", conflicts_with = "media_type")]
+    pub(crate) image: Option<String>,
+    /// Which image of an index, as `os/architecture` [default: this machine's].
+    #[arg(long, value_name = "PLATFORM", requires = "image")]
+    pub(crate) platform: Option<String>,
+    #[command(flatten)]
+    pub(crate) registry: registry::RegistryArgs,
     /// Where to: an OCI image layout directory, `DIR:TAG`, or a file ending in `.sealed`.
     #[arg(long, short)]
     pub(crate) output: String,

@@ -117,6 +117,8 @@ pub(crate) struct Recipe {
     pub(crate) sealer: Option<u64>,
     pub(crate) family: &'static str,
     pub(crate) environment: &'static str,
+    /// Of the first payloads; others are plain bytes.
+    pub(crate) media_types: Vec<MediaType>,
 }
 
 impl Recipe {
@@ -129,12 +131,14 @@ impl Recipe {
             sealer: None,
             family: "acme/ranker",
             environment: "production",
+            media_types: Vec::new(),
         }
     }
 
     pub(crate) fn request(&self) -> SealRequest {
+        let plain = MediaType::parse("application/octet-stream").unwrap();
         let inputs = self.sizes.iter().enumerate().map(|(index, size)| SealInput {
-            media_type: MediaType::parse("application/octet-stream").unwrap(),
+            media_type: self.media_types.get(index).unwrap_or(&plain).clone(),
             name: PayloadName::parse(&format!("part-{index}.bin")).unwrap(),
             size: u64::try_from(*size).unwrap(),
         });

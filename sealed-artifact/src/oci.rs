@@ -15,11 +15,13 @@ use crate::layout::MAXIMUM_SEGMENTS;
 use crate::parameters::count;
 use crate::signature::MAXIMUM_SIGNATURE;
 
+mod image;
 mod index;
 
 #[cfg(test)]
 mod tests;
 
+pub use image::{CORE_ANNOTATION, MAXIMUM_IMAGE_LAYERS, image_layers, image_payloads};
 pub use index::ImageIndex;
 
 /// Artifact type of a sealed artifact.
@@ -143,22 +145,26 @@ mod digest_text {
 struct Manifest {
     schema_version: u32,
     media_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     artifact_type: Option<String>,
     config: Descriptor,
     layers: Vec<Descriptor>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<Descriptor>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 impl Manifest {
-    fn new(artifact_type: &str, config: Descriptor, layers: Vec<Descriptor>) -> Self {
+    fn new(artifact_type: Option<&str>, config: Descriptor, layers: Vec<Descriptor>) -> Self {
         Self {
             schema_version: 2,
             media_type: MANIFEST_TYPE.to_owned(),
-            artifact_type: Some(artifact_type.to_owned()),
+            artifact_type: artifact_type.map(str::to_owned),
             config,
             layers,
             subject: None,
+            annotations: None,
         }
     }
 
@@ -200,11 +206,39 @@ impl BuiltManifest {
     }
 }
 
-/// The manifest of a sealed artifact: where core, payloads and tag tables are.
+/// The manifest of a sealed artifact, or of an image whose layers are sealed: where core, payloads and tag tables are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArtifactManifest {
     core: Descriptor,
     layers: Vec<Descriptor>,
+    /// Of an image.
+    config: Option<Descriptor>,
+}
+
+/// The ciphertext of each payload.
+fn ciphertexts_of(core: &Core, ciphertexts: &[BlobDigest]) -> Result<Vec<Descriptor>, ArtifactError> {
+    let payloads = core.parameters().payloads();
+    if ciphertexts.len() != payloads.len() {
+        let expected = "one ciphertext per payload";
+        return Err(ArtifactError::Malformed {
+            what: "manifest",
+            expected,
+            found: Found::value(ciphertexts.len()),
+        });
+    }
+    let described = payloads.iter().zip(ciphertexts).map(|(payload, digest)| {
+        let media_type = format!("{}+sealed", payload.media_type);
+        Descriptor::new(&media_type, *digest, payload.layout.size()).annotated(TITLE, payload.name.as_str())
+    });
+    Ok(described.collect())
+}
+
+/// The tag table of each payload.
+fn tags_of(core: &Core) -> impl Iterator<Item = Descriptor> {
+    core.parameters().payloads().iter().zip(core.payloads()).map(|(payload, seal)| {
+        let digest = BlobDigest::new(*seal.tags.as_bytes());
+        Descriptor::new(TAGS_TYPE, digest, payload.layout.tag_table_length())
+    })
 }
 
 impl ArtifactManifest {
@@ -213,27 +247,9 @@ impl ArtifactManifest {
     /// # Errors
     /// `MALFORMED` when there is not one digest per payload.
     pub fn build(core: &Core, ciphertexts: &[BlobDigest]) -> Result<BuiltManifest, ArtifactError> {
-        let payloads = core.parameters().payloads();
-        if ciphertexts.len() != payloads.len() {
-            let expected = "one ciphertext per payload";
-            return Err(ArtifactError::Malformed {
-                what: "manifest",
-                expected,
-                found: Found::value(ciphertexts.len()),
-            });
-        }
-        let ciphertexts = payloads.iter().zip(ciphertexts).map(|(payload, digest)| {
-            let media_type = format!("{}+sealed", payload.media_type);
-            Descriptor::new(&media_type, *digest, payload.layout.size())
-                .annotated(TITLE, payload.name.as_str())
-        });
-        let tags = payloads.iter().zip(core.payloads()).map(|(payload, seal)| {
-            let digest = BlobDigest::new(*seal.tags.as_bytes());
-            Descriptor::new(TAGS_TYPE, digest, payload.layout.tag_table_length())
-        });
-        let layers = ciphertexts.chain(tags).collect();
+        let layers = ciphertexts_of(core, ciphertexts)?.into_iter().chain(tags_of(core)).collect();
         let config = Descriptor::of(CORE_TYPE, core.bytes());
-        Ok(BuiltManifest::new(&Manifest::new(ARTIFACT_TYPE, config, layers)))
+        Ok(BuiltManifest::new(&Manifest::new(Some(ARTIFACT_TYPE), config, layers)))
     }
 
     /// Parses an untrusted manifest.
@@ -241,7 +257,11 @@ impl ArtifactManifest {
     /// # Errors
     /// `LIMIT_EXCEEDED`, `MALFORMED`.
     pub fn parse(bytes: &[u8]) -> Result<Self, ArtifactError> {
-        let manifest = Manifest::parse(bytes)?;
+        let mut manifest = Manifest::parse(bytes)?;
+        let core_named = manifest.annotations.as_mut().and_then(|all| all.remove(CORE_ANNOTATION));
+        if let (None, Some(core)) = (&manifest.artifact_type, core_named) {
+            return Self::of_image(manifest, &core);
+        }
         let artifact_type = manifest.artifact_type.unwrap_or_default();
         // GUARD: artifact-type -> evil_manifest_of_another_artifact_type_is_refused
         if artifact_type != ARTIFACT_TYPE {
@@ -249,7 +269,7 @@ impl ArtifactManifest {
             return Err(ArtifactError::Malformed { what: "manifest", expected: ARTIFACT_TYPE, found });
         }
         manifest.config.capped_size(MAXIMUM_CORE)?;
-        Ok(Self { core: manifest.config, layers: manifest.layers })
+        Ok(Self { core: manifest.config, layers: manifest.layers, config: None })
     }
 
     /// Where the core is.
@@ -270,6 +290,7 @@ impl ArtifactManifest {
             let found = Found::value(self.layers.len());
             return Err(ArtifactError::Malformed { what: "manifest", expected, found });
         }
+        self.require_sealed_types(core)?;
         let (ciphertexts, tags) = self.layers.split_at(payloads);
         let blobs = ciphertexts.iter().zip(tags).map(|(ciphertext, tags)| {
             tags.capped_size(MAXIMUM_SEGMENTS * 16)?;
@@ -343,7 +364,7 @@ impl Referrer {
     pub fn build(kind: ReferrerKind, subject: &Descriptor, object: &[u8]) -> BuiltManifest {
         let layer = Descriptor::of(kind.media_type(), object);
         let config = Descriptor::of(EMPTY_TYPE, EMPTY_BLOB);
-        let mut manifest = Manifest::new(kind.artifact_type(), config, vec![layer]);
+        let mut manifest = Manifest::new(Some(kind.artifact_type()), config, vec![layer]);
         manifest.subject = Some(Descriptor::new(MANIFEST_TYPE, subject.digest, subject.size));
         BuiltManifest::new(&manifest)
     }

@@ -38,6 +38,12 @@ MAX_TAGS = 4_194_304
 MAX_DIRECTORY = 1_048_576
 MAX_MANIFEST = 4_194_304
 MAX_GRANTS = 1_024
+CORE_ANNOTATION = "vnd.innerkeep.core.v1"
+CORE_TYPE = "application/vnd.innerkeep.core.v1+json"
+MANIFEST_TYPES = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
 
 CORE_SUITE = "AES-256-GCM HKDF-SHA-512"
 GRANT_SUITES = {
@@ -832,6 +838,15 @@ def _descriptors(value: object) -> list[dict]:
     return value  # type: ignore[return-value]
 
 
+def _image(core: bytes, ciphertexts: list[dict]) -> None:
+    """Section 10.3: all layers are sealed, and the last payload is the manifest that the image had before."""
+    inner = [payload.media_type for payload in read_core(core).payloads]
+    if inner[-1] not in MANIFEST_TYPES:
+        raise malformed("the last payload is no manifest")
+    if [layer.get("mediaType") for layer in ciphertexts] != [f"{media_type}+sealed" for media_type in inner]:
+        raise malformed("a layer that is not sealed")
+
+
 def read_oci(index: bytes, fetch: Callable[[bytes], bytes | None], tag: str | None) -> Bundle:
     """`fetch` gives the blob of a SHA-256, already checked against it, or None."""
 
@@ -859,14 +874,23 @@ def read_oci(index: bytes, fetch: Callable[[bytes], bytes | None], tag: str | No
     if chosen is None:
         raise Refused("NOT_FOUND", f"no tag {tag!r}")
     manifest = _foreign_json(blob(chosen, MAX_MANIFEST))
-    if manifest.get("artifactType") != "application/vnd.innerkeep.sealed.v1":
-        raise malformed("the tag names no sealed artifact")
     config = _descriptors([manifest.get("config")])[0]
     layers = _descriptors(manifest.get("layers"))
+    annotations = manifest.get("annotations", {})
+    named = annotations.get(CORE_ANNOTATION) if isinstance(annotations, dict) else None
+    image = manifest.get("artifactType") is None and named is not None
+    if image:
+        config = layers.pop() if layers else {}
+        if config.get("digest") != named or config.get("mediaType") != CORE_TYPE:
+            raise malformed("the last layer is not the core that the annotation names")
+    elif manifest.get("artifactType") != "application/vnd.innerkeep.sealed.v1":
+        raise malformed("the tag names neither a sealed artifact nor an image")
     if len(layers) % 2:
         raise malformed("odd number of layers")
     half = len(layers) // 2
     bundle = Bundle(core=blob(config, MAX_CORE))
+    if image:
+        _image(bundle.core, layers[:half])
     bundle.payloads = [blob(layer, MAX_PAYLOAD) for layer in layers[:half]]
     bundle.tags = [blob(layer, MAX_TAGS) for layer in layers[half:]]
     for descriptor in listed:

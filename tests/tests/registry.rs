@@ -443,6 +443,12 @@ fn artifacts_travel_with_what_refers_to_them() {
     assert_eq!(copied["bytes"], 0, "blobs of the same registry are mounted");
     let pulled = carry("pull", &second, &at("back:v1"));
     assert_eq!((&pulled["digest"], &pulled["referrers"]), (&pushed["digest"], &pushed["referrers"]));
+    // As a single file, there and back: the manifest is the same.
+    let file = carry("pull", &second, &at("model.sealed"));
+    assert_eq!(file["digest"], pushed["digest"]);
+    let third = format!("{}/file/ranker:v1", server.authority);
+    let from_file = carry("push", &at("model.sealed"), &third);
+    assert_eq!((&from_file["digest"], &from_file["referrers"]), (&pushed["digest"], &pushed["referrers"]));
     let verified = innerkeep.run(&args![
         "verify",
         at("back:v1"),

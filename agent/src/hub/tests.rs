@@ -89,7 +89,7 @@ async fn without_a_configuration_or_a_platform_there_is_no_hub() {
     assert_eq!(code(open(None, Some(&sample())).unwrap()), "CDH_ABSENT");
     assert_eq!(code(open(Some(&without), Some(&sample())).unwrap()), "CDH_ABSENT");
     let hub = open(Some(&with), None).unwrap();
-    assert!(hub.key_source().is_none());
+    assert!(hub.broker_place().is_none());
     assert_eq!(code(hub), "CDH_ABSENT");
     open(Some(&with), Some(&sample())).unwrap().require().unwrap();
 }
@@ -174,13 +174,13 @@ async fn the_broker_of_bound_configuration_is_a_place_of_keys() {
     let directory = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let named = open(&broker(&listener), "", &audit(), directory.path()).unwrap();
-    let Some(KeySource::Broker { recipient, access }) = named.key_source() else { panic!("no source") };
+    let Some(BrokerPlace { recipient, access }) = named.broker_place() else { panic!("no source") };
     assert_eq!(recipient.name.as_str(), "prod");
     // It has a runtime of its own, for threads that land.
     tokio::task::spawn_blocking(move || access.connect(sample()).map(drop)).await.unwrap().unwrap();
     // A grant does not say what the guest's broker is called.
     let unnamed = broker(&listener).replace("broker = \"prod\"\n", "");
-    assert!(open(&unnamed, "", &audit(), directory.path()).unwrap().key_source().is_none());
+    assert!(open(&unnamed, "", &audit(), directory.path()).unwrap().broker_place().is_none());
 }
 
 #[tokio::test]

@@ -32,25 +32,6 @@ pub(crate) enum SealedError {
     /// No evidence commits to the audit yet: what is released now could not be told from what is not.
     #[error("artifacts: expected evidence for the audit of this guest, found none yet")]
     NotAttested,
-    /// The core was sealed for another environment than the guest was configured for.
-    #[error("artifact {name}: expected a core for environment {expected}, found one for {found}")]
-    Environment {
-        /// Its name.
-        name: String,
-        /// Of `sealed.toml`.
-        expected: String,
-        /// Of the core.
-        found: String,
-    },
-    /// Nothing here has a key: no chip below a configured root, no broker that bound `cdh.toml` names, no processor that
-    /// derives keys, no TPM.
-    #[error(
-        "artifact {name}: expected a chip with `chip_root` in sealed.toml, a broker with `broker` in cdh.toml, an SEV-SNP processor, or a TPM; found none"
-    )]
-    NoKeySource {
-        /// Its name.
-        name: String,
-    },
     /// The data hub, through which registries are asked.
     #[error(transparent)]
     Hub(#[from] DataHubError),
@@ -129,13 +110,11 @@ impl SealedError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Artifact(error) => error.code(),
-            Self::Environment { .. } => "SEALED_ENVIRONMENT",
             Self::HostFiles { .. } => "SEALED_HOST_FILES",
             Self::Hub(error) => error.code(),
             Self::Impostor { .. } => "SEALED_IMPOSTOR",
             Self::Landing(error) => error.code(),
             Self::NoCache { .. } => "SEALED_NO_CACHE",
-            Self::NoKeySource { .. } => "SEALED_NO_KEY_SOURCE",
             Self::NotAttested => "SEALED_NOT_ATTESTED",
             Self::NotInCache { .. } => "SEALED_NOT_IN_CACHE",
             Self::NotReady { .. } => "SEALED_NOT_READY",

@@ -4,15 +4,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use attestation_agent::tpm::TpmLocation;
 use attestation_agent::{AttestationError, Attester, Collateral, Options, Tee, TeeRoot};
-use cdh::artifact::{Choices, Guest, KeySource, Landed, Order, Prepared, pin_of};
-use chip_client::abi::DataPath;
-use chip_client::address::DeviceAddress;
-use chip_client::chain::TrustRoot;
-use chip_client::vfio::VfioDevice;
+use cdh::artifact::{Chips, Guest, Landed, Opener, pin_of, require_environment};
 use initdata::{Artifact, Container, InsecureMode, Sha256Digest};
-use protected_memory::landing::{AttachTarget, SwapPolicy, TeePolicy, TeeState};
+use protected_memory::landing::{AttachTarget, TeePolicy, TeeState};
 use rustix::fs::{CWD, Mode, mkdirat};
 use rustix::io::Errno;
 
@@ -73,14 +68,11 @@ impl Setup {
             }
             found => found?,
         };
-        require_environment(
-            artifact.name.as_str(),
-            &self.environment,
-            prepared.store().core.parameters().environment().as_str(),
-        )?;
-        let guest = self.guest(cache)?;
+        let name = artifact.name.as_str();
+        require_environment(name, &self.environment, &prepared).map_err(cdh::Error::from)?;
+        let opener = self.opener(cache)?;
         let count = begin(prepared.total());
-        let landed = self.by_any_source(artifact, &prepared, &guest, &count)?;
+        let landed = opener.land(name, &self.environment, &prepared, &*count)?;
         self.keep_mountable(index, &landed)?;
         // What is left over is ciphertext, and memory.
         drop(prepared);
@@ -88,62 +80,15 @@ impl Setup {
         Ok(landed)
     }
 
-    /// Chips first, then the broker, the processor, the TPM. Where none of them opens it, the first one's failure says why.
-    fn by_any_source(
-        &self,
-        artifact: &Artifact,
-        prepared: &Prepared,
-        guest: &Guest,
-        count: &Arc<Count>,
-    ) -> Result<Landed, SealedError> {
-        let mut first = None;
-        for source in self.sources(guest)? {
-            let choices = self.choices(&source, prepared);
-            let landed = Order::new(prepared, &source, guest, choices)
-                .reserve()
-                .and_then(|reserved| reserved.land(&**count));
-            match landed {
-                Ok(landed) => return Ok(landed),
-                Err(error) if is_about_the_source(&error) => {
-                    first.get_or_insert(error);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let none = || SealedError::NoKeySource { name: artifact.name.to_string() };
-        Err(first.map_or_else(none, SealedError::from))
-    }
-
-    fn sources(&self, guest: &Guest) -> Result<Vec<KeySource>, SealedError> {
-        let (mut sources, mut unbound) = (Vec::new(), None);
-        if let Some(pem) = &self.chip_root {
-            let failed = |error| cdh::Error::from(chip_client::ChipError::from(error));
-            let root = TrustRoot::from_trusted(pem.as_bytes()).map_err(failed)?;
-            for address in VfioDevice::present().map_err(cdh::Error::from)? {
-                match VfioDevice::bind(address) {
-                    Ok(()) => {
-                        let address = DeviceAddress::Pci(address);
-                        sources.push(KeySource::Chip { address, root: root.clone() });
-                    }
-                    // One of several, perhaps: anybody on the bus can say that it is a chip.
-                    Err(error) => {
-                        unbound.get_or_insert(error);
-                    }
-                }
-            }
-        }
-        sources.extend(self.hub.key_source());
-        if guest.attester.as_ref().is_some_and(|attester| attester.tee() == Tee::Snp) {
-            sources.push(KeySource::Snp);
-        }
-        // A second factor, beside the TEE that landing insists on.
-        if TpmLocation::find().is_ok() {
-            sources.push(KeySource::Tpm { insecure_below: None });
-        }
-        match unbound {
-            Some(error) if sources.is_empty() => Err(cdh::Error::from(error).into()),
-            _ => Ok(sources),
-        }
+    /// By whose key artifacts are opened here. Landing insists on a TEE whatever is found.
+    fn opener(&self, cache: Option<&Cache>) -> Result<Opener, SealedError> {
+        Ok(Opener {
+            guest: self.guest(cache)?,
+            chips: self.chip_root.as_deref().map(Chips::on_the_bus).transpose()?,
+            broker: self.hub.broker_place(),
+            insecure: self.insecure.clone(),
+            tee: TeePolicy::Require,
+        })
     }
 
     /// What protects this guest. Landing insists on a TEE whatever is found.
@@ -169,26 +114,6 @@ impl Setup {
         Ok(Guest { tee, attester: attester.map(Arc::new), collateral, bound, root })
     }
 
-    fn choices(&self, source: &KeySource, prepared: &Prepared) -> Choices {
-        let among: &[DataPath] = if self.has(InsecureMode::EmulatedDma) {
-            &[DataPath::DmaDirect, DataPath::DmaSealed, DataPath::KeyRelease]
-        } else {
-            &[DataPath::DmaSealed, DataPath::KeyRelease]
-        };
-        let path = match source {
-            KeySource::Chip { .. } => prepared.data_path(among).unwrap_or(DataPath::KeyRelease),
-            _ => DataPath::KeyRelease,
-        };
-        Choices {
-            path,
-            tee: TeePolicy::Require,
-            swap: if self.has(InsecureMode::Swap) { SwapPolicy::InsecureSwap } else { SwapPolicy::Refuse },
-            no_evidence: self.has(InsecureMode::NoEvidence),
-            emulated_dma: self.has(InsecureMode::EmulatedDma),
-            ..Choices::default()
-        }
-    }
-
     fn has(&self, mode: InsecureMode) -> bool {
         self.insecure.contains(&mode)
     }
@@ -209,40 +134,5 @@ impl Setup {
         }
         let _stays = landed.landing.attach(AttachTarget::path(&place))?;
         Ok(())
-    }
-}
-
-/// Whether another source may still have a key: this one has no grant, is not there, not well, not a chip of ours, or says no. Each has grants of
-/// its own, under policies of their own. An artifact that is damaged is damaged for all.
-fn is_about_the_source(error: &cdh::Error) -> bool {
-    match error {
-        cdh::Error::NoGrantForChip { .. } | cdh::Error::NoGrantForKey { .. } | cdh::Error::Tpm(_) => true,
-        // It is not there, or says no.
-        cdh::Error::Kbs(_) => !matches!(error.class(), cdh::Class::Bug),
-        cdh::Error::Chip(_) => !matches!(error.class(), cdh::Class::Artifact | cdh::Class::Bug),
-        _ => false,
-    }
-}
-
-fn require_environment(name: &str, expected: &str, found: &str) -> Result<(), SealedError> {
-    // GUARD: sealed-environment -> evil_host_artifact_of_another_environment
-    if expected != found {
-        let (name, expected, found) = (name.to_owned(), expected.to_owned(), found.to_owned());
-        return Err(SealedError::Environment { name, expected, found });
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn evil_host_artifact_of_another_environment() {
-        require_environment("m", "production", "production").unwrap();
-        for found in ["development", "", "production/x"] {
-            let error = require_environment("m", "production", found).unwrap_err();
-            assert_eq!(error.code(), "SEALED_ENVIRONMENT");
-        }
     }
 }

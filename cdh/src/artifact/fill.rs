@@ -19,6 +19,9 @@ use sealed_artifact::parallel::{Observer, open_reading, open_slices, open_stream
 use super::store::Store;
 use crate::Error;
 
+/// Ranges that are asked for at the same time, at least.
+const REQUESTS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
+
 /// The files that a core becomes.
 ///
 /// # Errors
@@ -59,6 +62,13 @@ pub(super) fn fill(
     observer: &impl Observer,
 ) -> Result<(), Error> {
     for (index, opener) in openers.iter().enumerate() {
+        if let Some(ranges) = store.ranges(index) {
+            let mut window = landing.file_mut(index)?.window()?;
+            let read = |span: &Span, buffer: &mut [u8]| ranges.read(span.offset, buffer);
+            // They wait for the network more than they work.
+            open_reading(opener, threads.max(REQUESTS), read, window.bytes_mut(), observer)?;
+            continue;
+        }
         let blob = store.payload(index)?;
         let mut window = landing.file_mut(index)?.window()?;
         let source = MappedSource::open(&blob.file, blob.offset, blob.length)
@@ -92,7 +102,8 @@ pub(super) fn fill_by_dma(
 ) -> Result<(), Error> {
     for (index, _) in (0_u32..).zip(store.core.payloads()) {
         let payload = PayloadIndex::new(index);
-        let blob = store.payload(payload.as_usize())?;
+        let ranges = store.ranges(payload.as_usize());
+        let blob = ranges.is_none().then(|| store.payload(payload.as_usize())).transpose()?;
         let tag_table = store.tag_table(payload.as_usize())?;
         let job = UnsealJob {
             handle,
@@ -101,8 +112,10 @@ pub(super) fn fill_by_dma(
             tag_table: &tag_table,
             staging: SharedMemoryProvider::Emulated,
         };
-        let mut read = |offset: u64, buffer: &mut [u8]| {
-            blob.file.read_exact_at(buffer, blob.offset.saturating_add(offset))
+        let mut read = |offset: u64, buffer: &mut [u8]| match (&blob, ranges) {
+            (Some(blob), _) => blob.file.read_exact_at(buffer, blob.offset.saturating_add(offset)),
+            (None, Some(ranges)) => ranges.read(offset, buffer).map_err(std::io::Error::other),
+            (None, None) => Err(std::io::ErrorKind::NotFound.into()),
         };
         let mut advanced = |bytes: u64| observer.advanced(bytes);
         let file = landing.file_mut(payload.as_usize())?;

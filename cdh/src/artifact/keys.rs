@@ -83,6 +83,12 @@ pub trait BrokerAccess: Send + Sync {
     fn connect(&self, attester: Arc<Attester>) -> Result<Broker, Error>;
 }
 
+impl<T: BrokerAccess + ?Sized> BrokerAccess for Arc<T> {
+    fn connect(&self, attester: Arc<Attester>) -> Result<Broker, Error> {
+        (**self).connect(attester)
+    }
+}
+
 /// A broker and the guest that asks it.
 pub struct Broker {
     client: KbsClient,
@@ -123,12 +129,12 @@ impl Broker {
     }
 }
 
-/// The content key, from wherever it is that is no chip.
+/// The content key, from wherever it is that is no chip, and the policy that it was granted under.
 pub(super) fn content_key(
     prepared: &Prepared,
     source: &KeySource,
     guest: &Guest,
-) -> Result<ContentKey, Error> {
+) -> Result<(ContentKey, PolicyDocument), Error> {
     match source {
         KeySource::Broker { recipient, access } => from_broker(prepared, guest, recipient, &**access),
         KeySource::Snp => from_processor(prepared, guest),
@@ -144,7 +150,7 @@ fn from_broker(
     guest: &Guest,
     recipient: &KbsRecipient,
     access: &dyn BrokerAccess,
-) -> Result<ContentKey, Error> {
+) -> Result<(ContentKey, PolicyDocument), Error> {
     let core = &prepared.store().core;
     let mine = |grant: &Grant| {
         grant.recipient() == recipient.name.recipient_id() && grant.recipient_key() == recipient.key
@@ -159,7 +165,7 @@ fn from_broker(
     })
 }
 
-fn from_processor(prepared: &Prepared, guest: &Guest) -> Result<ContentKey, Error> {
+fn from_processor(prepared: &Prepared, guest: &Guest) -> Result<(ContentKey, PolicyDocument), Error> {
     let core = &prepared.store().core;
     let keys = SnpKeys::of_guest(guest.attester()?, guest.root.clone())?;
     let mine = |grant: &Grant| {
@@ -182,7 +188,10 @@ fn from_processor(prepared: &Prepared, guest: &Guest) -> Result<ContentKey, Erro
     })
 }
 
-fn from_tpm(prepared: &Prepared, insecure_below: Option<&std::path::Path>) -> Result<ContentKey, Error> {
+fn from_tpm(
+    prepared: &Prepared,
+    insecure_below: Option<&std::path::Path>,
+) -> Result<(ContentKey, PolicyDocument), Error> {
     let core = &prepared.store().core;
     let keys = TpmKeys::found(insecure_below)?;
     let mine = |grant: &Grant| {
@@ -256,16 +265,16 @@ fn none_of(prepared: &Prepared, kind: GrantKind, recipient: String) -> Error {
 fn first_that_opens(
     candidates: &Candidates<'_>,
     open: impl Fn(&Grant, &PolicyDocument) -> Result<ContentKey, Error>,
-) -> Result<ContentKey, Error> {
+) -> Result<(ContentKey, PolicyDocument), Error> {
     let (grant, policy) = &candidates.first;
     let first = match open(grant, policy) {
         Err(failure) if failure.is_about_one_grant() => failure,
-        done => return done,
+        done => return Ok((done?, policy.clone())),
     };
     for (grant, policy) in &candidates.others {
         match open(grant, policy) {
             Err(failure) if failure.is_about_one_grant() => {}
-            done => return done,
+            done => return Ok((done?, policy.clone())),
         }
     }
     Err(first)

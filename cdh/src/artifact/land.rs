@@ -11,6 +11,7 @@ use chip_client::session::UnwrapRequest;
 use protected_memory::landing::{Complete, Filling, Landing};
 use sealed_artifact::keys::ContentKey;
 use sealed_artifact::parallel::Observer;
+use sealed_artifact::policy::PolicyDocument;
 
 use super::chip::Chip;
 use super::fill;
@@ -62,7 +63,7 @@ impl<'a> Order<'a> {
     pub fn release_key(self, facts: &Facts) -> Result<Released, Error> {
         let start = Instant::now();
         let KeySource::Chip { address, root } = self.source else {
-            let key = keys::content_key(self.prepared, self.source, self.guest)?;
+            let (key, _) = keys::content_key(self.prepared, self.source, self.guest)?;
             return Ok(Released { key, session: start.elapsed() });
         };
         let mut chip = Chip::open(address, root, self.choices.path, facts.guest)?;
@@ -118,13 +119,13 @@ impl Reserved<'_> {
             }
             _ => None,
         };
-        let (filled, session) = match &mut chip {
+        let (filled, session, policy) = match &mut chip {
             Some(chip) => self.fill_by_chip(chip, observer)?,
             None => {
                 let start = Instant::now();
-                let key = keys::content_key(prepared, source, guest)?;
+                let (key, policy) = keys::content_key(prepared, source, guest)?;
                 let asked = start.elapsed();
-                (self.decrypt(&key, observer)?, asked)
+                (self.decrypt(&key, observer)?, asked, Some(policy))
             }
         };
         let start = Instant::now();
@@ -137,20 +138,22 @@ impl Reserved<'_> {
             fill::verify_landed(prepared.store(), &landing)?;
         }
         let spent = prepared.opened() + self.allocated + filled + start.elapsed();
-        Ok(Landed { landing, facts: self.facts, spent, session, notifications })
+        Ok(Landed { landing, facts: self.facts, spent, session, notifications, policy })
     }
 
-    /// Asks the chip and fills the landing: time spent on landing, and on the session.
+    /// Asks the chip and fills the landing: time spent on landing, and on the session; and the policy that the chip judged.
     fn fill_by_chip(
         &mut self,
         chip: &mut Chip<'_>,
         observer: &impl Observer,
-    ) -> Result<(Duration, Duration), Error> {
+    ) -> Result<(Duration, Duration, Option<PolicyDocument>), Error> {
         let Order { prepared, guest, choices, .. } = self.order;
         let store = prepared.store();
         let start = Instant::now();
         let grant = prepared.grant_for(chip.identity())?;
         let request = UnwrapRequest::new(&store.core, grant, prepared.proof());
+        // What cannot be read here, the chip refuses.
+        let policy = PolicyDocument::parse(grant.preimage()).ok();
         let mut session = chip.session(&choices, guest, grant)?;
         if choices.path != DataPath::KeyRelease {
             let handle = session.unwrap_grant(&request)?;
@@ -158,12 +161,12 @@ impl Reserved<'_> {
             let start = Instant::now();
             fill::fill_by_dma(store, &mut session, handle, choices.path, &mut self.landing, observer)?;
             session.close()?;
-            return Ok((start.elapsed(), asked));
+            return Ok((start.elapsed(), asked, policy));
         }
         let key = session.release_key(&request)?;
         session.close()?;
         let asked = start.elapsed();
-        Ok((self.decrypt(&key, observer)?, asked))
+        Ok((self.decrypt(&key, observer)?, asked, policy))
     }
 
     fn decrypt(&mut self, key: &ContentKey, observer: &impl Observer) -> Result<Duration, Error> {
@@ -188,4 +191,6 @@ pub struct Landed {
     pub session: Duration,
     /// Interrupts of the chip, if there is one.
     pub notifications: Option<u64>,
+    /// The policy of the grant that opened it.
+    pub policy: Option<PolicyDocument>,
 }

@@ -13,7 +13,7 @@ use sealed_artifact::names::{Counter, Family};
 use sealed_artifact::policy::{LinkMode, PolicyDocument, StaticFacts};
 use sealed_artifact::signature::{Floors, Origin, Pin, Signature, verify_origin};
 
-use super::store::{Reference, Store};
+use super::store::{Beside, Parts, Reference, Store};
 use crate::Error;
 
 /// An artifact whose origin is proven. There is no other way to one: nothing is asked of anybody for a core that no pin accepts.
@@ -48,6 +48,22 @@ impl Prepared {
     ) -> Result<Self, Error> {
         let start = Instant::now();
         Self::judge(Store::open_below(directory, root, reference)?, pins, start)
+    }
+
+    /// From small objects that somebody fetched: nothing else has to be here before its origin is proven.
+    ///
+    /// # Errors
+    ///
+    /// As [`Prepared::open`].
+    pub fn of_parts(beside: Beside, pins: &[Pin]) -> Result<Self, Error> {
+        let start = Instant::now();
+        Self::judge(Store::of_parts(beside)?, pins, start)
+    }
+
+    /// With these payloads.
+    #[must_use]
+    pub fn with_parts(self, parts: Box<dyn Parts>) -> Self {
+        Self { store: self.store.with_parts(parts), ..self }
     }
 
     fn judge(store: Store, pins: &[Pin], start: Instant) -> Result<Self, Error> {

@@ -1,6 +1,7 @@
 //! Where artifacts live: an OCI image layout or a single `.sealed` file. Everything read from them is untrusted.
 
 mod blob;
+mod carry;
 mod file;
 mod oci;
 
@@ -14,6 +15,7 @@ use sealed_artifact::signature::Signature;
 use sealed_artifact::tags::TagTable;
 
 pub use blob::Blob;
+pub use carry::carry;
 pub use file::FileWriter;
 pub use oci::LayoutWriter;
 
@@ -94,6 +96,52 @@ pub struct Store {
 enum Carrier {
     File(file::SealedFile),
     Layout(oci::Layout),
+    Parts(Box<dyn Parts>),
+    /// Nothing of payloads is here yet.
+    None,
+}
+
+/// Payloads that somebody else has: a store of blobs, a registry. Nothing of them is trusted.
+pub trait Parts: fmt::Debug + Send + Sync {
+    /// A payload's ciphertext.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    fn payload(&self, index: usize) -> Result<Blob, Error>;
+
+    /// A payload's tag table, which has to be `length` bytes long.
+    ///
+    /// # Errors
+    ///
+    /// `LENGTH_MISMATCH`, or there is none.
+    fn tag_table(&self, index: usize, length: u64) -> Result<Vec<u8>, Error>;
+
+    /// A payload's ciphertext, where it is no file.
+    fn ranges(&self, _index: usize) -> Option<&dyn Ranges> {
+        None
+    }
+}
+
+/// Ciphertext that is somewhere else, read from any number of threads, each byte once.
+pub trait Ranges: Send + Sync {
+    /// Fills the buffer with the bytes at an offset. Not for threads of an async runtime.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be had.
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error>;
+}
+
+/// The small objects of an artifact: what decides whether anything else is looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// The core.
+    pub core: Vec<u8>,
+    /// The signature, if there is one.
+    pub signature: Option<Vec<u8>>,
+    /// Grants.
+    pub grants: Vec<Vec<u8>>,
 }
 
 /// What a carrier hands over when it is opened.
@@ -137,6 +185,22 @@ impl Store {
         })
     }
 
+    /// An artifact whose small objects somebody fetched. Its payloads are not here before [`Store::with_parts`].
+    ///
+    /// # Errors
+    ///
+    /// Core or signature is not of its form.
+    pub fn of_parts(beside: Beside) -> Result<Self, Error> {
+        let Beside { core, signature, grants } = beside;
+        Self::parse(Opened { core, signature, grants, carrier: Carrier::None })
+    }
+
+    /// With these payloads.
+    #[must_use]
+    pub fn with_parts(self, parts: Box<dyn Parts>) -> Self {
+        Self { carrier: Carrier::Parts(parts), ..self }
+    }
+
     /// Opens a regular file below a directory that somebody else fills, as [`Store::open_below`] does.
     ///
     /// # Errors
@@ -168,11 +232,22 @@ impl Store {
         let blob = match &self.carrier {
             Carrier::File(file) => file.payload(index)?,
             Carrier::Layout(layout) => layout.payload(index)?,
+            Carrier::Parts(parts) => parts.payload(index)?,
+            Carrier::None => return Err(elsewhere()),
         };
         let expected =
             self.core.parameters().payloads().get(index).map_or(0, |payload| payload.layout.size());
         require_length("ciphertext", index, expected, blob.length)?;
         Ok(blob)
+    }
+
+    /// A payload's ciphertext, where it is no file: [`Store::payload`] has none then.
+    #[must_use]
+    pub fn ranges(&self, index: usize) -> Option<&dyn Ranges> {
+        match &self.carrier {
+            Carrier::Parts(parts) => parts.ranges(index),
+            _ => None,
+        }
     }
 
     /// A payload's tag table, unverified, at most as long as the core allows.
@@ -186,6 +261,8 @@ impl Store {
         match &self.carrier {
             Carrier::File(file) => file.tag_table(index, cap),
             Carrier::Layout(layout) => layout.tag_table(index, cap),
+            Carrier::Parts(parts) => parts.tag_table(index, cap),
+            Carrier::None => Err(elsewhere()),
         }
     }
 
@@ -195,6 +272,7 @@ impl Store {
         match &mut self.carrier {
             Carrier::File(file) => file.add_grant(&bytes)?,
             Carrier::Layout(layout) => layout.add_grant(&bytes)?,
+            Carrier::Parts(_) | Carrier::None => return Err(elsewhere()),
         }
         let digest = digest(&bytes);
         self.grants.push(StoredGrant { digest: digest.clone(), grant: grant.clone() });
@@ -206,6 +284,7 @@ impl Store {
         let removed = match &mut self.carrier {
             Carrier::File(file) => file.remove_grant(digest)?,
             Carrier::Layout(layout) => layout.remove_grant(digest)?,
+            Carrier::Parts(_) | Carrier::None => return Err(elsewhere()),
         };
         if !removed {
             return Err(Error::Usage {
@@ -219,8 +298,18 @@ impl Store {
     }
 }
 
+fn elsewhere() -> Error {
+    let (expected, found) = ("an artifact of a layout or file", "one that is somewhere else".to_owned());
+    Error::Usage { argument: "REFERENCE", expected, found }
+}
+
 /// Refuses a stored blob of another length than the core's payload has, before it is read.
-fn require_length(what: &'static str, index: usize, expected: u64, found: u64) -> Result<(), Error> {
+pub(crate) fn require_length(
+    what: &'static str,
+    index: usize,
+    expected: u64,
+    found: u64,
+) -> Result<(), Error> {
     // GUARD: stored-length -> evil_stored_blob_of_another_length_is_refused_unread
     if found != expected {
         let payload = u32::try_from(index).unwrap_or(u32::MAX);
@@ -244,6 +333,8 @@ pub struct Finished<'a> {
     pub tag_tables: &'a [TagTable],
     /// The sealer's signature.
     pub signature: Option<&'a Signature>,
+    /// Media type and bytes of the configuration, if it is an image.
+    pub image: Option<(&'a str, &'a [u8])>,
 }
 
 /// An artifact being written. Dropped before [`Writer::finish`], it leaves nothing behind.

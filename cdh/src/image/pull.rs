@@ -26,6 +26,13 @@
 //! Layers are unpacked in this process, on a thread that may block: [`confine`](crate::image::layer::confine) has the form for a child without
 //! privileges, and whoever starts such a child gives it the same job. Trees are never published on a disk with fs-verity.
 //!
+//! # Sealed layers
+//!
+//! An image whose layers are sealed (specification, sealed artifact §10.3) is opened only where bound configuration names it, with the origin of
+//! its core: origin and environment come before the first layer is fetched, and the key after all of them are here. Layers land as artifacts
+//! do: each segment is authenticated before anybody sees any of them, and the manifest that is among the payloads says what they have to be.
+//! The digest of that manifest is measured. Such images are not kept.
+//!
 //! # Pins
 //!
 //! The operator may give a digest for a name; the image may have one as annotation or label. All there are have to hold. A pinned tree has the
@@ -41,6 +48,7 @@
 //! | `PULL_INTERRUPTED` | given up, or a worker was lost |
 //! | `PULL_MEASURE` | not measured, and so not used |
 //! | `PULL_NAME` | no name of an image for a policy |
+//! | `PULL_UNSEALED` | what was unsealed is another image than the core, or bound configuration, says |
 //!
 //! and those of [`crate::registry`], [`crate::image::policy`], [`crate::image::ocicrypt`], [`crate::image::layer`], [`crate::composefs`] and the
 //! hub's resources.
@@ -48,6 +56,7 @@
 mod bundle;
 mod error;
 mod measure;
+mod sealed;
 mod settings;
 mod sources;
 mod unpack;
@@ -67,14 +76,16 @@ pub use error::PullError;
 pub use measure::{DOMAIN, ImageEvent, Measure, OPERATION, Registers};
 
 use crate::Error;
+use crate::artifact::Opener;
 use crate::composefs::ComposefsError;
 use crate::composefs::mount::Verified;
 use crate::composefs::pin::{LABEL, Pin};
-use crate::config::ImageConfig;
+use crate::config::{ImageConfig, SealedImage};
 use crate::image::layer::{Compression, Limits};
 use crate::image::ocicrypt::{EncryptedLayer, LayerKey};
 use crate::image::policy::{Accepted, Digest as PolicyDigest, ImageName, Subject};
 use crate::modes::Modes;
+use crate::registry::manifest::Manifest;
 use crate::registry::store::{Store, StoreOptions};
 use crate::registry::{Digest, Platform, Progress, Reference, RegistryError, Transferred, VerifiedManifest};
 use crate::resources::ResourceSource;
@@ -82,7 +93,7 @@ use crate::service::Images;
 
 use settings::Settings;
 use sources::{Keys, Packets, Signatures};
-use unpack::{Layer, Order};
+use unpack::{Bytes, Layer, Order};
 
 /// What the configuration does not say.
 #[derive(Clone, Debug)]
@@ -130,6 +141,8 @@ pub struct Puller {
     modes: Modes,
     measure: Arc<dyn Measure>,
     options: PullerOptions,
+    /// Who opens layers that are sealed, and which ones.
+    opener: Option<(Arc<Opener>, Vec<SealedImage>)>,
     store: tokio::sync::OnceCell<Arc<Store>>,
     busy: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
     kept: Mutex<VecDeque<(Key, Arc<Verified>)>>,
@@ -144,6 +157,7 @@ impl fmt::Debug for Puller {
 /// An image that the policy accepted, which is measured and all here.
 pub struct Pulled {
     manifest_digest: Digest,
+    sealed_digest: Option<Digest>,
     index_digest: Option<Digest>,
     config: Vec<u8>,
     image: Arc<Verified>,
@@ -159,10 +173,16 @@ impl fmt::Debug for Pulled {
 }
 
 impl Pulled {
-    /// Digest of the manifest.
+    /// Digest of the manifest; of an image whose layers are sealed, of the one that it had before.
     #[must_use]
     pub const fn manifest_digest(&self) -> &Digest {
         &self.manifest_digest
+    }
+
+    /// Digest of the manifest that was pulled and accepted, if its layers are sealed.
+    #[must_use]
+    pub const fn sealed_digest(&self) -> Option<&Digest> {
+        self.sealed_digest.as_ref()
     }
 
     /// Digest of the index that it was found in.
@@ -227,7 +247,13 @@ impl Puller {
         options: PullerOptions,
     ) -> Self {
         let (store, busy, kept) = (tokio::sync::OnceCell::new(), Mutex::default(), Mutex::default());
-        Self { config, resources, modes, measure, options, store, busy, kept }
+        Self { config, resources, modes, measure, options, opener: None, store, busy, kept }
+    }
+
+    /// With this to open layers that are sealed, of the images that bound configuration names.
+    #[must_use]
+    pub fn opening(self, opener: Arc<Opener>, images: Vec<SealedImage>) -> Self {
+        Self { opener: Some((opener, images)), ..self }
     }
 
     /// Pulls an image, unless it is refused.
@@ -260,6 +286,9 @@ impl Puller {
         let reference = Reference::parse(image)?;
         let manifest = settings.registry.pull_manifest(&reference, &self.options.platform, deadline).await?;
         let accepted = self.decide(&settings, &manifest, deadline).await?;
+        if manifest.manifest.sealed_core().is_some() {
+            return self.pull_sealed(image, &settings, manifest, accepted, deadline, progress).await;
+        }
         let pins = self.pins(&manifest)?;
         let keys = self.keys(&manifest, deadline).await?;
         let key: Key = (manifest.manifest.config.digest, !pins.is_empty());
@@ -279,14 +308,10 @@ impl Puller {
                 (verified, fetched.received)
             }
         };
-        let event = ImageEvent::new(image, accepted.manifest_digest());
-        // GUARD: pull-measured -> evil_image_that_cannot_be_measured
-        self.measure
-            .image(&event)
-            .await
-            .map_err(|source| PullError::Measure { image: image.to_owned(), source })?;
+        self.measured(image, accepted.manifest_digest()).await?;
         Ok(Pulled {
             manifest_digest: manifest.digest,
+            sealed_digest: None,
             index_digest: manifest.index_digest,
             config: manifest.config,
             image: verified,
@@ -294,6 +319,17 @@ impl Puller {
             received,
             upper: self.options.upper,
         })
+    }
+
+    /// Measured, before anybody uses it.
+    async fn measured(&self, image: &str, digest: &PolicyDigest) -> Result<(), Error> {
+        let event = ImageEvent::new(image, digest);
+        // GUARD: pull-measured -> evil_image_that_cannot_be_measured
+        self.measure
+            .image(&event)
+            .await
+            .map_err(|source| PullError::Measure { image: image.to_owned(), source })?;
+        Ok(())
     }
 
     /// Asked for each pull, of images that are here too.
@@ -330,8 +366,7 @@ impl Puller {
         let named = [manifest.reference.name(), manifest.reference.to_string()];
         let mut pins: Vec<Pin> =
             named.iter().filter_map(|name| self.options.pins.get(name).copied()).collect();
-        let annotations = manifest.manifest.annotations.iter();
-        pins.extend(Pin::of_annotations(annotations.map(|(name, value)| (name.as_str(), value.as_str())))?);
+        pins.extend(annotated(&manifest.manifest)?);
         let labels = bundle::labels(&manifest.config)?;
         pins.extend(labels.get(LABEL).map(|value| Pin::parse(value)).transpose()?);
         Ok(pins)
@@ -408,6 +443,14 @@ impl Puller {
     }
 }
 
+/// The pins among the annotations of a manifest.
+fn annotated(manifest: &Manifest) -> Result<Vec<Pin>, ComposefsError> {
+    let annotations = manifest.annotations.iter();
+    Ok(Pin::of_annotations(annotations.map(|(name, value)| (name.as_str(), value.as_str())))?
+        .into_iter()
+        .collect())
+}
+
 /// What is known of a layer before it is here.
 struct Opened {
     compression: Compression,
@@ -426,7 +469,8 @@ fn layers(
     }
     let all = opened.into_iter().zip(blobs).zip(&image.diff_ids);
     let layers = all.map(|((Opened { compression, key }, blob), diff_id)| {
-        Ok(Layer { blob: Arc::clone(blob), compression, diff_id: diff_id.to_string().parse()?, key })
+        let bytes = Bytes::Stored(Arc::clone(blob));
+        Ok(Layer { bytes, compression, diff_id: diff_id.to_string().parse()?, key })
     });
     layers.collect()
 }

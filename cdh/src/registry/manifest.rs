@@ -105,6 +105,23 @@ pub struct Manifest {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Manifest {
+    /// The digest that an image with sealed layers says is its core's.
+    #[must_use]
+    pub fn sealed_core(&self) -> Option<&str> {
+        let named = self.annotations.get(sealed_artifact::oci::CORE_ANNOTATION).map(String::as_str);
+        named.filter(|_| self.artifact_type.is_none())
+    }
+
+    /// How many layers the image has, sealed or not.
+    pub(super) fn image_layers(&self) -> Option<usize> {
+        if self.sealed_core().is_none() {
+            return Some(self.layers.len());
+        }
+        sealed_artifact::oci::image_layers(self.layers.len())
+    }
+}
+
 impl Document {
     /// Reads a manifest or an index of at most [`MANIFEST_MAX`] bytes. `media_type` is what it was announced as.
     ///

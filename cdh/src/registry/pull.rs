@@ -264,7 +264,7 @@ pub(super) fn require_as_described(descriptor: &Descriptor, found: &Found) -> Re
     Ok(())
 }
 
-async fn small_blob(
+pub(super) async fn small_blob(
     repository: &Repository<'_>,
     blob: &Descriptor,
     maximum: u64,
@@ -288,7 +288,11 @@ fn image_of(manifest: &Manifest, config: &[u8], wanted: &Platform) -> Result<Ima
     if !matches!(media_type, OCI_CONFIG | DOCKER_CONFIG) {
         return Err(bad("the configuration of an image", shown(media_type)));
     }
-    let image = ImageConfig::parse(config, manifest.layers.len())?;
+    let layers = manifest.image_layers().ok_or_else(|| {
+        let found = format!("{} blobs", manifest.layers.len());
+        bad("ciphertext and tag table for each layer and for the manifest, and a core", found)
+    })?;
+    let image = ImageConfig::parse(config, layers)?;
     let os = (image.platform.os.as_str(), image.platform.architecture.as_str());
     // The variant is the index's word: many builders leave it out of the configuration.
     // GUARD: config-platform -> evil_configuration_is_for_another_machine

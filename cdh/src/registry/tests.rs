@@ -1,6 +1,7 @@
 //! Against registries that lie: real HTTP over loopback, and what must not happen did not.
 
 mod auth;
+mod beside;
 mod blobs;
 mod carry;
 mod evil;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -108,17 +109,34 @@ enum Outcome {
     Working,
 }
 
+/// The socket for files: there, or made when the first peer has something to open.
+enum HandOvers {
+    Bound(HandOver),
+    Later { socket: PathBuf, mode: u32, bound: tokio::sync::OnceCell<HandOver> },
+}
+
+impl HandOvers {
+    async fn get(&self) -> Result<&HandOver, HubError> {
+        match self {
+            Self::Bound(hand_over) => Ok(hand_over),
+            Self::Later { socket, mode, bound } => {
+                bound.get_or_try_init(|| async { HandOver::bind(socket, *mode) }).await
+            }
+        }
+    }
+}
+
 /// The jobs of all peers.
 pub struct Jobs {
     lander: Arc<dyn Lander>,
-    hand_over: HandOver,
+    hand_over: HandOvers,
     next: AtomicU64,
     all: Arc<Mutex<HashMap<u64, Job>>>,
 }
 
 impl fmt::Debug for Jobs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Jobs").field("hand_over", &self.hand_over).finish_non_exhaustive()
+        f.debug_struct("Jobs").finish_non_exhaustive()
     }
 }
 
@@ -132,6 +150,13 @@ impl Jobs {
     /// Jobs of this lander, whose files go to peers through `hand_over`.
     #[must_use]
     pub fn new(lander: Arc<dyn Lander>, hand_over: HandOver) -> Self {
+        Self { lander, hand_over: HandOvers::Bound(hand_over), next: AtomicU64::new(1), all: Arc::default() }
+    }
+
+    /// The same, with a socket of this mode that is made when the first file is asked for.
+    #[must_use]
+    pub fn with_socket(lander: Arc<dyn Lander>, socket: PathBuf, mode: u32) -> Self {
+        let hand_over = HandOvers::Later { socket, mode, bound: tokio::sync::OnceCell::new() };
         Self { lander, hand_over, next: AtomicU64::new(1), all: Arc::default() }
     }
 
@@ -232,8 +257,9 @@ impl Artifacts for Jobs {
             let expected = "the number of a file of the job";
             return Err(HubError::JobState { expected, found: "another" }.into());
         }
-        let ticket = self.hand_over.ticket(landed.open(index)?, uid)?;
-        let socket = self.hand_over.socket().display().to_string();
+        let hand_over = self.hand_over.get().await?;
+        let ticket = hand_over.ticket(landed.open(index)?, uid)?;
+        let socket = hand_over.socket().display().to_string();
         Ok(ArtifactOpenResponse { ticket: ticket.to_vec(), socket, ..Default::default() })
     }
 

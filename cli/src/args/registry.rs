@@ -30,7 +30,7 @@ pub(crate) struct RegistryArgs {
 /// `innerkeep push`.
 #[derive(Args, Debug)]
 pub(crate) struct PushArgs {
-    /// The image layout: `DIR`, with one tag, or `DIR:TAG`.
+    /// The image layout: `DIR`, with one tag, or `DIR:TAG`; or a `.sealed` file.
     pub(crate) layout: String,
     /// Where to: registry/repository:tag.
     pub(crate) to: String,
@@ -43,7 +43,7 @@ pub(crate) struct PushArgs {
 pub(crate) struct PullArgs {
     /// From where: registry/repository, with a tag or digest.
     pub(crate) from: String,
-    /// The image layout: `DIR:TAG`, or `DIR` for the tag `latest`. It is made if it is not there.
+    /// The image layout: `DIR:TAG`, or `DIR` for the tag `latest`, made if it is not there; or a new `.sealed` file.
     pub(crate) layout: String,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,

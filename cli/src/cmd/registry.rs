@@ -1,6 +1,6 @@
-//! `innerkeep push`, `pull`, `copy`: whole references between registries and image layouts, digests kept.
+//! `innerkeep push`, `pull`, `copy`: whole references between registries, image layouts and `.sealed` files, digests kept.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,15 @@ const PEM_MAX: u64 = 1 << 20;
 
 /// Runs `push`.
 pub(crate) fn push(arguments: &PushArgs, output: Output) -> Result<Report, Failure> {
-    let (layout, tag) = layout_of(&arguments.layout)?;
+    let own;
+    let (layout, tag) = match store::Reference::parse(&arguments.layout)? {
+        store::Reference::Layout(layout, tag) => (layout, tag),
+        file @ store::Reference::File(_) => {
+            own = temporary()?;
+            store::carry(&file, &on_the_way(own.path()))?;
+            (own.path().to_owned(), Some(ON_THE_WAY.to_owned()))
+        }
+    };
     let to = read(&arguments.to)?;
     let registry = client(&arguments.registry, &[&to], output)?;
     let progress = output.progress("pushing", 0);
@@ -36,22 +44,47 @@ pub(crate) fn push(arguments: &PushArgs, output: Output) -> Result<Report, Failu
 
 /// Runs `pull`.
 pub(crate) fn pull(arguments: &PullArgs, output: Output) -> Result<Report, Failure> {
-    let (layout, tag) = layout_of(&arguments.layout)?;
-    let tag = tag.unwrap_or_else(|| "latest".to_owned());
+    let own;
+    let (layout, tag, file) = match store::Reference::parse(&arguments.layout)? {
+        store::Reference::Layout(layout, tag) => (layout, tag.unwrap_or_else(|| "latest".to_owned()), None),
+        file @ store::Reference::File(_) => {
+            own = temporary()?;
+            (own.path().to_owned(), ON_THE_WAY.to_owned(), Some(file))
+        }
+    };
     let from = read(&arguments.from)?;
     let registry = client(&arguments.registry, &[&from], output)?;
     let progress = output.progress("pulling", 0);
     let shown = |state: &Transferred| progress.set(state.done, state.total);
     let deadline = deadline(&arguments.registry);
     let carried = block_on(registry.pull_layout(&from, &layout, &tag, &shown, deadline))?;
-    Ok(report(carried, &from.to_string(), &format!("{}:{tag}", layout.display()), progress))
+    let to = match &file {
+        Some(file) => {
+            store::carry(&on_the_way(&layout), file)?;
+            file.to_string()
+        }
+        None => format!("{}:{tag}", layout.display()),
+    };
+    Ok(report(carried, &from.to_string(), &to, progress))
+}
+
+/// Tag of the artifact of a file while it is an image layout.
+const ON_THE_WAY: &str = "file";
+
+fn on_the_way(layout: &Path) -> store::Reference {
+    store::Reference::Layout(layout.to_owned(), Some(ON_THE_WAY.to_owned()))
+}
+
+/// For ciphertext.
+fn temporary() -> Result<tempfile::TempDir, Failure> {
+    tempfile::tempdir().map_err(Failure::file("create", "a temporary directory"))
 }
 
 /// Runs `copy`.
 pub(crate) fn copy(arguments: &CopyArgs, output: Output) -> Result<Report, Failure> {
     let (from, to) = (read(&arguments.from)?, read(&arguments.to)?);
     let registry = client(&arguments.registry, &[&from, &to], output)?;
-    let own = tempfile::tempdir().map_err(Failure::file("create", "a temporary directory"))?;
+    let own = temporary()?;
     let work = arguments.work.as_deref().unwrap_or(own.path());
     let options = StoreOptions { bytes: u64::MAX, evict: false, ..StoreOptions::default() };
     let store = Arc::new(Store::open(work, options).map_err(cdh::Error::from)?);
@@ -77,7 +110,11 @@ fn report(carried: Carried, from: &str, to: &str, progress: Progress) -> Report 
     }
 }
 
-fn client(arguments: &RegistryArgs, named: &[&Reference], output: Output) -> Result<Registry, Failure> {
+pub(crate) fn client(
+    arguments: &RegistryArgs,
+    named: &[&Reference],
+    output: Output,
+) -> Result<Registry, Failure> {
     let mut pems = Vec::new();
     for path in &arguments.registry_ca {
         pems.push(files::read_text("read", path, PEM_MAX)?);
@@ -111,27 +148,16 @@ fn client(arguments: &RegistryArgs, named: &[&Reference], output: Output) -> Res
     Ok(Registry::new(RegistryOptions { trust, credentials, proxies, sources, ..RegistryOptions::default() }))
 }
 
-fn deadline(arguments: &RegistryArgs) -> Instant {
+pub(crate) fn deadline(arguments: &RegistryArgs) -> Instant {
     Instant::now() + Duration::from_secs(arguments.timeout.min(30 * 86_400))
 }
 
-fn block_on<T>(work: impl Future<Output = Result<T, RegistryError>>) -> Result<T, Failure> {
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, RegistryError>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(Failure::file("start", "the runtime"))?;
     Ok(runtime.block_on(work).map_err(cdh::Error::from)?)
 }
 
-fn read(text: &str) -> Result<Reference, Failure> {
+pub(crate) fn read(text: &str) -> Result<Reference, Failure> {
     Ok(Reference::parse(text).map_err(cdh::Error::from)?)
-}
-
-fn layout_of(text: &str) -> Result<(PathBuf, Option<String>), Failure> {
-    match store::Reference::parse(text)? {
-        store::Reference::Layout(directory, tag) => Ok((directory, tag)),
-        store::Reference::File(path) => Err(Failure::Usage {
-            argument: "LAYOUT",
-            expected: "an image layout directory: a `.sealed` file holds no blobs of OCI",
-            found: Path::new(&path).display().to_string(),
-        }),
-    }
 }

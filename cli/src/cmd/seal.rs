@@ -1,4 +1,6 @@
-//! `innerkeep seal`: files in, a sealed artifact out. Plaintext is read once and never written.
+//! `innerkeep seal`: files or the layers of an image in, a sealed artifact or image out. Plaintext is read once and never written.
+
+mod image;
 
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -24,9 +26,23 @@ pub(crate) fn run(arguments: &SealArgs, output: Output) -> Result<Report, Failur
     let reference = Reference::parse(&arguments.output)?;
     let sealer_key = arguments.sealer_key.as_deref().map(key::read_private).transpose()?;
     refuse_existing(&arguments.key_out)?;
-    let inputs = arguments.inputs.iter().map(|path| Input::open(path)).collect::<Result<Vec<_>, _>>()?;
-    let request = request(arguments, &inputs, sealer_key.as_ref())?;
+    let image = arguments.image.as_deref().map(|name| image::open(name, arguments, output)).transpose()?;
+    let own;
+    let inputs = match &image {
+        Some(image) => {
+            refuse_file(&reference)?;
+            &image.inputs
+        }
+        None => {
+            let media_type = arguments.media_type.as_deref();
+            let opened = arguments.inputs.iter().map(|path| Input::open(path, media_type));
+            own = opened.collect::<Result<Vec<_>, _>>()?;
+            &own
+        }
+    };
+    let request = request(arguments, inputs, sealer_key.as_ref())?;
     let sealer = Sealer::new(&request)?;
+    refuse_split(image.is_some(), inputs.len(), sealer.payloads().len())?;
     let threads = threads(arguments.threads);
     let total = inputs.iter().map(|input| input.size).sum();
 
@@ -42,7 +58,7 @@ pub(crate) fn run(arguments: &SealArgs, output: Output) -> Result<Report, Failur
         seal_payload(payload, input, &writer, index, threads, &progress)?;
         writer.payload_done(index)?;
     }
-    for input in &inputs {
+    for input in inputs {
         input.verify_unchanged()?;
     }
     let timing = progress.finish();
@@ -50,7 +66,15 @@ pub(crate) fn run(arguments: &SealArgs, output: Output) -> Result<Report, Failur
     let signature = sealer_key.as_ref().map(|key| Signature::sign(&core, key)).transpose()?;
     // The key before the index: an artifact that can be found can also be granted.
     content_key::write(&arguments.key_out, core.digest(), &content_key)?;
-    writer.finish(&Finished { core: &core, tag_tables: &tag_tables, signature: signature.as_ref() })?;
+    let config = image.as_ref().map(|image| &image.local);
+    writer.finish(&Finished {
+        core: &core,
+        tag_tables: &tag_tables,
+        signature: signature.as_ref(),
+        image: config.map(|image| (image.manifest.config.media_type.as_str(), image.config.as_slice())),
+    })?;
+    let manifest = config.map(|image| image.digest.to_string());
+    let of_image = manifest.as_ref().map(|digest| format!("\nmanifest   {digest}")).unwrap_or_default();
 
     let payloads: Vec<_> = core
         .parameters()
@@ -66,7 +90,7 @@ pub(crate) fn run(arguments: &SealArgs, output: Output) -> Result<Report, Failur
     let digest = core.digest().to_string();
     Ok(Report {
         text: format!(
-            "core       {digest}\nartifact   {reference}\nkey        {}\nsealed     {} bytes in {:.2} s ({:.2} GB/s)\nsigned     {}",
+            "core       {digest}{of_image}\nartifact   {reference}\nkey        {}\nsealed     {} bytes in {:.2} s ({:.2} GB/s)\nsigned     {}",
             arguments.key_out.display(),
             timing.bytes,
             timing.seconds,
@@ -76,7 +100,7 @@ pub(crate) fn run(arguments: &SealArgs, output: Output) -> Result<Report, Failur
         json: json!({
             "core": digest, "id": core.parameters().id().to_string(), "output": reference.to_string(), "key": arguments.key_out,
             "bytes": timing.bytes, "seconds": timing.seconds, "gb_per_s": timing.gb_per_s(), "signed": signature.is_some(),
-            "payload_digests": core.has_payload_digests(), "payloads": payloads,
+            "payload_digests": core.has_payload_digests(), "payloads": payloads, "manifest": manifest,
         }),
     })
 }
@@ -99,6 +123,26 @@ fn refuse_existing(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A `.sealed` file is no image.
+fn refuse_file(reference: &Reference) -> Result<(), Failure> {
+    match reference {
+        Reference::Layout(..) => Ok(()),
+        Reference::File(path) => {
+            let (argument, expected) = ("--output", "an image layout: a file is no image");
+            Err(Failure::Usage { argument, expected, found: path.display().to_string() })
+        }
+    }
+}
+
+/// Layers are not split: an unpacker would not find them.
+fn refuse_split(is_image: bool, inputs: usize, payloads: usize) -> Result<(), Failure> {
+    if is_image && inputs != payloads {
+        let (argument, expected) = ("--image", "layers of at most 2^18 segments");
+        return Err(Failure::Usage { argument, expected, found: format!("{payloads} payloads") });
+    }
+    Ok(())
+}
+
 fn request(
     arguments: &SealArgs,
     inputs: &[Input],
@@ -107,9 +151,8 @@ fn request(
     let inputs = inputs
         .iter()
         .map(|input| {
-            let media_type = arguments.media_type.as_deref().unwrap_or_else(|| media_type(&input.name));
             Ok(SealInput {
-                media_type: MediaType::parse(media_type)?,
+                media_type: MediaType::parse(&input.media_type)?,
                 name: PayloadName::parse(&input.name)?,
                 size: input.size,
             })
@@ -172,13 +215,24 @@ impl Observer for Shown<'_> {
 struct Input {
     path: PathBuf,
     name: String,
+    media_type: String,
     file: File,
     size: u64,
     stamp: (u64, i64, i64, i64, i64),
 }
 
 impl Input {
-    fn open(path: &Path) -> Result<Self, Failure> {
+    /// A file that gives a payload its name, and its media type unless somebody says one.
+    fn open(path: &Path, asked: Option<&str>) -> Result<Self, Failure> {
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| Failure::Input {
+            path: path.to_owned(),
+            expected: "a file name in UTF-8",
+            found: "another".to_owned(),
+        })?;
+        Self::named(path, name, asked.unwrap_or_else(|| media_type(name)))
+    }
+
+    fn named(path: &Path, name: &str, media_type: &str) -> Result<Self, Failure> {
         let file = File::open(path).map_err(Failure::file("open the input", path))?;
         let metadata = file.metadata().map_err(Failure::file("look at the input", path))?;
         let unfit = |expected, found: &str| Failure::Input {
@@ -190,13 +244,10 @@ impl Input {
         if !metadata.is_file() {
             return Err(unfit("a regular file, whose size is known before the first byte", "something else"));
         }
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .ok_or_else(|| unfit("a file name in UTF-8", "another"))?;
         Ok(Self {
             path: path.to_owned(),
             name: name.to_owned(),
+            media_type: media_type.to_owned(),
             size: metadata.len(),
             stamp: stamp(&metadata),
             file,
@@ -238,7 +289,7 @@ mod tests {
     fn evil_input_that_changes_while_sealed_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), b"before").unwrap();
-        let input = Input::open(file.path()).unwrap();
+        let input = Input::open(file.path(), None).unwrap();
         input.verify_unchanged().unwrap();
         std::fs::write(file.path(), b"after it was opened").unwrap();
         assert_eq!(input.verify_unchanged().unwrap_err().code(), "INPUT_UNFIT");
@@ -246,7 +297,7 @@ mod tests {
 
     #[test]
     fn evil_seal_of_a_pipe_is_refused() {
-        let error = Input::open(Path::new("/dev/null")).err().unwrap();
+        let error = Input::open(Path::new("/dev/null"), None).err().unwrap();
         assert_eq!(error.code(), "INPUT_UNFIT");
     }
 }

@@ -91,6 +91,12 @@ impl ImageIndex {
         self.manifests.push(entry);
     }
 
+    /// As [`ImageIndex::set_artifact`], for an image with sealed layers.
+    pub fn set_image(&mut self, tag: &str, manifest: &Descriptor) {
+        self.manifests.retain(|entry| entry.annotation(REF_NAME) != Some(tag));
+        self.manifests.push(manifest.clone().annotated(REF_NAME, tag));
+    }
+
     /// Enters a grant or signature; twice the same changes nothing.
     pub fn add_referrer(&mut self, manifest: &Descriptor) {
         if self.manifests.iter().all(|entry| entry.digest != manifest.digest) {

@@ -274,6 +274,18 @@ impl Guest {
     }
 
     pub fn with(server: &Server, policy: &Value, more: &str, broken: bool, options: PullerOptions) -> Self {
+        Self::changed(server, policy, more, broken, options, |puller| puller)
+    }
+
+    /// With a puller that somebody changed.
+    pub fn changed(
+        server: &Server,
+        policy: &Value,
+        more: &str,
+        broken: bool,
+        options: PullerOptions,
+        change: impl FnOnce(Puller) -> Puller,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         for name in ["resources/default/policy", "resources/default/key", "bundle"] {
@@ -294,7 +306,7 @@ impl Guest {
         let resources = Arc::new(Directory(root.join("resources")));
         let events = Arc::new(Events { broken, ..Events::default() });
         let puller = Puller::new(config.image, resources, Modes::none(), Arc::clone(&events) as _, options);
-        let guest = Self { puller: Arc::new(puller), events, directory };
+        let guest = Self { puller: Arc::new(change(puller)), events, directory };
         guest.set_policy(policy);
         guest
     }

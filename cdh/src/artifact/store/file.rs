@@ -163,6 +163,10 @@ impl FileWriter {
     }
 
     pub(super) fn finish(self, finished: &Finished<'_>) -> Result<(), Error> {
+        if finished.image.is_some() {
+            let (argument, expected) = ("--output", "an image layout: a file is no image");
+            return Err(Error::Usage { argument, expected, found: self.path.display().to_string() });
+        }
         let Self { path, partial, payloads } = self;
         let length = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let signature = finished.signature.map(|signature| signature.encode());

@@ -219,7 +219,14 @@ impl LayoutWriter {
             write_blob(&root, tags.bytes())?;
         }
         write_blob(&root, finished.core.bytes())?;
-        let manifest = ArtifactManifest::build(finished.core, &digests)?;
+        let manifest = match finished.image {
+            Some((media_type, config)) => {
+                write_blob(&root, config)?;
+                let config = Descriptor::of(media_type, config);
+                ArtifactManifest::build_image(finished.core, config, &digests)?
+            }
+            None => ArtifactManifest::build(finished.core, &digests)?,
+        };
         write_blob(&root, &manifest.bytes)?;
         let signature = finished
             .signature
@@ -231,7 +238,11 @@ impl LayoutWriter {
         } else {
             ImageIndex::new()
         };
-        index.set_artifact(&tag, &manifest.descriptor);
+        if finished.image.is_some() {
+            index.set_image(&tag, &manifest.descriptor);
+        } else {
+            index.set_artifact(&tag, &manifest.descriptor);
+        }
         if let Some(signature) = &signature {
             index.add_referrer(&signature.descriptor);
         }

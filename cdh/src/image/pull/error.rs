@@ -54,6 +54,16 @@ pub enum PullError {
         /// Why.
         source: Cause,
     },
+    /// What was unsealed is not what the core, bound configuration or the policy of the key says that it is.
+    #[error("{image}: unsealed: expected {expected}, found {found}")]
+    Unsealed {
+        /// Which image.
+        image: String,
+        /// What it has to be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
     /// Not the name of an image, by the rules of policies.
     #[error("{name:?}: expected the name of an image by the rules of image policies")]
     Name {
@@ -73,6 +83,7 @@ impl PullError {
             Self::Interrupted => "PULL_INTERRUPTED",
             Self::Measure { .. } => "PULL_MEASURE",
             Self::Name { .. } => "PULL_NAME",
+            Self::Unsealed { .. } => "PULL_UNSEALED",
         }
     }
 
@@ -81,7 +92,7 @@ impl PullError {
     pub const fn class(&self) -> Class {
         match self {
             Self::Bundle { .. } => Class::Io,
-            Self::Configuration { .. } => Class::Artifact,
+            Self::Configuration { .. } | Self::Unsealed { .. } => Class::Artifact,
             Self::Deadline { .. } | Self::Interrupted => Class::Transient,
             Self::Measure { .. } => Class::Device,
             Self::Name { .. } => Class::Usage,

@@ -15,10 +15,18 @@ use crate::image::ocicrypt::LayerKey;
 use crate::registry::store::StoredBlob;
 
 use super::PullError;
+use crate::artifact::Landed;
 
-/// One layer, whose blob was authenticated.
+/// Where the bytes of a layer are, which were authenticated.
+pub(super) enum Bytes {
+    Stored(Arc<StoredBlob>),
+    /// Landed, and the number of the file.
+    Landed(Arc<Landed>, usize),
+}
+
+/// One layer.
 pub(super) struct Layer {
-    pub(super) blob: Arc<StoredBlob>,
+    pub(super) bytes: Bytes,
     pub(super) compression: Compression,
     pub(super) diff_id: DiffId,
     /// For an encrypted one.
@@ -37,6 +45,13 @@ pub(super) struct Order {
 /// Given up when this is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Set when it is dropped.
+    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+}
 
 impl Drop for Cancel {
     fn drop(&mut self) {
@@ -63,10 +78,18 @@ fn unpack_here(order: Order, given_up: &AtomicBool) -> Result<Verified, Error> {
     let memory = PrivateMemory::create(bytes, files)?;
     let store = Store::new(memory.directory()?, 0);
     let mut unpacker = Unpacker::new(&store, limits);
-    for Layer { blob, compression, diff_id, key } in layers {
-        unpacker = match key {
-            None => unpacker.layer(Watched { inner: blob.reader(), given_up }, compression, &diff_id)?,
-            Some(key) => {
+    for Layer { bytes, compression, diff_id, key } in layers {
+        unpacker = match (bytes, key) {
+            (Bytes::Stored(blob), None) => {
+                unpacker.layer(Watched { inner: blob.reader(), given_up }, compression, &diff_id)?
+            }
+            (Bytes::Landed(landed, index), None) => {
+                let inner = landed.landing.open(index)?;
+                unpacker.layer(Watched { inner, given_up }, compression, &diff_id)?
+            }
+            // Encrypted twice: seal refuses to make it.
+            (Bytes::Landed(..), Some(_)) => return Err(PullError::Interrupted.into()),
+            (Bytes::Stored(blob), Some(key)) => {
                 let ciphertext = Watched { inner: Ciphertext { blob: &blob, offset: 0 }, given_up };
                 // Both passes: nothing is decrypted for anybody before all of it was verified.
                 let plaintext = key.verify(ciphertext, blob.size())?;

@@ -2,9 +2,11 @@
 
 use super::{Set, Writer, pin_sealer, released, small, whole};
 use crate::carrier::{file_of, layout_of};
-use crate::fixture::{Artifact, POLICY, grant, identity, sign};
+use crate::digest::BlobDigest;
+use crate::fixture::{Artifact, POLICY, Recipe, grant, identity, sign};
 use crate::grant::GrantSuite;
-use crate::oci::ImageIndex;
+use crate::names::MediaType;
+use crate::oci::{ArtifactManifest, Descriptor, ImageIndex, MANIFEST_TYPE};
 use crate::sealed_file::{Current, Directory, Region, Slot};
 
 pub(super) fn add(set: &mut Set) {
@@ -22,6 +24,7 @@ pub(super) fn add(set: &mut Set) {
     let fixture = set.fixture("carried", members);
     files(set, &fixture, &artifact, &grant);
     layouts(set, &fixture, &artifact, &grant);
+    images(set);
 }
 
 /// A file with its directory replaced, named by slot A.
@@ -210,6 +213,56 @@ fn layouts(set: &mut Set, fixture: &str, artifact: &Artifact, grant: &[u8]) {
         .bytes("index", &index.encode())
         .mutate("fill index 4194305");
     set.vector("oci-index-oversize", writer);
+}
+
+/// Images with sealed layers: one, and what a registry can do to its manifest.
+fn images(set: &mut Set) {
+    const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let types = [LAYER, MANIFEST_TYPE].map(|text| MediaType::parse(text).unwrap());
+    let artifact = Recipe { media_types: types.to_vec(), ..Recipe::new(67, &[70_000, 300]) }.seal();
+    let digests: Vec<_> = artifact.payloads.iter().map(|blob| BlobDigest::of(blob)).collect();
+    let config = Descriptor::of("application/vnd.oci.image.config.v1+json", b"{}");
+    let built = ArtifactManifest::build_image(&artifact.core, config, &digests).unwrap();
+    let text = String::from_utf8(built.bytes).unwrap();
+    let core = BlobDigest::of(artifact.core.bytes()).to_string();
+    let named = format!("\"vnd.innerkeep.core.v1\":\"{core}\"");
+    let other = named.replace(&core, &BlobDigest::of(b"other").to_string());
+    let sealed = format!("{LAYER}+sealed");
+    let (all, none) = (whole(&artifact), released(&[]));
+    for (name, comment, expect, manifest) in [
+        ("success-image", "an image whose layers are sealed", "success", text.clone()),
+        (
+            "image-layer-plain",
+            "an image of which one layer is not sealed",
+            "MALFORMED",
+            text.replace(&sealed, LAYER),
+        ),
+        (
+            "image-layer-other-type",
+            "an image with a layer of another type than its payload",
+            "MALFORMED",
+            text.replace(&sealed, "application/vnd.oci.image.layer.v1.tar+sealed"),
+        ),
+        ("image-other-core", "an image that names another core", "MALFORMED", text.replace(&named, &other)),
+        ("image-core-unnamed", "an image that names no core", "MALFORMED", text.replace(&named, "")),
+    ] {
+        assert!(expect == "success" || manifest != text, "{name}");
+        let mut index = ImageIndex::new();
+        index.set_image("v1", &Descriptor::of(MANIFEST_TYPE, manifest.as_bytes()));
+        let mut writer = Writer::new(comment, expect)
+            .line("kind", "artifact")
+            .line("content_key", &hex::encode(artifact.key))
+            .line("pin", &format!("core {}", artifact.core.digest()))
+            .line("released", if expect == "success" { &all } else { &none })
+            .line("tag", "v1")
+            .bytes("index", &index.encode())
+            .bytes("blob", manifest.as_bytes())
+            .bytes("blob", artifact.core.bytes());
+        for blob in artifact.payloads.iter().chain(&artifact.tags) {
+            writer = writer.bytes("blob", blob);
+        }
+        set.vector(name, writer);
+    }
 }
 
 /// Name, comment, and what is done to the directory.
