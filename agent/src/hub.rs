@@ -19,7 +19,7 @@ use cdh::artifact::{Broker, BrokerAccess, BrokerPlace, KbsRecipient};
 use cdh::config::{HubConfig, ImageConfig};
 use cdh::hub_error::HubError;
 use cdh::image::pull::{Pulled, Puller};
-use cdh::launch::puller;
+use cdh::launch::{opener, puller};
 use cdh::modes::Modes;
 use cdh::plaintext::Plaintext;
 use cdh::registry::{Carried, Reference, Registry};
@@ -128,7 +128,8 @@ impl DataHub {
         let options = options.map(|options| KbsOptions { dated: Some(dated.clone()), ..options });
         let broker = config.kbs_recipient()?.zip(options);
         let hub = Hub::dated(&config, modes.clone(), attester, initdata, root, Some(dated))?;
-        let images = puller(&hub, &config, &modes, attester);
+        let keys = opener(&config, &modes, attester, initdata, root)?;
+        let images = puller(&hub, &config, &modes, attester, keys);
         let initdata = initdata.map(|initdata| initdata.text().to_owned());
         let seconds = config.innerkeep.credential_refresh_seconds;
         let refresh = (seconds > 0).then(|| Duration::from_secs(seconds));

@@ -75,26 +75,17 @@ pub fn launch(asked: &HubLaunch) -> Result<Launched, HubError> {
     let hub = with_volumes(hub, &config, &modes, Box::new(OwnChildren))?;
     let opener = opener(&config, &modes, &attester, initdata.as_ref(), &root)?;
     let hub = with_artifacts(hub, &config, initdata.as_ref(), opener.clone());
+    // Nothing is permitted where nothing is said about images.
     let hub = if config.image == ImageConfig::default() {
         hub
     } else {
-        let puller = puller(&hub, &config, &modes, &attester);
-        hub.with_images(Arc::new(puller.opening(Arc::new(opener), config.innerkeep.sealed_images.clone())))
+        let images = puller(&hub, &config, &modes, &attester, opener);
+        hub.with_images(Arc::new(images))
     };
     let hub = Arc::new(hub);
     let service = HubService::new(Arc::clone(&hub), &config, &root);
     let tee = attester.tee().name();
     Ok(Launched { config, modes, service, hub, attester, initdata, tee })
-}
-
-/// The hub, which pulls images where its configuration says something about them.
-#[must_use]
-pub fn with_images(hub: Hub, config: &HubConfig, modes: &Modes, attester: &Arc<Attester>) -> Hub {
-    if config.image == ImageConfig::default() {
-        return hub;
-    }
-    let puller = puller(&hub, config, modes, attester);
-    hub.with_images(Arc::new(puller))
 }
 
 /// The hub, which lands what bound `sealed.toml` names for its peers.
@@ -108,13 +99,21 @@ fn with_artifacts(hub: Hub, config: &HubConfig, initdata: Option<&Initdata>, ope
     hub.with_artifacts(Arc::new(Jobs::with_socket(Arc::new(lander), socket, access.socket_mode())))
 }
 
-/// What pulls images for a hub: with its resources and the pins of its configuration, and with the platform's registers to measure them.
+/// What pulls images for a hub: with its resources and the pins of its configuration, and with the platform's registers to measure them; sealed
+/// layers of those that its configuration names are opened by `opener`.
 #[must_use]
-pub fn puller(hub: &Hub, config: &HubConfig, modes: &Modes, attester: &Arc<Attester>) -> Puller {
+pub fn puller(
+    hub: &Hub,
+    config: &HubConfig,
+    modes: &Modes,
+    attester: &Arc<Attester>,
+    opener: Opener,
+) -> Puller {
     let resources = Arc::clone(hub.resources()) as _;
     let measure = Arc::new(Registers::new(Arc::clone(attester)));
     let options = PullerOptions { pins: config.innerkeep.image_pins.to_map(), ..PullerOptions::default() };
-    Puller::new(config.image.clone(), resources, modes.clone(), measure, options)
+    let puller = Puller::new(config.image.clone(), resources, modes.clone(), measure, options);
+    puller.opening(Arc::new(opener), config.innerkeep.sealed_images.clone())
 }
 
 /// The hub, which mounts encrypted volumes; `helper` makes their file systems.
