@@ -319,7 +319,8 @@ fn said(stage: &Stage, client: &AgentClient, id: &str, count: usize) -> Vec<Stri
 }
 
 /// One guest, from its start to its last attack.
-// COMPAT: CreateContainer better, stricter: a guest pulls images itself, as a policy in bound initdata permits; their roots are verified ones
+// COMPAT: CreateContainer stricter: `image_guest_pull` is of one image in source, metadata and annotations, and of one that bound configuration permits
+// COMPAT: CreateContainer better: the root of a pulled image is a verified one
 #[test]
 fn a_pod_on_images_that_its_guest_pulls() {
     if !is_root() {

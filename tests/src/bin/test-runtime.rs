@@ -3,7 +3,10 @@
 //! output: `{"status": "OK" or the name of a ttrpc status, "text": …, "reply": …}`.
 
 use anyhow::{Context, bail};
-use protocol::agent::{CopyFileRequest, GetMetricsRequest, SetPolicyRequest, Storage};
+use protocol::agent::{
+    CopyFileRequest, GetMetricsRequest, SetPolicyRequest, Storage, UpdateInterfaceRequest,
+};
+use protocol::types::{IPAddress, Interface};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -67,6 +70,12 @@ enum Call {
         text: String,
     },
     GetMetrics,
+    UpdateInterface {
+        name: String,
+        hardware: String,
+        address: String,
+        mask: String,
+    },
 }
 
 /// A storage of the wire.
@@ -79,12 +88,14 @@ struct Disk {
     place: String,
     #[serde(default)]
     options: Vec<String>,
+    #[serde(default)]
+    driver_options: Vec<String>,
 }
 
 impl From<Disk> for Storage {
     fn from(disk: Disk) -> Self {
-        let Disk { driver, source, fstype, place, options } = disk;
-        Self { driver, source, fstype, mount_point: place, options, ..Self::default() }
+        let Disk { driver, source, fstype, place, options, driver_options } = disk;
+        Self { driver, source, fstype, mount_point: place, options, driver_options, ..Self::default() }
     }
 }
 
@@ -160,6 +171,20 @@ fn make(client: &AgentClient, call: Call) -> Result<Value, Refused> {
         Call::SetPolicy { text } => {
             let request = SetPolicyRequest { policy: text, ..SetPolicyRequest::default() };
             client.set_policy(&request).map(|_| Value::Null)?
+        }
+        Call::UpdateInterface { name, hardware, address, mask } => {
+            let interface = Interface {
+                device: name.clone(),
+                name,
+                hwAddr: hardware,
+                IPAddresses: vec![IPAddress { address, mask, ..IPAddress::default() }],
+                ..Interface::default()
+            };
+            let request = UpdateInterfaceRequest {
+                interface: Some(interface).into(),
+                ..UpdateInterfaceRequest::default()
+            };
+            client.update_interface(&request).map(|_| Value::Null)?
         }
         Call::GetMetrics => {
             let metrics = client.get_metrics(&GetMetricsRequest::default())?.metrics;

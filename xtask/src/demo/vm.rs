@@ -9,6 +9,7 @@
 //! register vouches for.
 
 mod audit;
+mod images;
 mod initdata;
 mod pod;
 mod runtime;
@@ -152,6 +153,7 @@ impl Stage<'_> {
         let disk = self.work.join("root.img");
         let verified = VerityRoot::create(self.tools, &disk, &[pod::PLACE], b"innerkeep demo")?;
         pod::foreign_root(self.tools, &share)?;
+        let images = images::Images::prepare(self.tools, self.work)?;
         let (operator, public) = audit::operators_key(self.innerkeep, self.work)?;
         let named = pod::Model::of(model)?;
         let mut contents = initdata::Contents {
@@ -159,6 +161,7 @@ impl Stage<'_> {
             core,
             model: &named,
             root: &verified,
+            images: &images,
             chip_root: &root,
             audit: &public,
         };
@@ -219,6 +222,15 @@ impl Stage<'_> {
         say("\nwhat the host tries, by ttrpc over vsock, and what the agent answers:");
         pod.attacks(&mut judge)?;
         pod.impostors(&mut judge)?;
+        say("\na container on a signed image that the guest pulls from a registry of the host:");
+        let pulled = pod.pulled(&images)?;
+        say(&format!("pulled     {}\n           {} computed in the container", images.digest, pulled.sha256));
+        ensure!(
+            pulled.sha256 == model.sha256,
+            "the container on the pulled image read another file: {}",
+            pulled.sha256
+        );
+        pod.moved_tag(&images, &mut judge)?;
         say("\nthe audit, carried by the host:");
         let evidence = audit::Operator {
             innerkeep: self.innerkeep,
@@ -276,6 +288,8 @@ impl Stage<'_> {
             "input_sha256": model.sha256,
             "container_sha256": served.sha256,
             "container_mount": served.mount,
+            "pulled_image": images.digest,
+            "pulled_sha256": pulled.sha256,
             "landed_sha256": seen["sha256"],
             "path": path,
             "tee": tee.name(),
@@ -333,7 +347,18 @@ impl Stage<'_> {
             .program("test-consumer")?
             .copy_directory(platform.state(), LAUNCH)?
             .copy(&launch, "/tee.toml", 0o644)
-            .modules(&["configfs", "tsm_report", "cuse", "dm_verity"])
+            .modules(&[
+                "configfs",
+                "tsm_report",
+                "cuse",
+                "dm_verity",
+                "erofs",
+                "overlay",
+                "loop",
+                "virtio_net",
+            ])
+            .qemu(&["-netdev", "user,id=net,ipv6=off"])
+            .qemu(&["-device", &format!("virtio-net-pci,netdev=net,mac={},romfile=", images::HARDWARE)])
             .memory_mib(1536)
             .chip(&chip.socket, Some(chip.id()))
             .share(share)

@@ -2,7 +2,7 @@
 
 use super::super::actors::Innerkeep;
 use super::super::{DataPath, guest::Tee};
-use super::pod;
+use super::{images::Images, pod};
 use anyhow::Context;
 use serde_json::json;
 use std::ffi::OsStr;
@@ -29,6 +29,8 @@ pub struct Contents<'a> {
     pub model: &'a pod::Model,
     /// The root of the container that gets it.
     pub root: &'a VerityRoot,
+    /// The image of the other container that gets it, and where it is pulled from.
+    pub images: &'a Images,
     /// The chip's root certificate.
     pub chip_root: &'a Path,
     /// `audit.toml`.
@@ -44,7 +46,7 @@ pub fn pack(
     name: &str,
     contents: &Contents<'_>,
 ) -> anyhow::Result<Initdata> {
-    let Contents { tenant, core, model, root, chip_root, audit } = *contents;
+    let Contents { tenant, core, model, root, images, chip_root, audit } = *contents;
     let algorithm = match tee {
         Tee::Tdx => "sha384",
         Tee::Snp => "sha256",
@@ -64,15 +66,19 @@ pub fn pack(
     write("innerkeep.toml", &format!("# {tenant}\ninsecure = [{modes}]\n"))?;
     let args = json!(pod::args(model)).to_string();
     write("policy.rego", &include_str!("policy.rego").replace("ARGS", &args))?;
+    write("cdh.toml", &images.config())?;
     write("audit.toml", &std::fs::read_to_string(audit).context("read the operator's public key")?)?;
     write(
         "sealed.toml",
         &format!(
             "environment = \"development\"\nchip_root = \"\"\"{certificate}\"\"\"\n\n[[artifact]]\nname = \"model\"\n\
-             reference = \"{}\"\ncore = \"sha256:{core}\"\npath = \"{}\"\ncontainer = {{ {}, policy_container = 0 }}\n",
+             reference = \"{0}\"\ncore = \"sha256:{core}\"\npath = \"{1}\"\ncontainer = {{ {2}, policy_container = 0 }}\n\n\
+             [[artifact]]\nname = \"pulled\"\nreference = \"{0}\"\ncore = \"sha256:{core}\"\npath = \"{1}\"\n\
+             container = {{ image = \"{3}\", policy_container = 1 }}\n",
             pod::REFERENCE,
             pod::PLACE,
-            root.toml()
+            root.toml(),
+            images.digest
         ),
     )?;
     let at = |suffix: &str| directory.join(format!("{name}.{suffix}"));

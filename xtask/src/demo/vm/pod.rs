@@ -2,6 +2,7 @@
 
 use super::super::actors::PreparedModel;
 use super::super::refusals::Judge;
+use super::images::{ADDRESS, HARDWARE, Images};
 use super::runtime::{Answer, Runtime};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -80,6 +81,8 @@ impl<'a> Pod<'a> {
     ) -> anyhow::Result<Self> {
         let storage = json!({ "driver": "virtio-fs", "source": TAG, "fstype": "virtiofs", "place": SHARED });
         runtime.ok(&json!({ "call": "create_sandbox", "id": "pod1", "storages": [storage] }))?;
+        let (name, mask) = ("eth0", "24");
+        runtime.ok(&json!({ "call": "update_interface", "name": name, "hardware": HARDWARE, "address": ADDRESS, "mask": mask }))?;
         Ok(Self { guest, runtime, model, root })
     }
 
@@ -94,7 +97,12 @@ impl<'a> Pod<'a> {
         let metrics = metrics["metrics"].as_str().unwrap_or_default();
         let ready = "innerkeep_sealed_artifact_stage{artifact=\"model\",stage=\"ready\",code=\"\"} 1";
         ensure!(metrics.contains(ready), "the artifact is not ready by the agent's own figures: {metrics}");
-        let process = self.process(CONTAINER)?;
+        self.seen(CONTAINER)
+    }
+
+    /// What a container has read.
+    fn seen(&self, id: &str) -> anyhow::Result<Seen> {
+        let process = self.process(id)?;
         let end = Instant::now() + PATIENCE;
         while !self.holds(&format!("test -e /proc/{process}/root/dev/shm/served"))? {
             ensure!(Instant::now() < end, "the container did not read the model:\n{}", self.guest.serial());
@@ -107,6 +115,38 @@ impl<'a> Pod<'a> {
             sha256: seen.split_whitespace().next().unwrap_or_default().to_owned(),
             mount: mount.trim().to_owned(),
             landed_ms: self.log("artifact landed", "ms")?.as_u64().context("how long landing took")?,
+        })
+    }
+
+    /// Another container, on an image that the guest pulls itself: the host only says its name. It reads the same model.
+    pub fn pulled(&mut self, images: &Images) -> anyhow::Result<Seen> {
+        let create = self.pulled_request("pulled", &images.name());
+        self.runtime.ok(&create)?;
+        self.runtime.ok(&json!({ "call": "start_container", "id": "pulled" }))?;
+        let seen = self.seen("pulled")?;
+        self.runtime.ok(&json!({ "call": "remove_container", "id": "pulled" }))?;
+        Ok(seen)
+    }
+
+    /// The same request once more, when the name means another image.
+    pub fn moved_tag(&mut self, images: &Images, judge: &mut Judge<'_>) -> anyhow::Result<()> {
+        images.move_tag()?;
+        let create = self.pulled_request("pulled", &images.name());
+        let attack = "the registry moves the tag to another image, which nobody signed";
+        self.refused(judge, attack, &create, "INTERNAL", "IMAGE_UNSIGNED")?;
+        ensure!(!self.holds("test -e /run/kata-containers/pulled")?, "the container was made");
+        Ok(())
+    }
+
+    fn pulled_request(&self, id: &str, image: &str) -> Value {
+        let root = format!("/run/kata-containers/{id}/rootfs");
+        let annotations =
+            json!({ "io.kubernetes.cri.container-name": "pulled", "io.kubernetes.cri.image-name": image });
+        let option = format!("image_guest_pull={}", json!({ "metadata": annotations }));
+        json!({
+            "call": "create_container", "id": id, "root": root, "args": args(self.model), "annotations": annotations,
+            "storages": [{ "driver": "image_guest_pull", "source": image, "fstype": "overlay", "place": root,
+                "driver_options": [option] }],
         })
     }
 

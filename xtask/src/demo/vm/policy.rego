@@ -21,6 +21,8 @@ default SignalProcessRequest := true
 
 default StartContainerRequest := true
 
+default UpdateInterfaceRequest := true
+
 default WaitProcessRequest := true
 
 default ExecProcessRequest := false
@@ -33,4 +35,10 @@ default CreateContainerRequest := false
 CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["", "pstate", input.container_id]), "value": 0}]} if {
 	input.OCI.Process.Args == ARGS
 	input.OCI.Annotations["io.kubernetes.cri.container-name"] == "server"
+}
+
+# Container 1: the same on an image that the guest pulls. Which images it pulls is for cdh.toml to say.
+CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["", "pstate", input.container_id]), "value": 1}]} if {
+	input.OCI.Process.Args == ARGS
+	input.OCI.Annotations["io.kubernetes.cri.container-name"] == "pulled"
 }
