@@ -7,7 +7,6 @@
 
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -27,6 +26,7 @@ use xtask::vm::{Guest, Spec, Tools};
 const KEY: &[u8] = b"a key of an operator, 32 bytes and more";
 const URI: &str = "kbs:///pods/volumes/models";
 const MARKER: &str = "what no host may read ";
+const CRYPTSETUP: &str = "/usr/sbin/cryptsetup";
 const MIB: usize = 1 << 20;
 
 /// Disks of the host.
@@ -67,6 +67,8 @@ impl Host {
             .file("/etc/writer.toml", 0o644, hub("/run/writer.sock", &listed))
             .file("/etc/reader.toml", 0o644, hub("/run/reader.sock", ""))
             .modules(&["dm_crypt", "dm_integrity", "authenc"]);
+        let cryptsetup = Path::new(CRYPTSETUP);
+        let spec = spec.file("/etc/volume.key", 0o600, KEY).host_program(cryptsetup, CRYPTSETUP).unwrap();
         serving(twice(with_mkfs(spec), &self.shared))
     }
 
@@ -202,7 +204,7 @@ fn evil_host_reads_and_alters_an_empty_volume(guest: &Guest, host: &Host) {
     assert!(read.status != 0 && read.stderr.contains("Input/output error"), "{read:?}");
     let whole = shell(
         guest,
-        "n=0; for i in $(seq 0 511); do dd if=/mnt/a/file of=/dev/null bs=4096 skip=$i count=1 2>/dev/null || n=$((n+1)); done; echo $n",
+        "n=0; for i in $(seq 0 511); do dd if=/mnt/a/file of=/dev/null bs=4096 iflag=direct skip=$i count=1 2>/dev/null || n=$((n+1)); done; echo $n",
     );
     assert_eq!(whole.trim(), "1", "one block of 512");
     assert_eq!(shell(guest, "tail -n 1 /mnt/a/text"), format!("{MARKER}2000\n"));
@@ -255,6 +257,7 @@ fn a_volume_of_a_key_is_opened_again(guest: &Guest, host: &Host, first: &str, se
     reader.refuses(second, ENCRYPTED, &[], "/mnt/c", "VOLUME_WRITE_NOT_BOUND");
     writer.end();
     assert!(!host.contains(&host.shared, MARKER));
+    cryptsetup_reads_it(guest, first);
     // Two that read, and nobody writes on the disk.
     let before = std::fs::read(&host.shared).unwrap();
     let writer = Pod::start(guest, "writer");
@@ -276,44 +279,51 @@ fn a_volume_of_a_key_is_opened_again(guest: &Guest, host: &Host, first: &str, se
     assert_eq!(mapped(guest), "");
 }
 
-/// Headers that say something else: another cipher, none, another key slot; each whole in itself, by the program that writes such headers.
+/// The volume is one of LUKS2 for the program that everybody has, with its key.
+fn cryptsetup_reads_it(guest: &Guest, disk: &str) {
+    let open = format!("cryptsetup open --type luks2 --key-file /etc/volume.key {disk} oracle");
+    let said = shell(
+        guest,
+        &format!(
+            "export DM_DISABLE_UDEV=1 PATH=$PATH:/usr/sbin; mkdir -p /run/cryptsetup /mnt/oracle; {open} && \
+             mount -t ext4 /dev/mapper/oracle /mnt/oracle && cat /mnt/oracle/kept; umount /mnt/oracle; cryptsetup close oracle"
+        ),
+    );
+    assert_eq!(said, format!("{MARKER}\n"));
+    assert_eq!(mapped(guest), "");
+}
+
+/// Headers that say something else, no cipher or another key slot; each whole in itself.
 fn evil_host_swaps_the_header(guest: &Guest, host: &Host, first: &str) {
     let image = std::fs::File::options().read(true).write(true).open(&host.shared).unwrap();
     let mut good = vec![0; MIB];
     image.read_exact_at(&mut good, 0).unwrap();
     let writer = Pod::start(guest, "writer");
-    for cipher in ["cipher_null-ecb", "aes-xts-plain64"] {
-        let other = header(&host.work, cipher);
-        image.write_all_at(other.get(..MIB - 4096).unwrap(), 0).unwrap();
+    let seal = good.split_off(MIB - 4096);
+    for cipher in ["cipher_null-ecb --key-size 256", "aes-xts-plain64"] {
+        // By the program that writes such headers, and for the right key: as if the host had stolen it.
+        let how = "--pbkdf pbkdf2 --pbkdf-force-iterations 1000 --luks2-keyslots-size 512k --offset 2048";
+        let format =
+            format!("cryptsetup luksFormat -q --type luks2 --cipher {cipher} {how} {first} /etc/volume.key");
+        shell(
+            guest,
+            &format!(
+                "export DM_DISABLE_UDEV=1 PATH=$PATH:/usr/sbin; {format} && sync; echo 3 > /proc/sys/vm/drop_caches"
+            ),
+        );
+        image.write_all_at(&seal, (MIB - 4096) as u64).unwrap();
         let before = std::fs::read(&host.shared).unwrap();
-        shell(guest, "echo 3 > /proc/sys/vm/drop_caches");
+        assert!(before.get(..good.len()).unwrap() != good, "the header is another one");
         for flags in [&["ro"][..], &[]] {
             writer.refuses(first, ENCRYPTED, flags, "/mnt/b", "VOLUME_HEADER_AUTHENTICATION");
         }
         assert!(std::fs::read(&host.shared).unwrap() == before, "something was written");
     }
+    shell(guest, "echo 3 > /proc/sys/vm/drop_caches");
     image.write_all_at(&good, 0).unwrap();
     writer.mounts(first, ENCRYPTED, &["ro"], "/mnt/b");
     assert_eq!(shell(guest, "cat /mnt/b/more"), format!("{MARKER}\n"));
     writer.end();
-}
-
-/// A header of LUKS2 for the key, as a host would make it that has stolen it.
-fn header(work: &Work, cipher: &str) -> Vec<u8> {
-    let (image, key) = (work.write("header.img", b""), work.write("header.key", KEY));
-    std::fs::File::options().write(true).open(&image).unwrap().set_len(32 << 20).unwrap();
-    let mut command = Command::new("/usr/sbin/cryptsetup");
-    command.args(["luksFormat", "--batch-mode", "--type", "luks2", "--cipher", cipher]);
-    if cipher.starts_with("cipher_null") {
-        command.args(["--key-size", "256"]);
-    }
-    command
-        .args(["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file"])
-        .arg(key)
-        .arg(&image);
-    let output = command.stdin(Stdio::null()).output().expect("start cryptsetup (package cryptsetup-bin)");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    std::fs::read(image).unwrap()
 }
 
 /// What Kata's runtime asks for with an encrypted emptyDir.

@@ -13,7 +13,7 @@ const ISLANDS: &[(&str, &str)] = &[
     (
         "agent/src/sys/",
         "copies and programs of processes, filters of system calls and device programs, namespaces and mounts held by descriptor, \
-         ioctls of device-mapper and of the generator of random numbers, swap, files in the reactor, signals that end the machine, \
+         ioctls of the generator of random numbers, swap, files in the reactor, signals that end the machine, \
          how many heaps the allocator has",
     ),
     ("attestation-agent/src/ioctl.rs", "ioctls of the TDX and SEV-SNP guest drivers"),
