@@ -107,8 +107,7 @@ impl Stage {
     /// Pushes a layout to a tag; its name, and the digest of its manifest.
     fn push(&self, layout: &Layout, tag: &str) -> (String, String) {
         let name = self.server.name(&format!("{IMAGE}:{tag}"));
-        let from = format!("{}:v1", layout.path().display());
-        let report = self.scene.innerkeep.run(&args!["push", from, &name, "--insecure-plain-http"]);
+        let report = self.scene.innerkeep.run(&args!["push", layout.path(), &name, "--insecure-plain-http"]);
         (name, report["digest"].as_str().unwrap().to_owned())
     }
 

@@ -186,7 +186,7 @@ fn layouts(set: &mut Set, fixture: &str, artifact: &Artifact, grant: &[u8]) {
         let text = change(String::from_utf8(blobs[manifest].clone()).unwrap(), artifact);
         let mut changed = blobs.clone();
         changed[manifest] = text.into_bytes();
-        let entry = crate::oci::Descriptor::of(crate::oci::MANIFEST_TYPE, &changed[manifest]);
+        let entry = Descriptor::of(MANIFEST_TYPE, &changed[manifest]);
         let mut index = ImageIndex::new();
         index.set_artifact("v1", &entry);
         // The referrers follow to the altered manifest: a registry can do all that.
@@ -272,7 +272,7 @@ type Change = fn(String, &Artifact) -> String;
 /// What a registry can do to the manifest.
 fn manifests() -> [(&'static str, &'static str, &'static str, Change); 5] {
     fn digest(bytes: &[u8]) -> String {
-        crate::digest::BlobDigest::of(bytes).to_string()
+        BlobDigest::of(bytes).to_string()
     }
     fn exchange(text: &str, a: &str, b: &str) -> String {
         text.replace(a, "#").replace(b, a).replace('#', b)
