@@ -59,11 +59,16 @@ unsafe impl GlobalAlloc for Counting {
 
 /// Runs a parser over `input_len` bytes and refuses that its thread's heap grows beyond a multiple of them.
 pub fn bounded<T>(input_len: usize, work: impl FnOnce() -> T) -> T {
+    bounded_beside(0, input_len, work)
+}
+
+/// As [`bounded`], for a parser that may use so many bytes more whatever its input is.
+pub fn bounded_beside<T>(more: usize, input_len: usize, work: impl FnOnce() -> T) -> T {
     let before = LIVE.get();
     PEAK.set(before);
     let result = work();
     let grown = PEAK.get().saturating_sub(before);
-    let cap = BASE_BYTES + PER_INPUT_BYTE * input_len;
+    let cap = BASE_BYTES + more + PER_INPUT_BYTE * input_len;
     assert!(grown <= cap, "{grown} bytes of heap for {input_len} bytes of input, the cap is {cap}");
     result
 }

@@ -15,7 +15,7 @@ pub mod platform;
 pub mod stream;
 pub mod tpm;
 
-pub use heap::bounded;
+pub use heap::{bounded, bounded_beside};
 
 /// Strict JSON in other clothes: what it says, written canonically, so that mutated bytes get past the check of canonical form.
 ///

@@ -1,6 +1,6 @@
 //! Zstandard streams (RFC 8878): any number of frames, skippable ones among them, and nothing else behind.
 //!
-//! Memory: one window, at most as large as the limit, and one block of 128 KiB. Checksums of frames are not compared: the digest of all
+//! Memory: one window, at most as large as the limit, one block of 128 KiB, and the sequences of a block, at most 98,303 of 12 bytes. Checksums of frames are not compared: the digest of all
 //! expanded bytes is.
 
 use std::io::{BufRead, Read};

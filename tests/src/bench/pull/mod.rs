@@ -209,7 +209,7 @@ impl Bench<'_> {
         report.row("  innerkeep pull", bytes, fetched);
         report.row("  innerkeep unseal", bytes, landed);
         report.row("artifact: skopeo copy, ciphertext alone", bytes, &theirs);
-        report.promise("artifact: skopeo over ours", ARTIFACT_RATIO, &ours, &theirs);
+        report.promise("artifact: skopeo over innerkeep pull", ARTIFACT_RATIO, fetched, &theirs);
         report.memory("artifact: memory beside the landed file", ARTIFACT_MEMORY, &ours);
         match peer {
             Ok(_) => {
