@@ -17,7 +17,7 @@ mod fixture;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fixture::{Key, Server, cosigned, run};
 use initdata::{Algorithm, Package, Packed};
@@ -31,7 +31,7 @@ use tests::broker::KeyBroker;
 use tests::keyed::{BROKER, Keyed};
 use tests::payload::Payload;
 use tests::programs::is_root;
-use tests::scene::Artifact;
+use tests::scene::{Artifact, ENVIRONMENT, FAMILY};
 use tests::tee::Kind;
 use tests::vm::{self, boot, shell};
 use tests::work::Work;
@@ -103,16 +103,45 @@ struct Stage {
     other_digest: String,
 }
 
+/// The image of a layout with its layers sealed.
+fn seal_layers(keyed: &Keyed, layout: &std::path::Path) -> Artifact {
+    let (reference, key) = (keyed.work.join("layers.sealed"), keyed.work.join("layers.key"));
+    let report = keyed.innerkeep.run(&args![
+        "seal",
+        "--image",
+        format!("{}:v1", layout.display()),
+        "--output",
+        format!("{}:v1", reference.display()),
+        "--key-out",
+        &key,
+        "--family",
+        FAMILY,
+        "--counter",
+        "7",
+        "--environment",
+        ENVIRONMENT,
+        "--sealer-key",
+        &keyed.sealer,
+        "--segment-size",
+        "65536"
+    ]);
+    let core = report["core"].as_str().unwrap().to_owned();
+    Artifact { reference, key, core, report, needles: Vec::new() }
+}
+
 /// What the guest is launched with.
-fn packed(server: &str, broker: u16, key: &Key, image: &str, model: &Artifact) -> Packed {
+fn packed(server: &str, broker: u16, key: &Key, image: &str, [model, layers]: [&Artifact; 2]) -> Packed {
     let mut package = Package::new(Algorithm::Sha384);
     let policy = ALLOW_ALL.replace("default CreateContainerRequest := true\n", BY_ANNOTATION);
     package.insert("policy.rego", &policy).unwrap();
     let zeros = "0".repeat(64);
     let hub = format!(
-        "[kbc]\nname = \"cc_kbc\"\nurl = \"http://{HOST}:{broker}\"\n\n[innerkeep]\nbroker = \"{BROKER}\"\n\n\
+        "[kbc]\nname = \"cc_kbc\"\nurl = \"http://{HOST}:{broker}\"\n\n[innerkeep]\nbroker = \"{BROKER}\"\n\
+         secret_lifetime_seconds = 0\ncredential_refresh_seconds = 10\n\n\
+         [[innerkeep.sealed_images]]\nimage = \"{server}/acme/layers\"\nenvironment = \"{ENVIRONMENT}\"\ncore = \"{}\"\n\n\
          [innerkeep.image_pins]\n\"{server}/acme/pinned\" = \"{zeros}\"\n\n\
          [image]\nimage_security_policy = '{}'\n\n[[image.registry_config.registry]]\nlocation = \"{server}\"\ninsecure = true\n",
+        layers.core,
         cosigned(key)
     );
     package.insert("cdh.toml", &hub).unwrap();
@@ -160,8 +189,8 @@ impl Stage {
         let port = server.authority.split_once(':').unwrap().1.to_owned();
         // By the name that the guest has for it: signatures are for names.
         let seen = format!("{HOST}:{port}");
-        let [named, other, tampered] =
-            ["server", "other", "tampered"].map(|name| image(&tools, &keyed.work, name));
+        let [named, other, tampered, plain] =
+            ["server", "other", "tampered", "layers"].map(|name| image(&tools, &keyed.work, name));
         for (image, repository) in
             [(&named, "server"), (&named, "pinned"), (&other, "unsigned"), (&tampered, "tampered")]
         {
@@ -182,13 +211,18 @@ impl Stage {
         let payload = Payload::random(601, 300_000);
         let model = keyed.seal("ranker", &payload);
         let broker_port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let packed = packed(&seen, broker_port, &key, &named.1, &model);
+        let layers = seal_layers(&keyed, &plain.0);
+        let packed = packed(&seen, broker_port, &key, &named.1, [&model, &layers]);
         let digest = Kind::Tdx.initdata_digest(packed.text().as_bytes());
         // The same launch outside of any machine: what the operator makes the policy of.
         let launch = format!("initdata_digest = \"{digest}\"\n");
         keyed.guest = keyed.platform.guest(&keyed.work, "reference", &launch, None);
         let policy = keyed.policy("policy.toml", 5);
         let (report, kek, rego) = keyed.grant_to_broker(&model, &policy, "ranker");
+        let layers_kek = keyed.work.join("layers.kek");
+        let more = args!["--kek-out", &layers_kek, "--resource-policy", &rego];
+        let arguments = keyed.grant_arguments(&layers, &format!("kbs:{BROKER}"), &policy, &more);
+        let layers_report = keyed.innerkeep.run(&arguments);
         let rules = std::fs::read_to_string(&rego).unwrap();
         let secrets = format!(
             "\nallow if {{\n    data.plugin == \"resource\"\n    data[\"resource-path\"] in [[\"default\", \"seal-key\", \"vec\"], \
@@ -209,10 +243,16 @@ impl Stage {
         ];
         let broker = KeyBroker::start(&keyed.programs, &keyed.work, "broker", &arguments);
         broker.store(report["resource"].as_str().unwrap(), &kek);
+        broker.store(layers_report["resource"].as_str().unwrap(), &std::fs::read(layers_kek).unwrap());
         broker.store("kbs:///default/seal-key/vec", vector("verification_jwk").to_string().as_bytes());
         broker.store("kbs:///default/db/password", SECRET);
         let to = format!("{}/acme/ranker:v1", server.authority);
         keyed.innerkeep.run(&args!["push", &model.reference, &to, "--insecure-plain-http"]);
+
+        let to = format!("{}/acme/layers:v1", server.authority);
+        let pushed = keyed.innerkeep.run(&args!["push", &layers.reference, &to, "--insecure-plain-http"]);
+        let digest_of_layers = pushed["digest"].as_str().unwrap();
+        runtime.block_on(server.sign("acme/layers", digest_of_layers, &key, &format!("{seen}/acme/layers")));
 
         let guest = boot(machine(&keyed, &tools, &packed, &digest));
         guest.wait_serial("\"msg\":\"serving\"", Duration::from_secs(60)).unwrap();
@@ -318,6 +358,10 @@ fn said(stage: &Stage, client: &AgentClient, id: &str, count: usize) -> Vec<Stri
     all.lines().map(str::to_owned).collect()
 }
 
+/// Where the host puts a file with a sealed secret, and what of it the container sees.
+const VOLUME: &str = "/run/kata-containers/shared/containers/server-secrets";
+const SEEN: &str = "cat /proc/$(head -n1 /sys/fs/cgroup/kubepods/besteffort/pod1/server/cgroup.procs)/root/etc/secrets/password";
+
 /// One guest, from its start to its last attack.
 // COMPAT: CreateContainer stricter: `image_guest_pull` is of one image in source, metadata and annotations, and of one that bound configuration permits
 // COMPAT: CreateContainer better: the root of a pulled image is a verified one
@@ -333,6 +377,7 @@ fn a_pod_on_images_that_its_guest_pulls() {
     the_sandbox_has_the_pause_program_of_the_image(&stage, &client);
     evil_images_are_refused(&stage, &client);
     a_signed_image_gets_model_and_secret(&stage, &client);
+    an_image_with_sealed_layers_runs(&stage, &client);
     evil_host_secret_that_is_not_sealed(&stage, &client);
     evil_registry_moves_the_tag(&stage, &client);
     assert_eq!(shell(&stage.guest, "grep -l ' /models/' /proc/[0-9]*/mountinfo || true"), "");
@@ -377,8 +422,17 @@ fn evil_images_are_refused(stage: &Stage, client: &AgentClient) {
 
 fn a_signed_image_gets_model_and_secret(stage: &Stage, client: &AgentClient) {
     let guest = &stage.guest;
-    let request = container("server", "0", &stage.seen("server:v1"), &sealed_secret());
+    let mut request = container("server", "0", &stage.seen("server:v1"), &sealed_secret());
+    shell(guest, &format!("mkdir -p {VOLUME}; echo '{}' > {VOLUME}/password", sealed_secret()));
+    request.OCI.as_mut().unwrap().Mounts.push(protocol::oci::Mount {
+        destination: "/etc/secrets".to_owned(),
+        source: VOLUME.to_owned(),
+        type_: "bind".to_owned(),
+        options: vec!["rbind".to_owned(), "rw".to_owned()],
+        ..Default::default()
+    });
     ok(stage, client.create_container(&request));
+    assert_eq!(shell(guest, SEEN), "", "nothing before it is started");
     let event = format!("PullImage {{\"image\":\"{}\"", stage.seen("server:v1"));
     let log = shell(guest, "cat /run/attestation-agent/eventlog");
     assert!(String::from_utf8_lossy(log.as_bytes()).contains(&event), "{log:?}");
@@ -390,10 +444,46 @@ fn a_signed_image_gets_model_and_secret(stage: &Stage, client: &AgentClient) {
     let group = "/sys/fs/cgroup/kubepods/besteffort/pod1/server/cgroup.procs";
     let mounts = shell(guest, &format!("grep -e ' / / ' -e ' /models/' /proc/$(head -n1 {group})/mountinfo"));
     assert!(mounts.contains(" - overlay composefs rw") && mounts.contains(" /models/ranker ro,"), "{mounts}");
+    a_sealed_file_is_open_there_and_rotates(stage);
     ok(stage, client.remove_container(&remove("server")));
     assert_eq!(shell(guest, &LEFT.replace("ID", "server")), "");
+    assert_eq!(shell(guest, "grep innerkeep/secrets /proc/1/mountinfo; ls -A /run/innerkeep/secrets"), "");
     let serial = guest.serial();
     assert!(!serial.contains(std::str::from_utf8(SECRET).unwrap()), "{serial}");
+}
+
+/// In the running container, as one step; where the host could read it there is the sealed text for ever.
+fn a_sealed_file_is_open_there_and_rotates(stage: &Stage) {
+    let guest = &stage.guest;
+    let secret = std::str::from_utf8(SECRET).unwrap();
+    assert_eq!(shell(guest, SEEN), secret);
+    stage.broker.store("kbs:///default/db/password", b"another-one");
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let seen = shell(guest, SEEN);
+        if seen == "another-one" {
+            break;
+        }
+        assert!(seen == secret && Instant::now() < until, "{seen:?}\n{}", guest.serial());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    stage.broker.store("kbs:///default/db/password", SECRET);
+    assert_eq!(shell(guest, &format!("cat {VOLUME}/password")).trim(), sealed_secret());
+    assert_eq!(
+        shell(guest, &format!("grep -rl -e {secret} -e another-one /run/kata-containers/shared || true")),
+        ""
+    );
+}
+
+/// Nobody outside of the guest reads its layers, and what runs is what was sealed.
+fn an_image_with_sealed_layers_runs(stage: &Stage, client: &AgentClient) {
+    let request = container("layers", "6", &stage.seen("layers:v1"), "none");
+    ok(stage, client.create_container(&request));
+    ok(stage, client.start_container(&start("layers")));
+    let seen = said(stage, client, "layers", 3);
+    assert_eq!(seen[1..], ["layers", "started"]);
+    ok(stage, client.remove_container(&remove("layers")));
+    assert_eq!(shell(&stage.guest, &LEFT.replace("ID", "layers")), "");
 }
 
 fn evil_host_secret_that_is_not_sealed(stage: &Stage, client: &AgentClient) {
