@@ -37,7 +37,8 @@ pub struct Keyed {
     pub guest: Guest,
     /// Its initdata, a file.
     pub initdata: PathBuf,
-    sealer: PathBuf,
+    /// The sealer's key, a file.
+    pub sealer: PathBuf,
     runs: Cell<usize>,
 }
 

@@ -360,7 +360,7 @@ fn said(stage: &Stage, client: &AgentClient, id: &str, count: usize) -> Vec<Stri
 
 /// Where the host puts a file with a sealed secret, and what of it the container sees.
 const VOLUME: &str = "/run/kata-containers/shared/containers/server-secrets";
-const SEEN: &str = "cat /proc/$(head -n1 /sys/fs/cgroup/kubepods/besteffort/pod1/server/cgroup.procs)/root/etc/secrets/password";
+const SEEN: &str = "cd /proc/$(head -n1 /sys/fs/cgroup/kubepods/besteffort/pod1/server/cgroup.procs)/root && cat etc/secrets/password";
 
 /// One guest, from its start to its last attack.
 // COMPAT: CreateContainer stricter: `image_guest_pull` is of one image in source, metadata and annotations, and of one that bound configuration permits

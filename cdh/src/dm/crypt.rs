@@ -32,7 +32,7 @@ pub(super) fn target(device: &BlockDevice, size_bytes: u64) -> Result<Target, Dm
     Ok(Target { kind: KIND, sectors, read_only: false, parameters })
 }
 
-/// Bytes of the key of [`authenticated`]: two of AES-256 for XTS, one of HMAC-SHA-256.
+/// Bytes of the key of `authenticated`: two of AES-256 for XTS, one of HMAC-SHA-256.
 pub const AUTHENTICATED_KEY_BYTES: usize = 96;
 /// As `cryptsetup` gives it to the kernel for `aes-xts-plain64` with `hmac(sha256)`: the number of a block is authenticated with it.
 const AUTHENTICATED: &str = "capi:authenc(hmac(sha256),xts(aes))-plain64";
