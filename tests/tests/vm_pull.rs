@@ -40,8 +40,6 @@ use xtask::vm::{Guest, Init, Service, Spec, Tools, VerityRoot};
 const AGENT: &str = "innerkeep-agent";
 /// The host, as QEMU's network shows it.
 const HOST: &str = "10.0.2.2";
-/// Where the host puts what a TDX guest presents its evidence with.
-const CACHE: &str = "/run/kata-containers/shared/containers/innerkeep-artifacts";
 const HARDWARE: &str = "52:54:00:00:00:07";
 const SECRET: &[u8] = b"hunter2-and-more";
 const VECTORS: &str = include_str!("../vectors/cdh/vectors.json");
@@ -105,7 +103,7 @@ struct Stage {
 
 /// The image of a layout with its layers sealed.
 fn seal_layers(keyed: &Keyed, layout: &std::path::Path) -> Artifact {
-    let (reference, key) = (keyed.work.join("layers.sealed"), keyed.work.join("layers.key"));
+    let (reference, key) = (keyed.work.join("layers-sealed"), keyed.work.join("layers.key"));
     let report = keyed.innerkeep.run(&args![
         "seal",
         "--image",
@@ -171,7 +169,6 @@ fn machine(keyed: &Keyed, tools: &Tools, packed: &Packed, digest: &str) -> Spec 
         .unwrap()
         .file("/launch.toml", 0o644, format!("tee = \"tdx\"\ninitdata_digest = \"{digest}\"\n"))
         .file("/pause_bundle/config.json", 0o644, pause.to_string())
-        .copy(&keyed.guest.collateral, "/collateral.json", 0o644)
         .copy(&tools.busybox(), "/pause_bundle/rootfs/bin/busybox", 0o755)
         .plan(|plan| plan.services.push(service))
         .disk(&keyed.work.write("initdata.img", packed.image()))
@@ -343,7 +340,6 @@ fn connect(stage: &Stage, client: &AgentClient) {
         client.update_routes(&UpdateRoutesRequest { routes: Some(routes).into(), ..Default::default() }),
     );
     ok(stage, client.create_sandbox(&sandbox("pod1")));
-    shell(&stage.guest, &format!("mkdir -p {CACHE} && cp /collateral.json {CACHE}/"));
 }
 
 /// Reads standard output up to so many lines.

@@ -116,10 +116,10 @@ impl SecretFiles {
         let mut found = Vec::new();
         for (index, mount) in mounts.iter().enumerate() {
             let source = Path::new(&mount.source);
-            if !source.starts_with(shared) || USUAL.iter().any(|usual| mount.source.ends_with(usual)) {
+            if USUAL.iter().any(|usual| mount.source.ends_with(usual)) {
                 continue;
             }
-            if let Some(entries) = read(source)? {
+            if let Some(entries) = read(shared, source)? {
                 found.push((index, entries));
             }
         }

@@ -230,7 +230,7 @@ impl Stage<'_> {
             "the container on the pulled image read another file: {}",
             pulled.sha256
         );
-        pod.moved_tag(&images, &mut judge)?;
+        pod.evil_images(&images, &mut judge)?;
         say("\nthe audit, carried by the host:");
         let evidence = audit::Operator {
             innerkeep: self.innerkeep,

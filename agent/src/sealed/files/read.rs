@@ -5,10 +5,10 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use cdh::sealed_secret::MAXIMUM_SEALED_BYTES;
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2};
@@ -51,19 +51,29 @@ pub(super) enum What {
     Sealed(Vec<u8>),
 }
 
-/// What is mounted from `source`, if there is a sealed file in it, in the directory itself or as the file: upstream looks no deeper.
-pub(super) fn read(source: &Path) -> Result<Option<Vec<Entry>>, FilesError> {
+/// What is mounted from `source`, below `shared`, if there is a sealed file in it, in the directory itself or as the file: upstream looks no
+/// deeper. What leads out of `shared` is not looked at: whether it may be mounted is for others to say.
+pub(super) fn read(shared: &Path, source: &Path) -> Result<Option<Vec<Entry>>, FilesError> {
     let failed = |error: Errno| FilesError::read(Path::new(""), error.into());
-    // The path was permitted, and leads to what is going to be mounted.
-    let root = openat(CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
-    let stat = fstat(&root).map_err(failed)?;
+    let Ok(below) = source.strip_prefix(shared) else { return Ok(None) };
+    // As the floor reads paths.
+    if !below.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Ok(None);
+    }
+    let Ok(top) = openat(CWD, shared, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else { return Ok(None) };
+    let Ok(root) = resolve(top.as_fd(), below, OFlags::PATH) else { return Ok(None) };
+    let (stat, all) = (fstat(&root).map_err(failed)?, fstat(&top).map_err(failed)?);
+    // GUARD: sealed-files-of-one -> evil_host_links_a_mount_with_a_sealed_file_out_of_what_is_shared
+    if (stat.st_dev, stat.st_ino) == (all.st_dev, all.st_ino) {
+        return Ok(None);
+    }
     let mut reader = Reader { root: root.as_fd(), entries: Vec::new(), plain: 0 };
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile if begins_sealed(&reopen(&root).map_err(failed)?)? => {
+        FileType::RegularFile if reopen(&root).is_ok_and(|file| begins_sealed(&file)) => {
             let file = reopen(&root).map_err(failed)?;
             reader.file(Path::new(""), file, &stat)?;
         }
-        FileType::Directory if reader.has_sealed()? => {
+        FileType::Directory if reader.has_sealed() => {
             reader.directory(Path::new(""), &stat, 0)?;
         }
         _ => return Ok(None),
@@ -78,21 +88,15 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Whether a file in the directory begins as sealed ones do.
-    fn has_sealed(&self) -> Result<bool, FilesError> {
-        for name in self.names(Path::new(""))?.into_iter().take(MAXIMUM_ENTRIES) {
-            let Ok((place, stat)) = self.look(&name) else { continue };
-            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-                continue;
-            }
-            drop(place);
-            if let Ok(file) = self.open(&name)
-                && begins_sealed(&file)?
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// Whether a file in the directory begins as sealed ones do. What cannot be read does not.
+    fn has_sealed(&self) -> bool {
+        let names = self.names(Path::new("")).unwrap_or_default();
+        let is_file = |name: &PathBuf| {
+            let found = self.look(name);
+            found.is_ok_and(|(_, stat)| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+        };
+        let mut files = names.iter().take(MAXIMUM_ENTRIES).filter(|name| is_file(name));
+        files.any(|name| self.open(name).is_ok_and(|file| begins_sealed(&file)))
     }
 
     fn directory(&mut self, path: &Path, stat: &Stat, depth: usize) -> Result<(), FilesError> {
@@ -194,18 +198,23 @@ impl Reader<'_> {
     }
 
     fn resolve(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let mut resolve = ResolveFlags::NO_MAGICLINKS;
-        // GUARD: sealed-files-beneath -> evil_host_links_a_sealed_file_out_of_its_mount
-        resolve |= ResolveFlags::BENEATH;
-        for _ in 0..ATTEMPTS {
-            match openat2(self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                other => return other,
-            }
-        }
-        Err(Errno::AGAIN)
+        resolve(self.root, path, flags)
     }
+}
+
+/// Opens what is at a path below a directory, through links that stay below it.
+fn resolve(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let mut resolve = ResolveFlags::NO_MAGICLINKS;
+    // GUARD: sealed-files-beneath -> evil_host_links_a_sealed_file_out_of_its_mount
+    resolve |= ResolveFlags::BENEATH;
+    for _ in 0..ATTEMPTS {
+        match openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::AGAIN)
 }
 
 /// A file that is held as a place, to read.
@@ -215,14 +224,8 @@ fn reopen(place: &OwnedFd) -> Result<File, Errno> {
     openat(CWD, path, flags, Mode::empty()).map(File::from)
 }
 
-fn begins_sealed(file: &File) -> Result<bool, FilesError> {
+fn begins_sealed(file: &File) -> bool {
     let mut start = Vec::with_capacity(SEALED.len());
     let limit = u64::try_from(SEALED.len()).unwrap_or(0);
-    let read = file.take(limit).read_to_end(&mut start);
-    match read {
-        Ok(_) => Ok(start == SEALED),
-        // A file that nobody can read is none that could be opened.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
-        Err(error) => Err(FilesError::read(Path::new(""), error)),
-    }
+    file.take(limit).read_to_end(&mut start).is_ok_and(|_| start == SEALED)
 }

@@ -196,6 +196,40 @@ fn evil_host_links_a_sealed_file_out_of_its_mount() {
     });
 }
 
+/// What the floor refuses is not read before it is asked: a link out of what is shared would come back as a copy.
+#[test]
+fn evil_host_links_a_mount_with_a_sealed_file_out_of_what_is_shared() {
+    in_namespaces(&["--mount"], || {
+        let mut scene = Scene::new();
+        let own = scene.directory.path().join("of-the-guest");
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("bait"), "sealed.x").unwrap();
+        fs::write(own.join("kept"), "kept by the guest").unwrap();
+        let shared = scene.shared();
+        symlink(&own, shared.join("absolute")).unwrap();
+        symlink("../of-the-guest", shared.join("relative")).unwrap();
+        symlink("/proc", shared.join("kernel")).unwrap();
+        // Files of all containers, by the directory itself.
+        fs::write(shared.join("password"), "sealed.x").unwrap();
+        symlink(".", shared.join("all")).unwrap();
+        let written = [
+            "absolute",
+            "relative",
+            "absolute/bait",
+            "../of-the-guest",
+            "kernel/1",
+            "",
+            ".",
+            "all",
+            "con-secrets/..",
+        ];
+        let sources = written.map(|path| shared.join(path));
+        assert!(scene.gather(&sources).unwrap().is_none());
+        let kept: Vec<_> = scene.mounts.iter().map(|mount| PathBuf::from(&mount.source)).collect();
+        assert_eq!(kept, sources, "for the floor to refuse");
+    });
+}
+
 #[test]
 fn evil_host_sealed_files_without_end() {
     in_namespaces(&["--mount"], || {

@@ -36,6 +36,7 @@ pub struct Images {
     pub digest: String,
     public: String,
     other: PathBuf,
+    directory: PathBuf,
 }
 
 impl Drop for Images {
@@ -57,26 +58,55 @@ impl Images {
         let directory = work.join("registry");
         std::fs::create_dir_all(&directory).context("make the registry's directory")?;
         let (registry, authority) = start(&directory)?;
-        let mut images =
-            Self { registry, authority, digest: String::new(), public: String::new(), other: PathBuf::new() };
+        let empty = (String::new(), String::new(), PathBuf::new());
+        let (digest, public, other) = empty;
+        let mut images = Self { registry, authority, digest, public, other, directory: directory.clone() };
         images.wait()?;
         let (layout, digest) = image(tools, &directory, "signed")?;
         (images.other, _) = image(tools, &directory, "other")?;
         images.digest = digest;
         images.put(&layout, "v1")?;
+        let (tampered, tampered_digest) = image(tools, &directory, "tampered")?;
+        images.put(&tampered, "tampered")?;
+        images.put(&images.other, "unsigned")?;
         let key = directory.join("key.pem");
         run(Command::new("openssl")
             .args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out"])
             .arg(&key))?;
         images.public =
             STANDARD.encode(run(Command::new("openssl").args(["pkey", "-pubout", "-in"]).arg(&key))?);
-        images.sign(&directory, &key)?;
+        images.sign(&key, &images.digest)?;
+        images.sign(&key, &tampered_digest)?;
+        images.tamper(&tampered, &tampered_digest)?;
         Ok(images)
+    }
+
+    /// Turns a bit of the last layer where the registry stores it.
+    fn tamper(&self, layout: &Path, digest: &str) -> anyhow::Result<()> {
+        let hex = |digest: &str| digest.trim_start_matches("sha256:").to_owned();
+        let manifest =
+            std::fs::read(layout.join("blobs/sha256").join(hex(digest))).context("read a manifest")?;
+        let manifest: Value = serde_json::from_slice(&manifest).context("the manifest of an image")?;
+        let layers = manifest["layers"].as_array().context("layers")?;
+        let layer = layers.last().and_then(|layer| layer["digest"].as_str()).map(hex).context("a layer")?;
+        let blobs = self.directory.join("data/docker/registry/v2/blobs/sha256");
+        let blob = blobs.join(layer.get(..2).unwrap_or_default()).join(&layer).join("data");
+        let mut bytes = std::fs::read(&blob).context("read a stored layer")?;
+        let middle = bytes.len() / 2;
+        if let Some(byte) = bytes.get_mut(middle) {
+            *byte ^= 1;
+        }
+        std::fs::write(&blob, bytes).context("change a stored layer")
+    }
+
+    /// The same repository, another tag.
+    pub fn tagged(&self, tag: &str) -> String {
+        format!("{}:{tag}", self.repository())
     }
 
     /// The name by which the guest asks for the image.
     pub fn name(&self) -> String {
-        format!("{}:v1", self.repository())
+        self.tagged("v1")
     }
 
     /// `cdh.toml`: whose images the guest pulls, and from where.
@@ -110,17 +140,18 @@ impl Images {
     }
 
     /// As `cosign sign --key` does: an image beside the image, whose layer is what was signed.
-    fn sign(&self, directory: &Path, key: &Path) -> anyhow::Result<()> {
+    fn sign(&self, key: &Path, digest: &str) -> anyhow::Result<()> {
+        let directory = &self.directory;
         let payload = json!({"critical": {
             "identity": {"docker-reference": self.repository()},
-            "image": {"docker-manifest-digest": self.digest},
+            "image": {"docker-manifest-digest": digest},
             "type": "cosign container image signature",
         }, "optional": null})
         .to_string();
         let file = directory.join("payload");
         std::fs::write(&file, &payload).context("write what is signed")?;
         let signature = run(Command::new("openssl").args(["dgst", "-sha256", "-sign"]).arg(key).arg(&file))?;
-        let layout = directory.join("signature.oci");
+        let layout = directory.join(format!("{}.signature.oci", digest.trim_start_matches("sha256:")));
         let blobs = layout.join("blobs/sha256");
         std::fs::create_dir_all(&blobs).context("make a layout")?;
         let blob = |kind: &str, bytes: &[u8]| -> anyhow::Result<Value> {
@@ -145,7 +176,7 @@ impl Images {
         std::fs::write(layout.join("index.json"), index).context("write an index")?;
         std::fs::write(layout.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}")
             .context("write a layout")?;
-        self.put(&layout, &format!("{}.sig", self.digest.replace(':', "-")))
+        self.put(&layout, &format!("{}.sig", digest.replace(':', "-")))
     }
 
     fn wait(&mut self) -> anyhow::Result<()> {

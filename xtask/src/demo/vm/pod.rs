@@ -128,13 +128,21 @@ impl<'a> Pod<'a> {
         Ok(seen)
     }
 
-    /// The same request once more, when the name means another image.
-    pub fn moved_tag(&mut self, images: &Images, judge: &mut Judge<'_>) -> anyhow::Result<()> {
-        images.move_tag()?;
-        let create = self.pulled_request("pulled", &images.name());
-        let attack = "the registry moves the tag to another image, which nobody signed";
-        self.refused(judge, attack, &create, "INTERNAL", "IMAGE_UNSIGNED")?;
-        ensure!(!self.holds("test -e /run/kata-containers/pulled")?, "the container was made");
+    /// The same request, for images that nobody signed, or that somebody changed, and once more when the name means another image.
+    pub fn evil_images(&mut self, images: &Images, judge: &mut Judge<'_>) -> anyhow::Result<()> {
+        let attacks = [
+            ("the host asks for an image that nobody signed", "unsigned", "IMAGE_UNSIGNED"),
+            ("the registry turns a bit in a layer of a signed image", "tampered", "REGISTRY_DIGEST"),
+            ("the registry moves the tag to another image, which nobody signed", "v1", "IMAGE_UNSIGNED"),
+        ];
+        for (attack, tag, code) in attacks {
+            if tag == "v1" {
+                images.move_tag()?;
+            }
+            let create = self.pulled_request("pulled", &images.tagged(tag));
+            self.refused(judge, attack, &create, "INTERNAL", code)?;
+            ensure!(!self.holds("test -e /run/kata-containers/pulled")?, "the container was made");
+        }
         Ok(())
     }
 
