@@ -138,6 +138,8 @@ fn demo(path: &str, tee: &str) {
         "prefix from",
         "SEALED_IMPOSTOR",
         "STORAGE_",
+        "IMAGE_UNSIGNED",
+        "REGISTRY_DIGEST",
     ] {
         assert!(answered(text), "{text} in {refusals:#?}");
     }
