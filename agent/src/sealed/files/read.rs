@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::{FilesError, SEALED};
 
-/// Most entries of a mount with sealed files, and of one that is looked at for them.
+/// Most entries of a mount with sealed files. Of a directory with more than that not all are looked at: no volume of secrets has so many.
 pub(super) const MAXIMUM_ENTRIES: usize = 1024;
 /// Longest file beside a sealed one: that of a volume of Kubernetes.
 pub(super) const MAXIMUM_PLAIN_BYTES: usize = 1 << 20;

@@ -252,7 +252,9 @@ fn evil_host_sealed_files_without_end() {
         assert_eq!(scene.code(), "SEALED_FILE_TOO_MANY");
 
         let mut scene = Scene::new();
-        (0..MAXIMUM_ENTRIES).for_each(|number| scene.write(&format!("z{number}"), ""));
+        let more = scene.volume().join("more");
+        fs::create_dir(&more).unwrap();
+        (0..=MAXIMUM_ENTRIES).for_each(|number| fs::write(more.join(number.to_string()), "").unwrap());
         assert_eq!(scene.code(), "SEALED_FILE_TOO_MANY");
 
         let mut scene = Scene::new();
