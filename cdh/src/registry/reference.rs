@@ -54,6 +54,11 @@ impl Reference {
         }
         let (registry, repository) = split_registry(name);
         let registry = normal_registry(registry).ok_or_else(|| bad("a host name or address, and a port"))?;
+        // In lower case it would be a part of a repository: what is shown and compared would be another image.
+        // GUARD: reference-one-meaning -> evil_reference_that_changes_its_meaning
+        if split_registry(&format!("{registry}/x")).0 != registry {
+            return Err(bad("a registry with '.', a port, or localhost"));
+        }
         let repository = if registry == DOCKER && !repository.contains('/') {
             format!("library/{repository}")
         } else {

@@ -26,6 +26,23 @@ fn references_are_normalised() {
     assert_eq!((both.tag(), both.selector()), (Some("v1"), format!("sha256:{HEX}")));
 }
 
+/// A host in upper case is one to Docker; written in its one form it would be a directory at another registry.
+#[test]
+fn evil_reference_that_changes_its_meaning() {
+    for text in
+        ["vDA/j", "ACME/server:v1", "Localhost/a", "LOCALHOST:5000/a", "R.example/a", "[2001:DB8::1]/a"]
+    {
+        match Reference::parse(text) {
+            Ok(reference) => {
+                assert_eq!(Reference::parse(&reference.to_string()).unwrap(), reference, "{text}")
+            }
+            Err(error) => assert_eq!(error.code(), "REGISTRY_REFERENCE", "{text}"),
+        }
+    }
+    assert_eq!(Reference::parse("vDA/j").unwrap_err().code(), "REGISTRY_REFERENCE");
+    assert_eq!(Reference::parse("Localhost/a").unwrap().registry(), "localhost");
+}
+
 #[test]
 fn evil_references_are_refused() {
     let long = "a".repeat(256);
