@@ -170,6 +170,15 @@ fn locked(open: &Mutex<HashMap<PathBuf, Slot>>) -> MutexGuard<'_, HashMap<PathBu
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The volume of a place, which stays somebody's meanwhile. One that is being mounted, or closed, is left to whoever does that.
+fn take_open(open: &Mutex<HashMap<PathBuf, Slot>>, place: &Path) -> Result<Box<Opened>, VolumeError> {
+    let mut slots = locked(open);
+    match slots.get_mut(place).map(|slot| std::mem::replace(slot, Slot::Taken)) {
+        Some(Slot::Open(opened)) => Ok(opened),
+        Some(Slot::Taken) | None => Err(VolumeError::Place { expected: "one with a volume" }),
+    }
+}
+
 /// A place in the table. Dropped, it is free again.
 struct Reservation<'a> {
     open: &'a Mutex<HashMap<PathBuf, Slot>>,
@@ -218,10 +227,7 @@ impl Volumes for BlockVolumes {
         let place = place::parse(mount_point)?;
         let open = Arc::clone(&self.open);
         let closed = spawn_blocking(move || {
-            let Some(Slot::Open(mut opened)) = locked(&open).insert(place.clone(), Slot::Taken) else {
-                locked(&open).remove(&place);
-                return Err(VolumeError::Place { expected: "one with a volume" });
-            };
+            let mut opened = take_open(&open, &place)?;
             let closed = opened.close();
             match &closed {
                 Ok(()) => locked(&open).remove(&place),

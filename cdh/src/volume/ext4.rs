@@ -67,7 +67,11 @@ pub(super) fn parse(text: &str) -> Result<Ext4Options, VolumeError> {
             }
             "-m" => options.reserved_percent = Some(number(0..=50)?),
             "-i" => options.bytes_per_inode = Some(number(1024..=67_108_864)?),
-            "-I" => options.inode_bytes = Some(number(128..=1024)?).filter(|size| size.is_power_of_two()),
+            "-I" => {
+                let size = number(128..=1024)?;
+                options.inode_bytes = Some(size).filter(|size| size.is_power_of_two());
+                options.inode_bytes.ok_or_else(|| wrong(value))?;
+            }
             other => return Err(wrong(other)),
         }
     }
@@ -220,6 +224,8 @@ mod tests {
             "-t ext2",
             "-U clear",
             "-I 128 -z undo",
+            "-I 127",
+            "-I 200",
             "--help x",
         ] {
             assert_eq!(parse(text).unwrap_err().code(), "VOLUME_OPTION", "{text}");

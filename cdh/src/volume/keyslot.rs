@@ -48,10 +48,11 @@ pub(super) fn seal(key: &VolumeKey, slot_key: &[u8; SLOT_KEY_BYTES]) -> Result<V
     random_bytes(split).map_err(random)?;
     last.copy_from_slice(&*merged(split));
     last.iter_mut().zip(key.iter()).for_each(|(byte, key)| *byte ^= key);
-    let mut area = stripes.to_vec();
-    area.resize(AREA_BYTES, 0);
+    // Whole from the start: a vector that grows leaves a copy behind.
+    let mut area = Zeroizing::new(vec![0; AREA_BYTES]);
+    area.iter_mut().zip(stripes.iter()).for_each(|(to, from)| *to = *from);
     xts(&mut area, slot_key, Direction::Encrypt)?;
-    Ok(area)
+    Ok(std::mem::take(&mut *area))
 }
 
 /// The key that an area holds; another one where the slot's key is another.

@@ -83,7 +83,12 @@ async fn a_place_has_one_volume() {
     let deadline = Instant::now() + Duration::from_secs(5);
     let error = volumes.mount(request("encrypted", &["ro"]), deadline).await.unwrap_err();
     assert_eq!(error.code(), "VOLUME_PLACE");
-    assert_eq!(volumes.unmount("/mnt/other").await.unwrap_err().code(), "VOLUME_PLACE");
+    // Nor does who closes it take it from whoever is about to open it.
+    for place in ["/mnt/other", "/mnt/volume"] {
+        assert_eq!(volumes.unmount(place).await.unwrap_err().code(), "VOLUME_PLACE");
+    }
+    let error = volumes.mount(request("encrypted", &["ro"]), deadline).await.unwrap_err();
+    assert_eq!(error.code(), "VOLUME_PLACE");
     drop(place);
     let _places: Vec<_> = (0..MAXIMUM_VOLUMES)
         .map(|number| Reservation::take(&volumes.open, &PathBuf::from(format!("/mnt/{number}"))).unwrap())
