@@ -6,7 +6,8 @@
 //!  now and then ────fill───▶ opened again; another secret takes the old one's place by a rename                   (rotation)
 //!  RemoveContainer ─drop───▶ overwritten, and the file system taken off
 //! ```
-//! The host's files are read once. What it changes there afterwards, the container does not see.
+//! The host's files are read once. What it changes there afterwards, the container does not see. What lies beside a secret is the host's still: a
+//! container that is named by its process alone, whose mounts nobody judged, gets no such mount (`SEALED_HOST_FILES`).
 
 mod read;
 
@@ -14,6 +15,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cdh::plaintext::Plaintext;
 use protocol::oci::Mount;
@@ -90,6 +92,7 @@ impl FilesError {
 pub(crate) struct SecretFiles {
     place: PathBuf,
     files: Vec<SealedFile>,
+    rotates: AtomicBool,
 }
 
 /// A file whose content is a secret.
@@ -160,7 +163,7 @@ impl SecretFiles {
             let _ = fs::remove_dir(place);
             return Err(FilesError::place("mount memory for them")(error.into()));
         }
-        let own = Self { place: place.to_owned(), files: Vec::new() };
+        let own = Self { place: place.to_owned(), files: Vec::new(), rotates: AtomicBool::new(false) };
         make(&place.join(NEW)).map_err(FilesError::place("make their directory"))?;
         Ok(own)
     }
@@ -188,6 +191,11 @@ impl SecretFiles {
         &self.place
     }
 
+    /// Whether this is the first call: who looks after them from now on is one.
+    pub(crate) fn begins_to_rotate(&self) -> bool {
+        !self.rotates.swap(true, Ordering::Relaxed)
+    }
+
     /// The sealed texts, in an order of their own.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &[u8]> {
         self.files.iter().map(|file| file.text.as_slice())
@@ -199,9 +207,9 @@ impl SecretFiles {
         const WHAT: &str = "write a secret";
         let failed = || FilesError::place(WHAT);
         let Some(file) = self.files.get(number) else { return Ok(false) };
-        let mut before = Zeroizing::new(Vec::new());
-        File::open(&file.path).and_then(|mut open| open.read_to_end(&mut before)).map_err(failed())?;
-        if *before == secret.expose() || (file.is_mount && !before.is_empty()) {
+        let open = File::open(&file.path).map_err(failed())?;
+        let is_empty = open.metadata().map_err(failed())?.len() == 0;
+        if (file.is_mount && !is_empty) || holds(open, secret.expose()).map_err(failed())? {
             return Ok(false);
         }
         if file.is_mount {
@@ -212,7 +220,11 @@ impl SecretFiles {
         let new = self.place.join(NEW).join(number.to_string());
         write_new(&new, secret.expose(), file.owner).map_err(failed())?;
         // Whoever holds the old one open reads it to its end; its memory goes with the last of them.
-        fs::rename(&new, &file.path).map_err(failed())?;
+        fs::rename(&new, &file.path).map_err(|error| {
+            // It must not be in the way of the next one.
+            let _ = fs::remove_file(&new);
+            failed()(error)
+        })?;
         Ok(true)
     }
 }
@@ -228,6 +240,19 @@ impl Drop for SecretFiles {
         let _ = unmount(&self.place, UnmountFlags::DETACH);
         let _ = fs::remove_dir(&self.place);
     }
+}
+
+/// Whether a file has these bytes and no others. What is read is wiped: its buffer is never moved.
+fn holds(mut file: File, bytes: &[u8]) -> io::Result<bool> {
+    let mut found = Zeroizing::new(vec![0; bytes.len() + 1]);
+    let mut length = 0;
+    while let Some(rest) = found.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest)? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    Ok(found.get(..length) == Some(bytes))
 }
 
 /// Zeroes in place of what was there; its length stays.

@@ -225,7 +225,8 @@ impl Secrets {
     /// Opens the files now and then, as often as bound configuration says, for as long as the container is there. What cannot be opened stays as it
     /// was: the log tells.
     fn rotate(&self, files: &Arc<SecretFiles>) {
-        let Some(every) = self.hub.refresh() else { return };
+        // A start that failed may be tried again.
+        let Some(every) = self.hub.refresh().filter(|_| files.begins_to_rotate()) else { return };
         let (own, files) = (self.clone(), Arc::downgrade(files));
         tokio::spawn(async move {
             loop {
