@@ -62,7 +62,7 @@ pub use document::values::{ContainerPath, Reference, Sha256Digest, Tag};
 pub use document::{
     Document, FileName, MAXIMUM_CONFIG_BYTES, MAXIMUM_FILES, VERSION,
     audit::{AuditConfig, AuditSuite},
-    sealed::{Artifact, Origin, SealedConfig},
+    sealed::{Artifact, Origin, SealedConfig, Sealer},
     settings::{InsecureMode, RestRoute, RestRule, Settings},
 };
 pub use error::{Class, InitdataError};

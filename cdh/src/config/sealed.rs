@@ -1,6 +1,6 @@
 //! `[[innerkeep.sealed_images]]`: images whose layers are sealed, and by whose word they are opened.
 
-use initdata::{Origin, Sha256Digest, Tag};
+use initdata::{Origin, Sealer, Sha256Digest, Tag};
 use serde::Deserialize;
 
 use super::HubError;
@@ -28,16 +28,8 @@ struct Raw {
     image: String,
     environment: Tag,
     core: Option<Sha256Digest>,
-    sealer: Option<RawSealer>,
+    sealer: Option<Sealer>,
     manifest: Option<Sha256Digest>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSealer {
-    key: Sha256Digest,
-    family: Tag,
-    min_counter: u64,
 }
 
 impl TryFrom<Raw> for SealedImage {
@@ -45,13 +37,8 @@ impl TryFrom<Raw> for SealedImage {
 
     fn try_from(raw: Raw) -> Result<Self, String> {
         let Raw { image, environment, core, sealer, manifest } = raw;
-        let origin = match (core, sealer) {
-            (Some(core), None) => Origin::Core(core),
-            (None, Some(RawSealer { key, family, min_counter })) => {
-                Origin::Sealer { key, family, min_counter }
-            }
-            _ => return Err(format!("image {image:?}: expected one of core, sealer")),
-        };
+        let origin = Origin::one_of(core, sealer);
+        let origin = origin.ok_or_else(|| format!("image {image:?}: expected one of core, sealer"))?;
         Ok(Self { image, environment, origin, manifest })
     }
 }

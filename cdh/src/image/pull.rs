@@ -469,8 +469,8 @@ fn layers(
     }
     let all = opened.into_iter().zip(blobs).zip(&image.diff_ids);
     let layers = all.map(|((Opened { compression, key }, blob), diff_id)| {
-        let bytes = Bytes::Stored(Arc::clone(blob));
-        Ok(Layer { bytes, compression, diff_id: diff_id.to_string().parse()?, key })
+        let bytes = Bytes::Stored(Arc::clone(blob), key);
+        Ok(Layer { bytes, compression, diff_id: diff_id.to_string().parse()? })
     });
     layers.collect()
 }

@@ -73,6 +73,32 @@ pub enum Origin {
     },
 }
 
+/// `sealer`, as it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sealer {
+    /// SHA-256 of the sealer's public key (SubjectPublicKeyInfo).
+    pub key: Sha256Digest,
+    /// Rollback family.
+    pub family: Tag,
+    /// Lowest counter.
+    pub min_counter: u64,
+}
+
+impl Origin {
+    /// Of an entry that has exactly one of both.
+    #[must_use]
+    pub fn one_of(core: Option<Sha256Digest>, sealer: Option<Sealer>) -> Option<Self> {
+        match (core, sealer) {
+            (Some(core), None) => Some(Self::Core(core)),
+            (None, Some(Sealer { key, family, min_counter })) => {
+                Some(Self::Sealer { key, family, min_counter })
+            }
+            _ => None,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSealed {
@@ -96,17 +122,9 @@ struct RawArtifact {
     name: Tag,
     reference: Reference,
     core: Option<Sha256Digest>,
-    sealer: Option<RawSealer>,
+    sealer: Option<Sealer>,
     path: ContainerPath,
     container: Container,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSealer {
-    key: Sha256Digest,
-    family: Tag,
-    min_counter: u64,
 }
 
 impl TryFrom<RawSealed> for SealedConfig {
@@ -144,13 +162,8 @@ impl TryFrom<RawArtifact> for Artifact {
     type Error = String;
 
     fn try_from(raw: RawArtifact) -> Result<Self, String> {
-        let origin = match (raw.core, raw.sealer) {
-            (Some(core), None) => Origin::Core(core),
-            (None, Some(RawSealer { key, family, min_counter })) => {
-                Origin::Sealer { key, family, min_counter }
-            }
-            _ => return Err(format!("artifact {}: expected one of core, sealer", raw.name)),
-        };
+        let origin = Origin::one_of(raw.core, raw.sealer);
+        let origin = origin.ok_or_else(|| format!("artifact {}: expected one of core, sealer", raw.name))?;
         Ok(Self {
             name: raw.name,
             reference: raw.reference,

@@ -15,7 +15,7 @@ const PIECE: usize = 1 << 20;
 /// # Errors
 ///
 /// The artifact cannot be read, its parts are not of the lengths and digests that its core says, or the new one cannot be written: nothing of
-/// it is there then.
+/// it is there then. Where a grant is what cannot be written, the artifact is there with those before it.
 pub fn carry(from: &Reference, to: &Reference) -> Result<(), Error> {
     let store = Store::open(from)?;
     let core = &store.core;

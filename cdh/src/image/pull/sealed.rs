@@ -236,8 +236,7 @@ impl Unsealed<'_> {
     /// What the policy that the key was granted under says about the manifest: nobody else can say it before.
     fn permitted(&self, digest: &Digest) -> Result<(), Error> {
         let Some(rules) = self.policy.and_then(PolicyDocument::evidence) else { return Ok(()) };
-        let Digest::Sha256(found) = digest else { return Ok(()) };
-        if rules.unsigned_manifest.allows(&Hex(*found)) {
+        if matches!(digest, Digest::Sha256(found) if rules.unsigned_manifest.allows(&Hex(*found))) {
             return Ok(());
         }
         Err(sealed_artifact::ArtifactError::PolicyDenied {
@@ -259,7 +258,7 @@ fn layers(outer: &VerifiedManifest, inner: &Manifest, landed: &Arc<Landed>) -> R
     let layers = all.map(|(index, (layer, diff_id))| {
         let compression = Compression::of_media_type(&layer.media_type)?;
         let bytes = Bytes::Landed(Arc::clone(landed), index);
-        Ok(Layer { bytes, compression, diff_id: diff_id.to_string().parse()?, key: None })
+        Ok(Layer { bytes, compression, diff_id: diff_id.to_string().parse()? })
     });
     layers.collect()
 }

@@ -19,7 +19,8 @@ use crate::artifact::Landed;
 
 /// Where the bytes of a layer are, which were authenticated.
 pub(super) enum Bytes {
-    Stored(Arc<StoredBlob>),
+    /// A blob, and the key of an encrypted one.
+    Stored(Arc<StoredBlob>, Option<LayerKey>),
     /// Landed, and the number of the file.
     Landed(Arc<Landed>, usize),
 }
@@ -29,8 +30,6 @@ pub(super) struct Layer {
     pub(super) bytes: Bytes,
     pub(super) compression: Compression,
     pub(super) diff_id: DiffId,
-    /// For an encrypted one.
-    pub(super) key: Option<LayerKey>,
 }
 
 /// An image to unpack.
@@ -78,18 +77,16 @@ fn unpack_here(order: Order, given_up: &AtomicBool) -> Result<Verified, Error> {
     let memory = PrivateMemory::create(bytes, files)?;
     let store = Store::new(memory.directory()?, 0);
     let mut unpacker = Unpacker::new(&store, limits);
-    for Layer { bytes, compression, diff_id, key } in layers {
-        unpacker = match (bytes, key) {
-            (Bytes::Stored(blob), None) => {
+    for Layer { bytes, compression, diff_id } in layers {
+        unpacker = match bytes {
+            Bytes::Stored(blob, None) => {
                 unpacker.layer(Watched { inner: blob.reader(), given_up }, compression, &diff_id)?
             }
-            (Bytes::Landed(landed, index), None) => {
+            Bytes::Landed(landed, index) => {
                 let inner = landed.landing.open(index)?;
                 unpacker.layer(Watched { inner, given_up }, compression, &diff_id)?
             }
-            // Encrypted twice: seal refuses to make it.
-            (Bytes::Landed(..), Some(_)) => return Err(PullError::Interrupted.into()),
-            (Bytes::Stored(blob), Some(key)) => {
+            Bytes::Stored(blob, Some(key)) => {
                 let ciphertext = Watched { inner: Ciphertext { blob: &blob, offset: 0 }, given_up };
                 // Both passes: nothing is decrypted for anybody before all of it was verified.
                 let plaintext = key.verify(ciphertext, blob.size())?;
