@@ -37,8 +37,7 @@ pub struct Keyed {
     pub guest: Guest,
     /// Its initdata, a file.
     pub initdata: PathBuf,
-    /// The sealer's key, a file.
-    pub sealer: PathBuf,
+    sealer: PathBuf,
     runs: Cell<usize>,
 }
 
@@ -116,12 +115,24 @@ impl Keyed {
     #[track_caller]
     pub fn seal(&self, name: &str, payload: &Payload) -> Artifact {
         let input = self.work.write(Path::new("input").join(name), payload.bytes());
+        let output = self.work.join(name).into_os_string();
+        Artifact { needles: needles(&[&input]), ..self.seal_as(name, args![&input], output) }
+    }
+
+    /// Seals the layers of the image that a layout has under `v1`, in the same way.
+    #[track_caller]
+    pub fn seal_image(&self, name: &str, layout: &Path) -> Artifact {
+        let tagged = |layout: &Path| format!("{}:v1", layout.display());
+        self.seal_as(name, args!["--image", tagged(layout)], tagged(&self.work.join(name)).into())
+    }
+
+    fn seal_as(&self, name: &str, what: Vec<OsString>, output: OsString) -> Artifact {
         let (reference, key) = (self.work.join(name), self.work.join(format!("{name}.key")));
-        let report = self.innerkeep.run(&args![
-            "seal",
-            &input,
+        let mut arguments = args!["seal"];
+        arguments.extend(what);
+        arguments.extend(args![
             "--output",
-            &reference,
+            &output,
             "--key-out",
             &key,
             "--family",
@@ -135,8 +146,9 @@ impl Keyed {
             "--segment-size",
             "65536"
         ]);
+        let report = self.innerkeep.run(&arguments);
         let core = report["core"].as_str().expect("the digest of the core").to_owned();
-        Artifact { reference, key, core, report, needles: needles(&[&input]) }
+        Artifact { reference, key, core, report, needles: Vec::new() }
     }
 
     /// The arguments of a grant.

@@ -85,6 +85,17 @@ impl Programs {
     }
 }
 
+/// Runs a test that nobody but root can, for he alone may mount; for others there is nothing to test.
+pub fn as_root(test: impl Future<Output = ()>) {
+    if !is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(test);
+}
+
 /// Whether this process is root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

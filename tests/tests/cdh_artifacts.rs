@@ -37,21 +37,11 @@ use serde_json::{Value, json};
 use tests::args;
 use tests::layout::Layout;
 use tests::payload::Payload;
-use tests::programs::is_root;
+use tests::programs::as_root;
 use tests::scene::{Artifact, ENVIRONMENT, FAMILY, Scene, SealSpec, swap_is_on};
 use tokio::net::{TcpListener, TcpStream};
 
 use fixture::Server;
-
-/// Nobody else may mount: for others there is nothing to test.
-fn as_root(test: impl Future<Output = ()>) {
-    if !is_root() {
-        eprintln!("skipped: needs root");
-        return;
-    }
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(2).enable_all().build().unwrap().block_on(test);
-}
 
 /// A registry with a sealed artifact of two files, and the chip that it is granted to.
 struct Stage {

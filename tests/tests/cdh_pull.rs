@@ -21,7 +21,7 @@ use cdh::image::pull::PullerOptions;
 use cdh::registry::Digest;
 use cdh::service::Images;
 use serde_json::{Value, json};
-use tests::programs::{Programs, is_root};
+use tests::programs::{Programs, as_root};
 
 use fixture::{
     Guest, Image, Key, Server, cosigned, descriptor, manifest_of, payload, pins, reject, run, soon,
@@ -33,16 +33,6 @@ fn content() -> Vec<u8> {
     let mut bytes = vec![0; 3 << 20];
     aws_lc_rs::rand::fill(&mut bytes).unwrap();
     bytes
-}
-
-/// Nobody else may mount: for others there is nothing to test.
-fn as_root(test: impl Future<Output = ()>) {
-    if !is_root() {
-        eprintln!("skipped: needs root");
-        return;
-    }
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(2).enable_all().build().unwrap().block_on(test);
 }
 
 /// A server with an image that a key signed.

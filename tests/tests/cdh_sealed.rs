@@ -23,23 +23,13 @@ use serde_json::{Value, json};
 use tests::args;
 use tests::broker::KeyBroker;
 use tests::layout::Layout;
-use tests::programs::is_root;
+use tests::programs::as_root;
 use tests::scene::{Artifact, ENVIRONMENT, FAMILY, Scene, swap_is_on};
 
 use fixture::{Guest, Image, Key, Server, cosigned, run};
 
 const IMAGE: &str = "acme/sealed";
 const CORE: &str = "vnd.innerkeep.core.v1";
-
-/// Nobody else may mount: for others there is nothing to test.
-fn as_root(test: impl Future<Output = ()>) {
-    if !is_root() {
-        eprintln!("skipped: needs root");
-        return;
-    }
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(2).enable_all().build().unwrap().block_on(test);
-}
 
 /// A registry, a chip, a sealer.
 struct Stage {

@@ -31,7 +31,7 @@ use tests::broker::KeyBroker;
 use tests::keyed::{BROKER, Keyed};
 use tests::payload::Payload;
 use tests::programs::is_root;
-use tests::scene::{Artifact, ENVIRONMENT, FAMILY};
+use tests::scene::{Artifact, ENVIRONMENT};
 use tests::tee::Kind;
 use tests::vm::{self, boot, shell};
 use tests::work::Work;
@@ -99,32 +99,6 @@ struct Stage {
     runtime: tokio::runtime::Runtime,
     key: Key,
     other_digest: String,
-}
-
-/// The image of a layout with its layers sealed.
-fn seal_layers(keyed: &Keyed, layout: &std::path::Path) -> Artifact {
-    let (reference, key) = (keyed.work.join("layers-sealed"), keyed.work.join("layers.key"));
-    let report = keyed.innerkeep.run(&args![
-        "seal",
-        "--image",
-        format!("{}:v1", layout.display()),
-        "--output",
-        format!("{}:v1", reference.display()),
-        "--key-out",
-        &key,
-        "--family",
-        FAMILY,
-        "--counter",
-        "7",
-        "--environment",
-        ENVIRONMENT,
-        "--sealer-key",
-        &keyed.sealer,
-        "--segment-size",
-        "65536"
-    ]);
-    let core = report["core"].as_str().unwrap().to_owned();
-    Artifact { reference, key, core, report, needles: Vec::new() }
 }
 
 /// What the guest is launched with.
@@ -208,7 +182,7 @@ impl Stage {
         let payload = Payload::random(601, 300_000);
         let model = keyed.seal("ranker", &payload);
         let broker_port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let layers = seal_layers(&keyed, &plain.0);
+        let layers = keyed.seal_image("layers-sealed", &plain.0);
         let packed = packed(&seen, broker_port, &key, &named.1, [&model, &layers]);
         let digest = Kind::Tdx.initdata_digest(packed.text().as_bytes());
         // The same launch outside of any machine: what the operator makes the policy of.

@@ -1,11 +1,10 @@
 //! A registry, signers, images of other tools, and a puller with its bundles.
 
 use std::collections::BTreeMap;
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use attestation_agent::kbs::ResourceUri;
@@ -22,6 +21,7 @@ use cdh::resources::ResourceSource;
 use cdh::service::Images;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tests::registry::RegistryServer;
 
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -36,51 +36,18 @@ pub fn soon() -> tokio::time::Instant {
     tokio::time::Instant::now() + Duration::from_secs(120)
 }
 
-/// Debian's registry in plain http.
+/// Debian's registry in plain http, with its files in a directory of its own.
 pub struct Server {
-    child: Child,
+    registry: RegistryServer,
     pub directory: TempDir,
     pub authority: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // The process is ours.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Server {
     pub fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let authority = format!("127.0.0.1:{port}");
-        let root = directory.path();
-        let config = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n\
-             http:\n  addr: {authority}\n  secret: test\n",
-            root.join("data").display()
-        );
-        std::fs::write(root.join("config.yml"), config).unwrap();
-        let log = std::fs::File::create(root.join("log")).unwrap();
-        let child = Command::new("docker-registry")
-            .args(["serve", "config.yml"])
-            .current_dir(root)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut server = Self { child, directory, authority };
-        let end = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(&server.authority).is_err() {
-            let log = || std::fs::read_to_string(server.directory.path().join("log"));
-            assert!(server.child.try_wait().unwrap().is_none() && Instant::now() < end, "{:?}", log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        server
+        let registry = RegistryServer::start(directory.path());
+        Self { authority: registry.authority.clone(), registry, directory }
     }
 
     pub fn name(&self, rest: &str) -> String {
@@ -88,10 +55,7 @@ impl Server {
     }
 
     pub fn skopeo(&self, layout: &Path, rest: &str) {
-        let to = format!("docker://{}", self.name(rest));
-        run(Command::new("skopeo")
-            .args(["--insecure-policy", "copy", "--dest-tls-verify=false"])
-            .args([format!("oci:{}:v1", layout.display()), to]));
+        self.registry.push(layout, "v1", rest);
     }
 
     /// Puts a manifest with its blobs there, the bytes that are given.
