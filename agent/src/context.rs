@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::reaper::Reaper;
 use crate::sandbox::Sandbox;
-use crate::sealed::{Sealed, Secrets};
+use crate::sealed::{self, Sealed, Secrets};
 use crate::server::Stopper;
 use crate::storage::Storages;
 use crate::streams::{Passfd, PipeSize};
@@ -161,7 +161,8 @@ impl Agent {
         // In a confidential guest the host replaces no policy but by a text that the operator listed.
         let replacements = tee_active.then(|| settings.map(|s| s.set_policy.clone()).unwrap_or_default());
         let machine = Machine::new(&roots.sys, &roots.dev, tee_active);
-        let hub = DataHub::open(initdata.as_ref(), attester.as_ref(), machine.dated(), &audit)?;
+        let stored = sealed::stored(&roots);
+        let hub = DataHub::open(initdata.as_ref(), attester.as_ref(), machine.dated(), &audit, stored)?;
         let sealed = Sealed::new(initdata.as_ref(), &roots, &hub, &log);
         Ok(Self {
             gate: Gate::new(replacements, Arc::clone(&audit), &log),

@@ -12,10 +12,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use attestation_agent::kbs::{Dated, KbsClient, KbsOptions};
-use attestation_agent::service::AttestationSource;
+use attestation_agent::kbs::{Dated, KbsOptions};
 use attestation_agent::{Attester, TeeRoot};
-use cdh::artifact::{Broker, BrokerAccess, BrokerPlace, KbsRecipient};
+use cdh::artifact::{BrokerPlace, HubBroker, Opener, StoredArtifacts};
 use cdh::config::{HubConfig, ImageConfig};
 use cdh::hub_error::HubError;
 use cdh::image::pull::{Pulled, Puller};
@@ -32,8 +31,6 @@ use tokio::time::Instant;
 const LOOK: Duration = Duration::from_millis(100);
 /// How often secrets that were kept are looked at.
 const WIPE_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a broker has for the key of an artifact.
-const KEY_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why the hub gives nothing.
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +81,7 @@ struct Present {
     images: Puller,
     image: ImageConfig,
     audit: Arc<Audit>,
-    broker: Option<(KbsRecipient, KbsOptions)>,
-    initdata: Option<String>,
+    broker: Option<BrokerPlace>,
     refresh: Option<Duration>,
 }
 
@@ -96,8 +92,8 @@ impl fmt::Debug for Present {
 }
 
 impl DataHub {
-    /// The hub that bound initdata configures, where there is a platform that can attest. Nothing is sent. Has to be called
-    /// inside a runtime.
+    /// The hub that bound initdata configures, where there is a platform that can attest. Nothing is sent; `stored` is where the host stores
+    /// artifacts. Has to be called inside a runtime.
     ///
     /// # Errors
     /// `cdh.toml` is refused: an agent that went on would do without what its operator configured.
@@ -106,8 +102,9 @@ impl DataHub {
         attester: Option<&Arc<Attester>>,
         dated: Dated,
         audit: &Arc<Audit>,
+        stored: Arc<dyn StoredArtifacts>,
     ) -> Result<Self, HubError> {
-        Self::open_at(initdata, attester, dated, audit, &TeeRoot::system())
+        Self::open_at(initdata, attester, dated, audit, stored, &TeeRoot::system())
     }
 
     /// As there; `root` is where the files of an offline hub are.
@@ -116,6 +113,7 @@ impl DataHub {
         attester: Option<&Arc<Attester>>,
         dated: Dated,
         audit: &Arc<Audit>,
+        stored: Arc<dyn StoredArtifacts>,
         root: &TeeRoot,
     ) -> Result<Self, HubError> {
         let text = initdata.and_then(|initdata| initdata.document().cdh_config());
@@ -126,15 +124,19 @@ impl DataHub {
         let modes = Modes::decide(attester, initdata, &[])?;
         let options = config.kbs_options(&modes)?;
         let options = options.map(|options| KbsOptions { dated: Some(dated.clone()), ..options });
-        let broker = config.kbs_recipient()?.zip(options);
+        let text = initdata.map(|initdata| initdata.text().to_owned());
+        let broker = config.kbs_recipient()?.zip(options).map(|(recipient, options)| {
+            BrokerPlace { recipient, access: Arc::new(HubBroker { options, initdata: text }) }
+        });
         let hub = Hub::dated(&config, modes.clone(), attester, initdata, root, Some(dated))?;
-        let keys = opener(&config, &modes, attester, initdata, root)?;
+        // By a broker whose words about the time count.
+        let keys = opener(&config, &modes, attester, initdata, root, Some(stored))?;
+        let keys = Opener { broker: broker.clone(), ..keys };
         let images = puller(&hub, &config, &modes, attester, keys);
-        let initdata = initdata.map(|initdata| initdata.text().to_owned());
         let seconds = config.innerkeep.credential_refresh_seconds;
         let refresh = (seconds > 0).then(|| Duration::from_secs(seconds));
         let audit = Arc::clone(audit);
-        let present = Present { hub, images, refresh, image: config.image, audit, broker, initdata };
+        let present = Present { hub, images, refresh, image: config.image, audit, broker };
         let present = Arc::new(present);
         wipe_now_and_then(&present);
         Ok(Self { state: State::Present(present) })
@@ -217,10 +219,7 @@ impl DataHub {
 
     /// The broker as a place of keys for artifacts, where bound configuration says by which name grants know it.
     pub(crate) fn broker_place(&self) -> Option<BrokerPlace> {
-        let State::Present(present) = &self.state else { return None };
-        let (recipient, _) = present.broker.as_ref()?;
-        let access = Arc::new(Access(Arc::clone(present)));
-        Some(BrokerPlace { recipient: recipient.clone(), access })
+        self.present().ok()?.broker.clone()
     }
 }
 
@@ -253,17 +252,6 @@ fn require_attested(audit: &Audit) -> Result<(), DataHubError> {
         return Err(DataHubError::NotAttested);
     }
     Ok(())
-}
-
-/// The way to the broker of bound configuration.
-struct Access(Arc<Present>);
-
-impl BrokerAccess for Access {
-    fn connect(&self, attester: Arc<Attester>) -> Result<Broker, cdh::Error> {
-        let (_, options) = self.0.broker.as_ref().ok_or(HubError::NoBroker)?;
-        let evidence = Arc::new(AttestationSource::new(attester, self.0.initdata.clone()));
-        Broker::new(KbsClient::background_check(options, evidence)?, KEY_PATIENCE)
-    }
 }
 
 #[cfg(test)]

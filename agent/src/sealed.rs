@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use cdh::artifact::StoredArtifacts;
 use initdata::{Artifact, Initdata, Root, Sha256Digest};
 use policy_engine::InForce;
 use policy_engine::audit::Audit;
@@ -81,6 +82,11 @@ struct Known {
     attached: Option<i32>,
 }
 
+/// Where the host stores artifacts.
+pub(crate) fn stored(roots: &Roots) -> Arc<dyn StoredArtifacts> {
+    Arc::new(Places::of(roots))
+}
+
 impl Sealed {
     /// The artifacts that a bound document names, if there is one and it names any.
     pub(crate) fn new(initdata: Option<&Initdata>, roots: &Roots, hub: &DataHub, log: &Log) -> Self {
@@ -93,7 +99,7 @@ impl Sealed {
             secrets: config.map(|config| config.secrets.clone()).unwrap_or_default(),
             policy: document.and_then(|document| document.policy()).map(text_digest),
             insecure: document.map(|document| document.settings().insecure.clone()).unwrap_or_default(),
-            places: Places { mounted: roots.own.join("artifacts"), shared: roots.shared() },
+            places: Places::of(roots),
             attached: roots.own.join("landed"),
             fetched: roots.own.join("fetched"),
             hub: hub.clone(),

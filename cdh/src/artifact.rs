@@ -12,7 +12,7 @@ mod prepared;
 mod remote;
 pub mod store;
 
-pub use cache::Cache;
+pub use cache::{Cache, StoredArtifacts};
 pub use chip::Chip;
 pub use fill::{openers, plan, write_to};
 pub use guest::{Choices, Facts, Guest};

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use attestation_agent::binding::{Launch, launched_config, launched_initdata};
-use attestation_agent::{Attester, Collateral, Options, Tee, TeeRoot};
+use attestation_agent::{Attester, Options, TeeRoot};
 use initdata::{Initdata, InsecureMode};
 use protected_memory::landing::{TeePolicy, TeeState};
 
-use crate::artifact::{BrokerPlace, Chips, Guest, HubBroker, NamedArtifacts, Opener};
+use crate::artifact::{BrokerPlace, Chips, Guest, HubBroker, NamedArtifacts, Opener, StoredArtifacts};
 use crate::config::{HubConfig, ImageConfig};
 use crate::hub_error::HubError;
 use crate::image::pull::{Puller, PullerOptions, Registers};
@@ -73,7 +73,8 @@ pub fn launch(asked: &HubLaunch) -> Result<Launched, HubError> {
     let modes = Modes::decide(&attester, initdata.as_ref(), &asked.insecure)?;
     let hub = Hub::new(&config, modes.clone(), &attester, initdata.as_ref(), &root)?;
     let hub = with_volumes(hub, &config, &modes, Box::new(OwnChildren))?;
-    let opener = opener(&config, &modes, &attester, initdata.as_ref(), &root)?;
+    let stored = config.innerkeep.artifact_cache.clone().map(|place| Arc::new(place) as _);
+    let opener = opener(&config, &modes, &attester, initdata.as_ref(), &root, stored)?;
     let hub = with_artifacts(hub, &config, initdata.as_ref(), opener.clone());
     // Nothing is permitted where nothing is said about images.
     let hub = if config.image == ImageConfig::default() {
@@ -92,8 +93,7 @@ pub fn launch(asked: &HubLaunch) -> Result<Launched, HubError> {
 fn with_artifacts(hub: Hub, config: &HubConfig, initdata: Option<&Initdata>, opener: Opener) -> Hub {
     let Some(sealed) = initdata.and_then(|bound| bound.document().sealed()) else { return hub };
     let resources = Arc::clone(hub.resources()) as _;
-    let cache = config.innerkeep.artifact_cache.clone();
-    let lander = NamedArtifacts::new(sealed.clone(), opener, cache, config.image.clone(), resources);
+    let lander = NamedArtifacts::new(sealed.clone(), opener, config.image.clone(), resources);
     let access = Access::new(rustix::process::geteuid().as_raw(), config.innerkeep.peers.clone());
     let socket = Path::new(config.socket()).with_extension("files.sock");
     hub.with_artifacts(Arc::new(Jobs::with_socket(Arc::new(lander), socket, access.socket_mode())))
@@ -136,7 +136,8 @@ pub fn with_volumes(
     Ok(hub.with_volumes(Arc::new(volumes)))
 }
 
-/// What opens artifacts for a hub: chips below the root of bound `sealed.toml`, the broker that bound `cdh.toml` names, the processor.
+/// What opens artifacts for a hub: chips below the root of bound `sealed.toml`, the broker that bound `cdh.toml` names, the processor. What chips
+/// verify its evidence with is where the host stores artifacts, in `stored`.
 ///
 /// # Errors
 ///
@@ -147,6 +148,7 @@ pub fn opener(
     attester: &Arc<Attester>,
     initdata: Option<&Initdata>,
     root: &TeeRoot,
+    stored: Option<Arc<dyn StoredArtifacts>>,
 ) -> Result<Opener, HubError> {
     let sealed = initdata.and_then(|bound| bound.document().sealed());
     let chips = sealed.and_then(|sealed| sealed.chip_root.as_deref()).map(Chips::on_the_bus).transpose();
@@ -163,18 +165,17 @@ pub fn opener(
     } else {
         (TeeState::Emulated(name), TeePolicy::InsecureEmulatedTee)
     };
-    let presents = attester.tee() == Tee::Snp && !modes.has(InsecureMode::NoEvidence);
     let bound = matches!(tee, TeeState::Active(_))
         .then(|| initdata.map(|bound| bound.document().settings().insecure.clone()).unwrap_or_default());
     let guest = Guest {
         tee,
         attester: Some(Arc::clone(attester)),
-        collateral: presents.then(Collateral::none),
+        collateral: None,
         bound,
         root: root.clone(),
     };
     let insecure = InsecureMode::ALL.into_iter().filter(|mode| modes.has(*mode)).collect();
-    Ok(Opener { guest, chips, broker, insecure, tee: policy })
+    Ok(Opener { guest, chips, broker, insecure, tee: policy, stored })
 }
 
 fn bound(

@@ -121,6 +121,7 @@ impl Stage {
             broker: None,
             insecure,
             tee: TeePolicy::InsecureNoTee,
+            stored: None,
         };
         let options = PullerOptions::default();
         Guest::changed(&self.server, policy, "", false, options, |puller| {

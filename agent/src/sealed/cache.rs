@@ -5,13 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use attestation_agent::Collateral;
-use cdh::artifact::{Pin, Prepared};
+use cdh::artifact::{Pin, Prepared, StoredArtifacts};
 use rustix::fs::{CWD, Mode, mkdirat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
 use super::error::SealedError;
+use crate::context::Roots;
 
 /// Tag of the virtio-fs.
 const TAG: &str = "innerkeep-artifacts";
@@ -27,6 +27,25 @@ pub(super) struct Places {
     pub(super) shared: PathBuf,
 }
 
+impl Places {
+    /// Those of this guest.
+    pub(super) fn of(roots: &Roots) -> Self {
+        Self { mounted: roots.own.join("artifacts"), shared: roots.shared() }
+    }
+
+    /// The first one that is there, which may not be a directory.
+    fn first(&self) -> Result<PathBuf, cdh::Error> {
+        let shared = self.shared.join(NAME);
+        Ok(if mount_shared(&self.mounted)? { self.mounted.clone() } else { shared })
+    }
+}
+
+impl StoredArtifacts for Places {
+    fn cache(&self) -> Result<Option<cdh::artifact::Cache>, cdh::Error> {
+        cdh::artifact::Cache::open(&self.first()?)
+    }
+}
+
 /// Stored artifacts.
 #[derive(Debug)]
 pub(super) struct Cache(cdh::artifact::Cache);
@@ -34,10 +53,9 @@ pub(super) struct Cache(cdh::artifact::Cache);
 impl Cache {
     /// The first place that is there.
     pub(super) fn open(places: &Places) -> Result<Self, SealedError> {
-        let shared = places.shared.join(NAME);
-        let root = if mount_shared(&places.mounted)? { &places.mounted } else { &shared };
+        let root = places.first()?;
         let missing = || SealedError::NoCache { tag: TAG, directory: root.to_string_lossy().into_owned() };
-        cdh::artifact::Cache::open(root)?.map(Self).ok_or_else(missing)
+        cdh::artifact::Cache::open(&root)?.map(Self).ok_or_else(missing)
     }
 
     /// The artifact of this reference, if a pin accepts it.
@@ -51,16 +69,11 @@ impl Cache {
         let missing = || SealedError::NotInCache { name, reference: shown };
         self.0.prepare(reference.as_str(), pins)?.ok_or_else(missing)
     }
-
-    /// What a chip verifies evidence with, if it is there.
-    pub(super) fn collateral(&self) -> Result<Option<Collateral>, SealedError> {
-        Ok(self.0.collateral()?)
-    }
 }
 
 /// Mounts the virtio-fs once; whether it is there.
-fn mount_shared(place: &Path) -> Result<bool, SealedError> {
-    let failed = |error| SealedError::system("mount the stored artifacts")(error);
+fn mount_shared(place: &Path) -> Result<bool, cdh::Error> {
+    let failed = |error: Errno| cdh::Error::file("mount the stored artifacts", place)(error.into());
     let parent = place.parent().unwrap_or(Path::new("/"));
     if is_mount(place, parent) {
         return Ok(true);
@@ -106,7 +119,7 @@ mod tests {
         let reference = initdata::Reference::parse("registry.example/acme/ranker:v3").unwrap();
         let error = cache.prepare("ranker", &reference, &[]).unwrap_err();
         assert_eq!(error.code(), "SEALED_NOT_IN_CACHE");
-        assert!(cache.collateral().unwrap().is_none());
+        assert!(places.cache().unwrap().unwrap().collateral().unwrap().is_none());
     }
 
     #[test]
@@ -122,7 +135,7 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", root.join("collateral.json")).unwrap();
         std::os::unix::fs::symlink("/", root.join("registry.example/ranker")).unwrap();
         let cache = Cache::open(&places).unwrap();
-        assert_eq!(cache.collateral().unwrap_err().code(), "FILE");
+        assert_eq!(places.cache().unwrap().unwrap().collateral().unwrap_err().code(), "FILE");
         let reference = initdata::Reference::parse("registry.example/ranker:v3").unwrap();
         assert_eq!(cache.prepare("ranker", &reference, &[]).unwrap_err().code(), "FILE");
     }

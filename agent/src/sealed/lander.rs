@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use attestation_agent::{AttestationError, Attester, Collateral, Options, Tee, TeeRoot};
+use attestation_agent::{AttestationError, Attester, Options, TeeRoot};
 use cdh::artifact::{Chips, Guest, Landed, Opener, pin_of, require_environment};
 use initdata::{Artifact, Container, InsecureMode, Sha256Digest};
 use protected_memory::landing::{AttachTarget, TeePolicy, TeeState};
@@ -49,7 +49,6 @@ impl Setup {
     ) -> Result<Landed, SealedError> {
         let pins = [pin_of(&artifact.origin)?];
         let stored = Cache::open(&self.places);
-        let cache = stored.as_ref().ok();
         let found = match &stored {
             Ok(cache) => cache.prepare(artifact.name.as_str(), &artifact.reference, &pins),
             Err(SealedError::NoCache { tag, directory }) => {
@@ -70,7 +69,7 @@ impl Setup {
         };
         let name = artifact.name.as_str();
         require_environment(name, &self.environment, &prepared).map_err(cdh::Error::from)?;
-        let opener = self.opener(cache)?;
+        let opener = self.opener()?;
         let count = begin(prepared.total());
         let landed = opener.land(name, &self.environment, &prepared, &*count)?;
         self.keep_mountable(index, &landed)?;
@@ -81,18 +80,19 @@ impl Setup {
     }
 
     /// By whose key artifacts are opened here. Landing insists on a TEE whatever is found.
-    fn opener(&self, cache: Option<&Cache>) -> Result<Opener, SealedError> {
+    fn opener(&self) -> Result<Opener, SealedError> {
         Ok(Opener {
-            guest: self.guest(cache)?,
+            guest: self.guest()?,
             chips: self.chip_root.as_deref().map(Chips::on_the_bus).transpose()?,
             broker: self.hub.broker_place(),
             insecure: self.insecure.clone(),
             tee: TeePolicy::Require,
+            stored: Some(Arc::new(self.places.clone())),
         })
     }
 
     /// What protects this guest. Landing insists on a TEE whatever is found.
-    fn guest(&self, cache: Option<&Cache>) -> Result<Guest, SealedError> {
+    fn guest(&self) -> Result<Guest, SealedError> {
         let root = TeeRoot::system();
         let attester = match Attester::detect(&root, Options::default()) {
             Ok(attester) => Some(attester),
@@ -100,24 +100,9 @@ impl Setup {
             Err(error) => return Err(cdh::Error::from(error).into()),
         };
         let tee = attester.as_ref().map_or(TeeState::None, |found| TeeState::Active(found.tee().name()));
-        let collateral = match &attester {
-            Some(_) if self.has(InsecureMode::NoEvidence) => None,
-            Some(found) => match cache.map(Cache::collateral).transpose()?.flatten() {
-                Some(collateral) => Some(collateral),
-                // A report comes with its certificates, a quote with nothing.
-                None if found.tee() == Tee::Snp => Some(Collateral::none()),
-                // It is for chips, who verify quotes themselves.
-                None if self.chip_root.is_none() => None,
-                None => return Err(cdh::Error::NoCollateral { tee: found.tee().name() }.into()),
-            },
-            None => None,
-        };
         let bound = attester.is_some().then(|| self.insecure.clone());
-        Ok(Guest { tee, attester: attester.map(Arc::new), collateral, bound, root })
-    }
-
-    fn has(&self, mode: InsecureMode) -> bool {
-        self.insecure.contains(&mode)
+        // What chips verify its evidence with is the opener's to find.
+        Ok(Guest { tee, attester: attester.map(Arc::new), collateral: None, bound, root })
     }
 
     /// Kernels before 6.15 clone only what is attached: there the landing, complete and read-only, gets a place that only the agent's mount

@@ -3,6 +3,7 @@
 //! In it, the artifact `registry.example/acme/ranker:v3` is the image layout `registry.example/acme/ranker` with the tag `v3`, or the file
 //! `registry.example/acme/ranker.sealed`; `collateral.json` is what a chip verifies evidence with. No link is followed.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -18,6 +19,22 @@ use super::store::{Reference, Store};
 use crate::Error;
 
 const COLLATERAL: &str = "collateral.json";
+
+/// Where such a directory is. It may come later, so that it is looked for when something of it is needed.
+pub trait StoredArtifacts: fmt::Debug + Send + Sync {
+    /// The directory, if it is there now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::open`].
+    fn cache(&self) -> Result<Option<Cache>, Error>;
+}
+
+impl StoredArtifacts for PathBuf {
+    fn cache(&self) -> Result<Option<Cache>, Error> {
+        Cache::open(self)
+    }
+}
 
 /// Stored artifacts.
 #[derive(Debug)]

@@ -2,11 +2,10 @@
 //! registry, by ranges.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use initdata::{Artifact, InsecureMode, Origin, SealedConfig};
+use initdata::{Artifact, Origin, SealedConfig};
 use protocol::artifact::ArtifactLandRequest;
 use sealed_artifact::signature::Pin;
 use tokio::time::Instant;
@@ -29,7 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 pub struct NamedArtifacts {
     config: SealedConfig,
     opener: Opener,
-    cache: Option<PathBuf>,
     image: ImageConfig,
     resources: Arc<dyn ResourceSource>,
 }
@@ -43,16 +41,16 @@ impl fmt::Debug for NamedArtifacts {
 }
 
 impl NamedArtifacts {
-    /// Those of bound `sealed.toml`; registries are asked as `[image]` of bound `cdh.toml` says. `cache` is where the host stores ciphertext.
+    /// Those of bound `sealed.toml`; registries are asked as `[image]` of bound `cdh.toml` says. Where the
+    /// host stores ciphertext, the opener knows.
     #[must_use]
     pub fn new(
         config: SealedConfig,
         opener: Opener,
-        cache: Option<PathBuf>,
         image: ImageConfig,
         resources: Arc<dyn ResourceSource>,
     ) -> Self {
-        Self { config, opener, cache, image, resources }
+        Self { config, opener, image, resources }
     }
 
     /// The entry that a peer means: by its reference, by the digest of the core that it is pinned to, or by its family alone.
@@ -95,7 +93,7 @@ impl Lander for NamedArtifacts {
     fn land(&self, order: &ArtifactLandRequest, progress: &Progress) -> Result<Box<dyn LandedFiles>, Error> {
         let artifact = self.named(order)?;
         let pins = [pin_of(&artifact.origin)?];
-        let cache = self.cache.as_deref().map(Cache::open).transpose()?.flatten();
+        let cache = self.opener.stored.as_ref().map(|stored| stored.cache()).transpose()?.flatten();
         let prepared = self.prepare(artifact, &pins, cache.as_ref())?;
         let (name, environment) = (artifact.name.as_str(), self.config.environment.as_str());
         require_environment(name, environment, &prepared)?;
@@ -105,10 +103,6 @@ impl Lander for NamedArtifacts {
             return Err(HubError::NotNamed { reference: order.family.clone() }.into());
         }
         progress.set_total(prepared.total());
-        let mut opener = self.opener.clone();
-        if opener.guest.collateral.is_none() && !opener.insecure.contains(&InsecureMode::NoEvidence) {
-            opener.guest.collateral = cache.as_ref().map(Cache::collateral).transpose()?.flatten();
-        }
-        Ok(Box::new(opener.land(name, environment, &prepared, progress)?))
+        Ok(Box::new(self.opener.land(name, environment, &prepared, progress)?))
     }
 }

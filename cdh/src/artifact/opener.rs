@@ -1,5 +1,6 @@
 //! By whose key this guest opens artifacts: chips first, then the broker, the processor, the TPM.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use attestation_agent::kbs::{KbsClient, KbsOptions};
 use attestation_agent::service::AttestationSource;
 use attestation_agent::tpm::TpmLocation;
-use attestation_agent::{Attester, Tee};
+use attestation_agent::{Attester, Collateral, Tee};
 use chip_client::abi::DataPath;
 use chip_client::address::DeviceAddress;
 use chip_client::chain::TrustRoot;
@@ -19,6 +20,7 @@ use protected_memory::landing::{SwapPolicy, TeePolicy};
 use sealed_artifact::kbs::KbsRecipient;
 use sealed_artifact::parallel::Observer;
 
+use super::cache::{Cache, StoredArtifacts};
 use super::guest::{Choices, Guest};
 use super::keys::{Broker, BrokerAccess, KeySource};
 use super::land::{Landed, Order};
@@ -166,6 +168,8 @@ pub struct Opener {
     pub insecure: BTreeSet<InsecureMode>,
     /// What landing insists on: a TEE, unless whoever started this said otherwise by name.
     pub tee: TeePolicy,
+    /// Where the host stores artifacts, and beside them what chips verify this guest's evidence with.
+    pub stored: Option<Arc<dyn StoredArtifacts>>,
 }
 
 impl Opener {
@@ -185,7 +189,14 @@ impl Opener {
         let mut first = None;
         for source in self.sources()? {
             let choices = self.choices(&source, prepared);
-            let landed = Order::new(prepared, &source, &self.guest, choices)
+            let guest = match self.presented_to(&source) {
+                Ok(guest) => guest,
+                Err(error) => {
+                    first.get_or_insert(error);
+                    continue;
+                }
+            };
+            let landed = Order::new(prepared, &source, &guest, choices)
                 .reserve()
                 .and_then(|reserved| reserved.land(observer));
             match landed {
@@ -197,6 +208,22 @@ impl Opener {
             }
         }
         Err(first.unwrap_or_else(|| OpenerError::NoKeySource { name: name.to_owned() }.into()))
+    }
+
+    /// This guest, with what its evidence is verified by: a chip verifies quotes itself, and has no network. A report of SEV-SNP comes with its
+    /// certificates.
+    fn presented_to(&self, source: &KeySource) -> Result<Cow<'_, Guest>, Error> {
+        let complete = self.guest.collateral.is_some() || self.has(InsecureMode::NoEvidence);
+        let Some(attester) = &self.guest.attester else { return Ok(Cow::Borrowed(&self.guest)) };
+        if complete || !matches!(source, KeySource::Chip { .. }) {
+            return Ok(Cow::Borrowed(&self.guest));
+        }
+        let cache = self.stored.as_ref().map(|stored| stored.cache()).transpose()?.flatten();
+        let collateral = match cache.as_ref().map(Cache::collateral).transpose()?.flatten() {
+            None if attester.tee() == Tee::Snp => Collateral::none(),
+            found => found.ok_or(Error::NoCollateral { tee: attester.tee().name() })?,
+        };
+        Ok(Cow::Owned(Guest { collateral: Some(collateral), ..self.guest.clone() }))
     }
 
     fn sources(&self) -> Result<Vec<KeySource>, Error> {
