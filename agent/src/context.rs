@@ -161,9 +161,9 @@ impl Agent {
         // In a confidential guest the host replaces no policy but by a text that the operator listed.
         let replacements = tee_active.then(|| settings.map(|s| s.set_policy.clone()).unwrap_or_default());
         let machine = Machine::new(&roots.sys, &roots.dev, tee_active);
-        let stored = sealed::stored(&roots);
-        let hub = DataHub::open(initdata.as_ref(), attester.as_ref(), machine.dated(), &audit, stored)?;
-        let sealed = Sealed::new(initdata.as_ref(), &roots, &hub, &log);
+        let shared = sealed::shared(&roots);
+        let hub = DataHub::open(initdata.as_ref(), attester.as_ref(), machine.dated(), &audit, &shared)?;
+        let sealed = Sealed::new(initdata.as_ref(), &roots, &hub, shared, &log);
         Ok(Self {
             gate: Gate::new(replacements, Arc::clone(&audit), &log),
             audit,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use attestation_agent::kbs::{Dated, KbsOptions};
 use attestation_agent::{Attester, TeeRoot};
-use cdh::artifact::{BrokerPlace, HubBroker, Opener, StoredArtifacts};
+use cdh::artifact::{BrokerPlace, HubBroker, Opener, Shared};
 use cdh::config::{HubConfig, ImageConfig};
 use cdh::hub_error::HubError;
 use cdh::image::pull::{Pulled, Puller};
@@ -22,6 +22,7 @@ use cdh::launch::{opener, puller};
 use cdh::modes::Modes;
 use cdh::plaintext::Plaintext;
 use cdh::registry::{Carried, Reference, Registry};
+use cdh::sealed_secret::artifact::SealedSecrets;
 use cdh::service::Hub;
 use initdata::Initdata;
 use policy_engine::audit::Audit;
@@ -92,8 +93,8 @@ impl fmt::Debug for Present {
 }
 
 impl DataHub {
-    /// The hub that bound initdata configures, where there is a platform that can attest. Nothing is sent; `stored` is where the host stores
-    /// artifacts. Has to be called inside a runtime.
+    /// The hub that bound initdata configures, where there is a platform that can attest. Nothing is sent; `shared` is what all
+    /// openers of artifacts have in common. Has to be called inside a runtime.
     ///
     /// # Errors
     /// `cdh.toml` is refused: an agent that went on would do without what its operator configured.
@@ -102,9 +103,9 @@ impl DataHub {
         attester: Option<&Arc<Attester>>,
         dated: Dated,
         audit: &Arc<Audit>,
-        stored: Arc<dyn StoredArtifacts>,
+        shared: &Shared,
     ) -> Result<Self, HubError> {
-        Self::open_at(initdata, attester, dated, audit, stored, &TeeRoot::system())
+        Self::open_at(initdata, attester, dated, audit, shared, &TeeRoot::system())
     }
 
     /// As there; `root` is where the files of an offline hub are.
@@ -113,7 +114,7 @@ impl DataHub {
         attester: Option<&Arc<Attester>>,
         dated: Dated,
         audit: &Arc<Audit>,
-        stored: Arc<dyn StoredArtifacts>,
+        shared: &Shared,
         root: &TeeRoot,
     ) -> Result<Self, HubError> {
         let text = initdata.and_then(|initdata| initdata.document().cdh_config());
@@ -125,13 +126,16 @@ impl DataHub {
         let options = config.kbs_options(&modes)?;
         let options = options.map(|options| KbsOptions { dated: Some(dated.clone()), ..options });
         let text = initdata.map(|initdata| initdata.text().to_owned());
-        let broker = config.kbs_recipient()?.zip(options).map(|(recipient, options)| {
-            BrokerPlace { recipient, access: Arc::new(HubBroker { options, initdata: text }) }
+        let broker = config.kbs_recipient()?.zip(options).map(|(recipient, options)| BrokerPlace {
+            recipient,
+            access: Arc::new(HubBroker { options, initdata: text }),
         });
         let hub = Hub::dated(&config, modes.clone(), attester, initdata, root, Some(dated))?;
         // By a broker whose words about the time count.
-        let keys = opener(&config, &modes, attester, initdata, root, Some(stored))?;
+        let keys = opener(&config, &modes, attester, initdata, root, shared.clone())?;
         let keys = Opener { broker: broker.clone(), ..keys };
+        let own = SealedSecrets::new(Arc::new(keys.clone()), &config.innerkeep.sealed_secrets)?;
+        let hub = hub.with_secrets(own);
         let images = puller(&hub, &config, &modes, attester, keys);
         let seconds = config.innerkeep.credential_refresh_seconds;
         let refresh = (seconds > 0).then(|| Duration::from_secs(seconds));

@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cdh::artifact::StoredArtifacts;
+use cdh::artifact::Shared;
 use initdata::{Artifact, Initdata, Root, Sha256Digest};
 use policy_engine::InForce;
 use policy_engine::audit::Audit;
@@ -82,14 +82,20 @@ struct Known {
     attached: Option<i32>,
 }
 
-/// Where the host stores artifacts.
-pub(crate) fn stored(roots: &Roots) -> Arc<dyn StoredArtifacts> {
-    Arc::new(Places::of(roots))
+/// What all that opens artifacts in this guest has in common.
+pub(crate) fn shared(roots: &Roots) -> Shared {
+    Shared::at(Some(Arc::new(Places::of(roots))))
 }
 
 impl Sealed {
     /// The artifacts that a bound document names, if there is one and it names any.
-    pub(crate) fn new(initdata: Option<&Initdata>, roots: &Roots, hub: &DataHub, log: &Log) -> Self {
+    pub(crate) fn new(
+        initdata: Option<&Initdata>,
+        roots: &Roots,
+        hub: &DataHub,
+        shared: Shared,
+        log: &Log,
+    ) -> Self {
         let document = initdata.map(Initdata::document);
         let config = document.and_then(|document| document.sealed());
         let setup = Setup {
@@ -103,6 +109,7 @@ impl Sealed {
             attached: roots.own.join("landed"),
             fetched: roots.own.join("fetched"),
             hub: hub.clone(),
+            shared,
         };
         Self::of(setup, roots.proc.clone(), log)
     }

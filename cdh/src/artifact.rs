@@ -19,7 +19,7 @@ pub use guest::{Choices, Facts, Guest};
 pub use keys::{Broker, BrokerAccess, KeySource};
 pub use land::{Landed, Order, Released, Reserved};
 pub use named::NamedArtifacts;
-pub use opener::{BrokerPlace, Chips, HubBroker, Opener, OpenerError, require_environment};
+pub use opener::{BrokerPlace, Chips, HubBroker, Opener, OpenerError, Shared, require_environment};
 pub use prepared::{Prepared, describe_origin, pin_of};
 pub use remote::prepare as prepare_remote;
 pub use sealed_artifact::kbs::KbsRecipient;

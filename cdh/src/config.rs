@@ -7,6 +7,7 @@ mod pins;
 mod registry;
 mod rest;
 mod sealed;
+mod secrets;
 mod volumes;
 
 use attestation_agent::config::LogConfig;
@@ -29,6 +30,7 @@ pub use pins::ImagePins;
 pub(crate) use rest::is_name;
 pub use rest::{RestAllow, RoutePattern, lists};
 pub use sealed::SealedImage;
+pub use secrets::SealedSecretOrigin;
 pub use volumes::VolumesConfig;
 
 /// Longest configuration.
@@ -116,6 +118,8 @@ pub struct InnerkeepConfig {
     pub artifact_cache: Option<std::path::PathBuf>,
     /// Images whose layers are sealed.
     pub sealed_images: Vec<SealedImage>,
+    /// Whose sealed artifacts are opened as secrets.
+    pub sealed_secrets: Vec<SealedSecretOrigin>,
     /// How long a resource is kept after it was read, in seconds: at most 3600; 0: not at all.
     pub secret_lifetime_seconds: u64,
     /// How often credentials are read anew, in seconds: 10 to 86,400; 0: never.
@@ -154,6 +158,7 @@ impl HubConfig {
         }
         config.image.require_limits()?;
         sealed::require_apart(&config.innerkeep.sealed_images)?;
+        secrets::require_few(&config.innerkeep.sealed_secrets)?;
         rest::require_lists(&config.innerkeep.rest)?;
         credential::require_apart(&config.credentials)?;
         Ok(config)

@@ -13,6 +13,9 @@ use crate::Class;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
+    /// A secret that is an artifact, or whoever opens it.
+    #[error("sealed secret: {0}")]
+    Artifact(#[source] Box<crate::Error>),
     /// The platform, initdata, or what vouches for a configuration.
     #[error(transparent)]
     Attestation(#[from] AttestationError),
@@ -69,6 +72,9 @@ pub enum HubError {
         /// Which TEE.
         tee: &'static str,
     },
+    /// Nobody waits for it any more.
+    #[error("the deadline of the request passed")]
+    Late,
     /// A worker was lost.
     #[error("the request was interrupted")]
     Interrupted,
@@ -201,6 +207,7 @@ impl HubError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
+            Self::Artifact(error) => error.code(),
             Self::Attestation(error) => error.code(),
             Self::Busy { .. } => "CDH_BUSY",
             Self::ConfigInvalid { .. } => "CDH_CONFIG_INVALID",
@@ -210,6 +217,7 @@ impl HubError {
             Self::InsecureUnbound { .. } => "CDH_INSECURE_UNBOUND",
             Self::InsecureInTee { .. } => "CDH_INSECURE_IN_TEE",
             Self::Interrupted => "CDH_INTERRUPTED",
+            Self::Late => "CDH_DEADLINE",
             Self::JobUnknown => "CDH_JOB_UNKNOWN",
             Self::JobState { .. } => "CDH_JOB_STATE",
             Self::Kbs(error) => error.code(),
@@ -245,8 +253,9 @@ impl HubError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
+            Self::Artifact(error) => error.class(),
             Self::Attestation(_) | Self::Service(_) | Self::Memory(_) => Class::Device,
-            Self::Busy { .. } => Class::Transient,
+            Self::Busy { .. } | Self::Late => Class::Transient,
             Self::ConfigInvalid { .. }
             | Self::CredentialPath { .. }
             | Self::CredentialPlace { .. }
@@ -271,6 +280,15 @@ impl HubError {
             | Self::TooLarge { .. } => Class::Usage,
             Self::SealedProvider { .. } | Self::SealedSignature | Self::WrapUnauthenticated => Class::Refused,
             _ => Class::Artifact,
+        }
+    }
+}
+
+impl From<crate::Error> for HubError {
+    fn from(error: crate::Error) -> Self {
+        match error {
+            crate::Error::Hub(error) => error,
+            other => Self::Artifact(Box::new(other)),
         }
     }
 }

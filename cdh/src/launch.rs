@@ -8,12 +8,13 @@ use attestation_agent::{Attester, Options, TeeRoot};
 use initdata::{Initdata, InsecureMode};
 use protected_memory::landing::{TeePolicy, TeeState};
 
-use crate::artifact::{BrokerPlace, Chips, Guest, HubBroker, NamedArtifacts, Opener, StoredArtifacts};
+use crate::artifact::{BrokerPlace, Chips, Guest, HubBroker, NamedArtifacts, Opener, Shared};
 use crate::config::{HubConfig, ImageConfig};
 use crate::hub_error::HubError;
 use crate::image::pull::{Puller, PullerOptions, Registers};
 use crate::modes::Modes;
 use crate::sealed_secret::Verification;
+use crate::sealed_secret::artifact::SealedSecrets;
 use crate::service::{Access, Hub, HubService, Jobs};
 use crate::volume::ext4::{Helper, OwnChildren};
 use crate::volume::{BlockVolumes, Keys};
@@ -74,7 +75,9 @@ pub fn launch(asked: &HubLaunch) -> Result<Launched, HubError> {
     let hub = Hub::new(&config, modes.clone(), &attester, initdata.as_ref(), &root)?;
     let hub = with_volumes(hub, &config, &modes, Box::new(OwnChildren))?;
     let stored = config.innerkeep.artifact_cache.clone().map(|place| Arc::new(place) as _);
-    let opener = opener(&config, &modes, &attester, initdata.as_ref(), &root, stored)?;
+    let opener = opener(&config, &modes, &attester, initdata.as_ref(), &root, Shared::at(stored))?;
+    let secrets = SealedSecrets::new(Arc::new(opener.clone()), &config.innerkeep.sealed_secrets)?;
+    let hub = hub.with_secrets(secrets);
     let hub = with_artifacts(hub, &config, initdata.as_ref(), opener.clone());
     // Nothing is permitted where nothing is said about images.
     let hub = if config.image == ImageConfig::default() {
@@ -137,7 +140,7 @@ pub fn with_volumes(
 }
 
 /// What opens artifacts for a hub: chips below the root of bound `sealed.toml`, the broker that bound `cdh.toml` names, the processor. What chips
-/// verify its evidence with is where the host stores artifacts, in `stored`.
+/// verify its evidence with is where the host stores artifacts.
 ///
 /// # Errors
 ///
@@ -148,7 +151,7 @@ pub fn opener(
     attester: &Arc<Attester>,
     initdata: Option<&Initdata>,
     root: &TeeRoot,
-    stored: Option<Arc<dyn StoredArtifacts>>,
+    shared: Shared,
 ) -> Result<Opener, HubError> {
     let sealed = initdata.and_then(|bound| bound.document().sealed());
     let chips = sealed.and_then(|sealed| sealed.chip_root.as_deref()).map(Chips::on_the_bus).transpose();
@@ -167,15 +170,10 @@ pub fn opener(
     };
     let bound = matches!(tee, TeeState::Active(_))
         .then(|| initdata.map(|bound| bound.document().settings().insecure.clone()).unwrap_or_default());
-    let guest = Guest {
-        tee,
-        attester: Some(Arc::clone(attester)),
-        collateral: None,
-        bound,
-        root: root.clone(),
-    };
+    let guest =
+        Guest { tee, attester: Some(Arc::clone(attester)), collateral: None, bound, root: root.clone() };
     let insecure = InsecureMode::ALL.into_iter().filter(|mode| modes.has(*mode)).collect();
-    Ok(Opener { guest, chips, broker, insecure, tee: policy, stored })
+    Ok(Opener { guest, chips, broker, insecure, tee: policy, shared })
 }
 
 fn bound(

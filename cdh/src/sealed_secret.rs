@@ -4,8 +4,10 @@
 //!  text ─▶ SealedSecret ──signature by the key that kid names, from the broker──▶ Payload ─▶ vault: a resource of the broker
 //!   cap, base64url without padding, header                                              └▶ envelope: key unwrapped, then opened
 //! ```
-//! The form is upstream's (Confidential Data Hub, sealed secrets 0.1.0). Payloads are looked at only after the signature verified.
+//! The form is upstream's (Confidential Data Hub, sealed secrets 0.1.0). Payloads are looked at only after the signature verified. Another form is
+//! ours: a secret that is a sealed [`artifact`].
 
+pub mod artifact;
 mod jws;
 mod payload;
 

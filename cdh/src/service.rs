@@ -34,6 +34,7 @@ use crate::key_provider;
 use crate::modes::Modes;
 use crate::plaintext::Plaintext;
 use crate::resources::{Credentials, Refreshed, ResourceSource as _, Resources};
+use crate::sealed_secret::artifact::{self, SealedSecrets};
 use crate::sealed_secret::{self, Verification};
 
 pub use access::Access;
@@ -58,6 +59,7 @@ pub struct Hub {
     images: Arc<dyn Images>,
     volumes: Arc<dyn Volumes>,
     artifacts: Arc<dyn Artifacts>,
+    secrets: Option<Arc<SealedSecrets>>,
 }
 
 impl fmt::Debug for Hub {
@@ -104,7 +106,7 @@ impl Hub {
         let verification = Verification::decide(config.skip_sealed_secret_verification, &modes)?;
         let none = Arc::new(NotAvailable);
         let (images, volumes, artifacts) = (Arc::clone(&none) as _, Arc::clone(&none) as _, none);
-        Ok(Self { resources, modes, verification, images, volumes, artifacts })
+        Ok(Self { resources, modes, verification, images, volumes, artifacts, secrets: None })
     }
 
     /// With these to pull images.
@@ -123,6 +125,12 @@ impl Hub {
     #[must_use]
     pub fn with_artifacts(self, artifacts: Arc<dyn Artifacts>) -> Self {
         Self { artifacts, ..self }
+    }
+
+    /// With this to open secrets that are sealed artifacts.
+    #[must_use]
+    pub fn with_secrets(self, secrets: SealedSecrets) -> Self {
+        Self { secrets: Some(Arc::new(secrets)), ..self }
     }
 
     /// Resources: one session for all of them.
@@ -145,9 +153,22 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// As [`sealed_secret::unseal`].
+    /// As [`sealed_secret::unseal`] and [`SealedSecrets::open`].
     pub async fn unseal(&self, text: &[u8], deadline: Instant) -> Result<Arc<Plaintext>, HubError> {
+        if artifact::is_one(text) {
+            return self.unseal_artifact(text, deadline).await;
+        }
         sealed_secret::unseal(text, &*self.resources, self.verification, &self.modes, deadline).await
+    }
+
+    async fn unseal_artifact(&self, text: &[u8], deadline: Instant) -> Result<Arc<Plaintext>, HubError> {
+        let none = HubError::NotNamed { reference: "of innerkeep.sealed_secrets".to_owned() };
+        let secrets = Arc::clone(self.secrets.as_ref().ok_or(none)?);
+        let text = text.to_vec();
+        let opened = tokio::task::spawn_blocking(move || secrets.open(&text));
+        // What is opened later is dropped, and wiped.
+        let opened = tokio::time::timeout_at(deadline, opened).await.map_err(|_| HubError::Late)?;
+        Ok(Arc::new(opened.map_err(|_| HubError::Interrupted)??))
     }
 
     /// Mounts an encrypted volume.

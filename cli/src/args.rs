@@ -70,12 +70,22 @@ pub(crate) enum Command {
     Audit(audit::AuditCommand),
     /// Make evidence of this guest, look at what attestation needs, hold evidence against a policy.
     Attest(Box<attest::AttestArgs>),
+    /// Print a sealed artifact of one small file as a sealed secret: a text for an environment variable or a file of a container. Its guest opens
+    /// it by a grant, of an origin that `[[innerkeep.sealed_secrets]]` of bound cdh.toml names.
+    Secret(SecretArgs),
     /// Read resources of a key broker, released after attestation.
     #[command(subcommand)]
     Kbs(attest::KbsCommand),
     /// Make, look at and verify initdata: the configuration that a guest is launched with.
     #[command(subcommand)]
     Initdata(initdata::InitdataCommand),
+}
+
+/// `innerkeep secret`.
+#[derive(Debug, Args)]
+pub(crate) struct SecretArgs {
+    /// The artifact, with its grants: DIR, DIR:TAG or FILE.sealed. A grant that is added later is not in the text.
+    pub(crate) reference: String,
 }
 
 /// `innerkeep seal`.

@@ -11,5 +11,6 @@ pub(crate) mod key;
 pub(crate) mod policy;
 pub(crate) mod registry;
 pub(crate) mod seal;
+pub(crate) mod secret;
 pub(crate) mod unseal;
 pub(crate) mod verify;

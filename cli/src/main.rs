@@ -71,6 +71,7 @@ fn run(command: &Command, output: Output) -> Result<u8, Failure> {
         Command::Pull(arguments) => cmd::registry::pull(arguments, output)?,
         Command::Push(arguments) => cmd::registry::push(arguments, output)?,
         Command::Seal(arguments) => cmd::seal::run(arguments, output)?,
+        Command::Secret(arguments) => cmd::secret::run(arguments)?,
         Command::Unseal(_) => return Ok(error::SOFTWARE),
         Command::Verify(arguments) => cmd::verify::run(arguments, output)?,
     };

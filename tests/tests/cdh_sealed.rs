@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use attestation_agent::TeeRoot;
-use cdh::artifact::{Chips, Guest as Machine, Opener};
+use cdh::artifact::{Chips, Guest as Machine, Opener, Shared};
 use cdh::config::SealedImage;
 use cdh::image::pull::PullerOptions;
 use chip_client::address::DeviceAddress;
@@ -121,7 +121,7 @@ impl Stage {
             broker: None,
             insecure,
             tee: TeePolicy::InsecureNoTee,
-            stored: None,
+            shared: Shared::default(),
         };
         let options = PullerOptions::default();
         Guest::changed(&self.server, policy, "", false, options, |puller| {

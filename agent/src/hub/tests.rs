@@ -1,6 +1,6 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use attestation_agent::Options;
 use policy_engine::audit::Facts;
@@ -44,15 +44,17 @@ fn attest(audit: &Audit) {
     audit.evidence(b"{}".to_vec()).unwrap();
 }
 
-/// No directory of stored artifacts.
-fn nowhere() -> Arc<dyn StoredArtifacts> {
-    Arc::new(PathBuf::from("/nowhere"))
-}
-
 fn open(config: &str, settings: &str, audit: &Arc<Audit>, root: &Path) -> Result<DataHub, HubError> {
     let initdata = document(Some(config), settings);
     let dated = Dated::new(|_| ());
-    DataHub::open_at(Some(&initdata), Some(&sample()), dated, audit, nowhere(), &TeeRoot::insecure(root))
+    DataHub::open_at(
+        Some(&initdata),
+        Some(&sample()),
+        dated,
+        audit,
+        &Shared::default(),
+        &TeeRoot::insecure(root),
+    )
 }
 
 /// A hub whose source is a file below `directory`: it opens [`sealed_text`] as `secret`.
@@ -86,7 +88,7 @@ fn later() -> Instant {
 async fn without_a_configuration_or_a_platform_there_is_no_hub() {
     let audit = audit();
     let open = |initdata: Option<&Initdata>, attester: Option<&Arc<Attester>>| {
-        DataHub::open(initdata, attester, Dated::new(|_| ()), &audit, nowhere())
+        DataHub::open(initdata, attester, Dated::new(|_| ()), &audit, &Shared::default())
     };
     let code = |hub: DataHub| hub.require().unwrap_err().code();
     let (without, with) =
@@ -110,7 +112,7 @@ async fn evil_host_configuration_of_the_hub_is_refused() {
     assert_eq!(code("skip_sealed_secret_verification = true\n", PERMITTED), "CDH_INSECURE_UNBOUND");
     // It is said although nobody could use it.
     let initdata = document(Some("no_such_key = 1\n"), "");
-    let refused = DataHub::open(Some(&initdata), None, Dated::new(|_| ()), &audit(), nowhere());
+    let refused = DataHub::open(Some(&initdata), None, Dated::new(|_| ()), &audit(), &Shared::default());
     assert_eq!(refused.unwrap_err().code(), "CDH_CONFIG_INVALID");
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use attestation_agent::{AttestationError, Attester, Options, TeeRoot};
-use cdh::artifact::{Chips, Guest, Landed, Opener, pin_of, require_environment};
+use cdh::artifact::{Chips, Guest, Landed, Opener, Shared, pin_of, require_environment};
 use initdata::{Artifact, Container, InsecureMode, Sha256Digest};
 use protected_memory::landing::{AttachTarget, TeePolicy, TeeState};
 use rustix::fs::{CWD, Mode, mkdirat};
@@ -36,6 +36,8 @@ pub(super) struct Setup {
     pub(super) fetched: PathBuf,
     /// The data hub, for its broker and for registries.
     pub(super) hub: DataHub,
+    /// What it has in common with the hub, where both open artifacts.
+    pub(super) shared: Shared,
 }
 
 impl Setup {
@@ -87,7 +89,7 @@ impl Setup {
             broker: self.hub.broker_place(),
             insecure: self.insecure.clone(),
             tee: TeePolicy::Require,
-            stored: Some(Arc::new(self.places.clone())),
+            shared: self.shared.clone(),
         })
     }
 

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cdh::plaintext::Plaintext;
-use cdh::sealed_secret::MAXIMUM_SEALED_BYTES;
+use cdh::sealed_secret::{MAXIMUM_SEALED_BYTES, artifact};
 use initdata::{Root, Sha256Digest};
 use policy_engine::InForce;
 use protocol::ids::ContainerId;
@@ -212,8 +212,9 @@ impl Secrets {
         }
         let mut opened = variables.len();
         if let Some(files) = &known.files {
-            opened +=
-                fill(&self.hub, files, deadline, &is_late).await.inspect_err(|error| self.complain(error))?;
+            opened += fill(&self.hub, files, deadline, &is_late, |_| true)
+                .await
+                .inspect_err(|error| self.complain(error))?;
             self.rotate(files);
         }
         let count = u64::try_from(opened).unwrap_or(u64::MAX);
@@ -226,13 +227,17 @@ impl Secrets {
     /// was: the log tells.
     fn rotate(&self, files: &Arc<SecretFiles>) {
         // A start that failed may be tried again.
-        let Some(every) = self.hub.refresh().filter(|_| files.begins_to_rotate()) else { return };
+        let may_change = |text: &[u8]| !artifact::is_one(text);
+        let Some(every) = self.hub.refresh().filter(|_| files.texts().any(may_change)) else { return };
+        if !files.begins_to_rotate() {
+            return;
+        }
         let (own, files) = (self.clone(), Arc::downgrade(files));
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(every).await;
                 let Some(files) = files.upgrade() else { return };
-                match fill(&own.hub, &files, Instant::now() + PATIENCE, || false).await {
+                match fill(&own.hub, &files, Instant::now() + PATIENCE, || false, may_change).await {
                     Ok(0) => {}
                     Ok(count) => {
                         let fields = [(Key::Count, u64::try_from(count).unwrap_or(u64::MAX).into())];
@@ -273,16 +278,17 @@ impl Secrets {
     }
 }
 
-/// Opens sealed files, and returns how many have another content now.
+/// Opens the sealed files whose texts are meant, and returns how many have another content now.
 async fn fill(
     hub: &DataHub,
     files: &Arc<SecretFiles>,
     deadline: Instant,
     is_late: impl Fn() -> bool,
+    means: impl Fn(&[u8]) -> bool,
 ) -> Result<usize, SecretError> {
     let texts: Vec<Vec<u8>> = files.texts().map(<[u8]>::to_vec).collect();
     let mut changed = 0;
-    for (number, text) in texts.iter().enumerate() {
+    for (number, text) in texts.iter().enumerate().filter(|(_, text)| means(text)) {
         let secret = hub.unseal(text, deadline, &is_late).await?;
         let files = Arc::clone(files);
         let filled = tokio::task::spawn_blocking(move || files.fill(number, &secret)).await;

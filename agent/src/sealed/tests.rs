@@ -60,6 +60,7 @@ pub(super) fn sealed_with(path: &str, log: &Log) -> Sealed {
         attached: "/nowhere/landed".into(),
         fetched: "/nowhere/fetched".into(),
         hub: DataHub::absent("a test has none"),
+        shared: Shared::default(),
     };
     Sealed::of(setup, "/proc".into(), log)
 }

@@ -93,7 +93,7 @@ impl Lander for NamedArtifacts {
     fn land(&self, order: &ArtifactLandRequest, progress: &Progress) -> Result<Box<dyn LandedFiles>, Error> {
         let artifact = self.named(order)?;
         let pins = [pin_of(&artifact.origin)?];
-        let cache = self.opener.stored.as_ref().map(|stored| stored.cache()).transpose()?.flatten();
+        let cache = self.opener.shared.cache()?;
         let prepared = self.prepare(artifact, &pins, cache.as_ref())?;
         let (name, environment) = (artifact.name.as_str(), self.config.environment.as_str());
         require_environment(name, environment, &prepared)?;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use attestation_agent::kbs::{KbsClient, KbsOptions};
@@ -168,8 +168,34 @@ pub struct Opener {
     pub insecure: BTreeSet<InsecureMode>,
     /// What landing insists on: a TEE, unless whoever started this said otherwise by name.
     pub tee: TeePolicy,
+    /// What all openers of this guest have in common.
+    pub shared: Shared,
+}
+
+/// What all openers of one guest have in common. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
     /// Where the host stores artifacts, and beside them what chips verify this guest's evidence with.
     pub stored: Option<Arc<dyn StoredArtifacts>>,
+    /// Held by whoever has a chip open: it serves one session.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Shared {
+    /// Openers that look for stored artifacts there.
+    #[must_use]
+    pub fn at(stored: Option<Arc<dyn StoredArtifacts>>) -> Self {
+        Self { stored, turn: Arc::default() }
+    }
+
+    /// The directory of stored artifacts, if it is there now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::open`].
+    pub fn cache(&self) -> Result<Option<Cache>, Error> {
+        Ok(self.stored.as_ref().map(|stored| stored.cache()).transpose()?.flatten())
+    }
 }
 
 impl Opener {
@@ -196,6 +222,8 @@ impl Opener {
                     continue;
                 }
             };
+            let is_chip = matches!(source, KeySource::Chip { .. });
+            let _turn = is_chip.then(|| self.shared.turn.lock().unwrap_or_else(PoisonError::into_inner));
             let landed = Order::new(prepared, &source, &guest, choices)
                 .reserve()
                 .and_then(|reserved| reserved.land(observer));
@@ -218,7 +246,7 @@ impl Opener {
         if complete || !matches!(source, KeySource::Chip { .. }) {
             return Ok(Cow::Borrowed(&self.guest));
         }
-        let cache = self.stored.as_ref().map(|stored| stored.cache()).transpose()?.flatten();
+        let cache = self.shared.cache()?;
         let collateral = match cache.as_ref().map(Cache::collateral).transpose()?.flatten() {
             None if attester.tee() == Tee::Snp => Collateral::none(),
             found => found.ok_or(Error::NoCollateral { tee: attester.tee().name() })?,

@@ -50,6 +50,16 @@ impl Prepared {
         Self::judge(Store::open_below(directory, root, reference)?, pins, start)
     }
 
+    /// As [`Prepared::open`], for a `.sealed` file that is open. `name` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// As [`Prepared::open`].
+    pub fn of_file(file: File, name: &Path, pins: &[Pin]) -> Result<Self, Error> {
+        let start = Instant::now();
+        Self::judge(Store::of_file(file, name)?, pins, start)
+    }
+
     /// From small objects that somebody fetched: nothing else has to be here before its origin is proven.
     ///
     /// # Errors

@@ -166,6 +166,15 @@ impl Store {
         Self::parse(opened)
     }
 
+    /// As [`Store::open`], for a `.sealed` file that is open. `name` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`].
+    pub fn of_file(file: File, name: &Path) -> Result<Self, Error> {
+        Self::parse(file::open_file(file, name)?)
+    }
+
     /// As [`Store::open`], for a relative reference below a directory that somebody else fills: no symbolic link, nothing outside of the
     /// directory and no other file system is followed. `root` is the directory's path for messages.
     ///
