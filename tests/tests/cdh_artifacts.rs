@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use attestation_agent::{Attester, Options, TeeRoot};
-use cdh::artifact::{Chips, Guest, NamedArtifacts, Opener};
+use cdh::artifact::{Chips, Guest, NamedArtifacts, Opener, Shared};
 use cdh::config::HubConfig;
 use cdh::modes::Modes;
 use cdh::service::{Hub, HubService, Jobs};
@@ -115,7 +115,7 @@ impl Stage {
         let sealed = json!({"environment": ENVIRONMENT, "artifact": entries});
         let sealed: SealedConfig = serde_json::from_value(sealed).unwrap();
         let resources = Arc::clone(hub.resources()) as _;
-        let lander = NamedArtifacts::new(sealed, self.opener(), cache, config.image.clone(), resources);
+        let lander = NamedArtifacts::new(sealed, self.opener(cache), config.image.clone(), resources);
         let files = directory.path().join("files.sock");
         let hub = hub.with_artifacts(Arc::new(Jobs::with_socket(Arc::new(lander), files, 0o600)));
         let service = HubService::new(Arc::new(hub), &config, &root);
@@ -131,7 +131,7 @@ impl Stage {
         Served { client: ArtifactServiceClient::new(client), directory, task }
     }
 
-    fn opener(&self) -> Opener {
+    fn opener(&self, cache: Option<PathBuf>) -> Opener {
         let root = TrustRoot::from_trusted(&std::fs::read(&self.scene.root).unwrap()).unwrap();
         let chip = DeviceAddress::Socket(self.scene.chip.socket.clone());
         let mut insecure = BTreeSet::from([InsecureMode::NoEvidence, InsecureMode::EmulatedDma]);
@@ -141,7 +141,8 @@ impl Stage {
         let (tee, root_of_tee) = (TeeState::None, TeeRoot::system());
         let guest = Guest { tee, attester: None, collateral: None, bound: None, root: root_of_tee };
         let chips = Some(Chips::these(root, vec![chip]));
-        Opener { guest, chips, broker: None, insecure, tee: TeePolicy::InsecureNoTee }
+        let shared = Shared::at(cache.map(|cache| Arc::new(cache) as _));
+        Opener { guest, chips, broker: None, insecure, tee: TeePolicy::InsecureNoTee, shared }
     }
 }
 

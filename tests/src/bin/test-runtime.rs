@@ -36,6 +36,8 @@ enum Call {
         root: String,
         args: Vec<String>,
         #[serde(default)]
+        env: Vec<String>,
+        #[serde(default)]
         annotations: HashMap<String, String>,
         #[serde(default)]
         storages: Vec<Disk>,
@@ -134,11 +136,14 @@ fn make(client: &AgentClient, call: Call) -> Result<Value, Refused> {
             request.storages = storages.into_iter().map(Storage::from).collect();
             client.create_sandbox(&request).map(|_| Value::Null)?
         }
-        Call::CreateContainer { id, root, args, annotations, storages } => {
+        Call::CreateContainer { id, root, args, env, annotations, storages } => {
             let mut request = create(&id, &root, &words(&args));
             request.storages = storages.into_iter().map(Storage::from).collect();
             if let Some(spec) = request.OCI.as_mut() {
                 spec.Annotations = annotations;
+                if let Some(process) = spec.Process.as_mut() {
+                    process.Env.extend(env);
+                }
             }
             client.create_container(&request).map(|_| Value::Null)?
         }

@@ -7,6 +7,9 @@ use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
+/// The family of models.
+const FAMILY: &str = "demo/model";
+
 /// What all acts share.
 pub struct Scene<'a> {
     /// Scratch directory.
@@ -47,7 +50,7 @@ impl Policy {
 }
 
 impl Scene<'_> {
-    /// Seals into a new layout; the content key goes to `STORE.key`.
+    /// Seals a model into a new layout; the content key goes to `STORE.key`.
     pub fn seal(
         &self,
         innerkeep: &Innerkeep,
@@ -55,23 +58,27 @@ impl Scene<'_> {
         store: &Path,
         signed: bool,
     ) -> anyhow::Result<Value> {
+        let sealer = signed.then_some(self.sealer);
+        self.seal_what(innerkeep, &[model.as_os_str()], store, FAMILY, sealer)
+    }
+
+    /// Seals what these arguments name, under another family or another sealer.
+    pub fn seal_what(
+        &self,
+        innerkeep: &Innerkeep,
+        what: &[&OsStr],
+        store: &Path,
+        family: &str,
+        sealer: Option<&Path>,
+    ) -> anyhow::Result<Value> {
         let key = content_key(store);
-        let mut arguments: Vec<&OsStr> = vec![
-            "seal".as_ref(),
-            model.as_os_str(),
-            "--output".as_ref(),
-            store.as_os_str(),
-            "--key-out".as_ref(),
-            key.as_os_str(),
-            "--family".as_ref(),
-            "demo/model".as_ref(),
-            "--counter".as_ref(),
-            "7".as_ref(),
-            "--environment".as_ref(),
-            "development".as_ref(),
-        ];
-        if signed {
-            arguments.extend(["--sealer-key".as_ref(), self.sealer.as_os_str()]);
+        let mut arguments: Vec<&OsStr> = vec!["seal".as_ref()];
+        arguments.extend(what);
+        arguments.extend(["--output".as_ref(), store.as_os_str(), "--key-out".as_ref(), key.as_os_str()]);
+        arguments.extend(["--family", family, "--counter", "7"].map(OsStr::new));
+        arguments.extend(["--environment", "development"].map(OsStr::new));
+        if let Some(sealer) = sealer {
+            arguments.extend(["--sealer-key".as_ref(), sealer.as_os_str()]);
         }
         innerkeep.run(&arguments)
     }
@@ -110,7 +117,7 @@ impl Scene<'_> {
             "--environment".as_ref(),
             "development".as_ref(),
             "--family".as_ref(),
-            "demo/model".as_ref(),
+            FAMILY.as_ref(),
             "--min-counter".as_ref(),
             "5".as_ref(),
         ])?;
@@ -157,7 +164,7 @@ impl Scene<'_> {
             "--sealer-key".as_ref(),
             &public,
             "--family".as_ref(),
-            "demo/model".as_ref(),
+            FAMILY.as_ref(),
             "--min-counter".as_ref(),
             "5".as_ref(),
             "--chip".as_ref(),

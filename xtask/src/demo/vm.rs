@@ -9,6 +9,7 @@
 //! register vouches for.
 
 mod audit;
+mod beside;
 mod images;
 mod initdata;
 mod pod;
@@ -154,6 +155,12 @@ impl Stage<'_> {
         let verified = VerityRoot::create(self.tools, &disk, &[pod::PLACE], b"innerkeep demo")?;
         pod::foreign_root(self.tools, &share)?;
         let images = images::Images::prepare(self.tools, self.work)?;
+        let beside = beside::Beside::seal(
+            self.innerkeep,
+            &scene,
+            &images.to_seal(self.tools)?,
+            &offered.join(REPOSITORY),
+        )?;
         let (operator, public) = audit::operators_key(self.innerkeep, self.work)?;
         let named = pod::Model::of(model)?;
         let mut contents = initdata::Contents {
@@ -162,6 +169,7 @@ impl Stage<'_> {
             model: &named,
             root: &verified,
             images: &images,
+            beside: &beside,
             chip_root: &root,
             audit: &public,
         };
@@ -197,6 +205,8 @@ impl Stage<'_> {
         );
         let granted = scene.grant(self.innerkeep, &store, &policy)?;
         ensure!(granted["weaknesses"] == json!([]), "the policy is weak: {}", granted["weaknesses"]);
+        let secrets = beside.grant(self.innerkeep, &scene, &policy)?;
+        images.push_sealed(self.innerkeep, beside.layers())?;
         say("granted    to the chip under a policy from this guest's verified evidence; nothing weak in it");
 
         let mut judge = Judge::new(say);
@@ -223,13 +233,33 @@ impl Stage<'_> {
         pod.attacks(&mut judge)?;
         pod.impostors(&mut judge)?;
         say("\na container on a signed image that the guest pulls from a registry of the host:");
-        let pulled = pod.pulled(&images)?;
+        let pulled = pod.pulled(&images, &secrets)?;
         say(&format!("pulled     {}\n           {} computed in the container", images.digest, pulled.sha256));
         ensure!(
             pulled.sha256 == model.sha256,
             "the container on the pulled image read another file: {}",
             pulled.sha256
         );
+        ensure!(
+            pulled.secret == beside.secret_sha256,
+            "the container's secret is another one: sealed sha256 {}, found {}",
+            beside.secret_sha256,
+            pulled.secret
+        );
+        say(&format!(
+            "secret     sealed for the chip, carried by the host in the container's environment: opened\n           {} computed in the container",
+            pulled.secret
+        ));
+        let layers = pod.sealed_layers(&images)?;
+        ensure!(layers == "layers", "the container with sealed layers runs another image: {layers:?}");
+        say(&format!(
+            "layers     {}: sealed in the registry, opened by the chip; the container runs",
+            images.sealed()
+        ));
+        pod.evil_secrets(&images, &secrets, &mut judge)?;
+        let mut second = Runtime::start(self.workspace, &inside.guest)?;
+        pod.evil_artifacts(&images, &mut second, &mut judge)?;
+        drop(second);
         pod.evil_images(&images, &mut judge)?;
         say("\nthe audit, carried by the host:");
         let evidence = audit::Operator {

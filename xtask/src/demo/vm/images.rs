@@ -1,10 +1,12 @@
 //! A registry of the host (Debian's `docker-registry`), with images that `umoci` and `skopeo` made and a key of `openssl` signed, as cosign does.
 
+use super::super::actors::Innerkeep;
 use anyhow::{Context, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::ffi::OsStr;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,8 +18,10 @@ pub const HOST: &str = "10.0.2.2";
 /// The guest's card, and its address.
 pub const HARDWARE: &str = "52:54:00:00:00:07";
 pub const ADDRESS: &str = "10.0.2.15";
-/// The repository of both images.
+/// The repository of the images that anybody can read.
 const REPOSITORY: &str = "acme/server";
+/// That of the image whose layers are sealed.
+const SEALED: &str = "acme/layers";
 /// Packages of Debian.
 const PROGRAMS: [(&str, &str); 4] = [
     ("docker-registry", "docker-registry"),
@@ -37,6 +41,7 @@ pub struct Images {
     public: String,
     other: PathBuf,
     directory: PathBuf,
+    key: PathBuf,
 }
 
 impl Drop for Images {
@@ -60,23 +65,23 @@ impl Images {
         let (registry, authority) = start(&directory)?;
         let empty = (String::new(), String::new(), PathBuf::new());
         let (digest, public, other) = empty;
-        let mut images = Self { registry, authority, digest, public, other, directory: directory.clone() };
+        let (key, at) = (directory.join("key.pem"), directory.clone());
+        let mut images = Self { registry, authority, digest, public, other, directory: at, key: key.clone() };
         images.wait()?;
         let (layout, digest) = image(tools, &directory, "signed")?;
         (images.other, _) = image(tools, &directory, "other")?;
         images.digest = digest;
-        images.put(&layout, "v1")?;
+        images.put(&layout, REPOSITORY, "v1")?;
         let (tampered, tampered_digest) = image(tools, &directory, "tampered")?;
-        images.put(&tampered, "tampered")?;
-        images.put(&images.other, "unsigned")?;
-        let key = directory.join("key.pem");
+        images.put(&tampered, REPOSITORY, "tampered")?;
+        images.put(&images.other, REPOSITORY, "unsigned")?;
         run(Command::new("openssl")
             .args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out"])
             .arg(&key))?;
         images.public =
             STANDARD.encode(run(Command::new("openssl").args(["pkey", "-pubout", "-in"]).arg(&key))?);
-        images.sign(&key, &images.digest)?;
-        images.sign(&key, &tampered_digest)?;
+        images.sign(REPOSITORY, &images.digest)?;
+        images.sign(REPOSITORY, &tampered_digest)?;
         images.tamper(&tampered, &tampered_digest)?;
         Ok(images)
     }
@@ -109,6 +114,26 @@ impl Images {
         self.tagged("v1")
     }
 
+    /// The image whose layers are sealed, as the guest asks for it.
+    pub fn sealed(&self) -> String {
+        format!("{}/{SEALED}:v1", self.seen())
+    }
+
+    /// Another image, to be sealed: nobody has it in the registry.
+    pub fn to_seal(&self, tools: &Tools) -> anyhow::Result<String> {
+        let (layout, _) = image(tools, &self.directory, "layers")?;
+        Ok(format!("{}:v1", layout.display()))
+    }
+
+    /// Pushes the image with sealed layers, its grants among them, and signs it.
+    pub fn push_sealed(&self, innerkeep: &Innerkeep, layout: &Path) -> anyhow::Result<()> {
+        let to = format!("{}/{SEALED}:v1", self.authority);
+        let arguments: [&OsStr; 4] =
+            ["push".as_ref(), layout.as_os_str(), to.as_ref(), "--insecure-plain-http".as_ref()];
+        let pushed = innerkeep.run(&arguments)?;
+        self.sign(SEALED, pushed["digest"].as_str().context("what was pushed")?)
+    }
+
     /// `cdh.toml`: whose images the guest pulls, and from where.
     pub fn config(&self) -> String {
         let policy = json!({"default": [{"type": "sigstoreSigned", "keyData": self.public,
@@ -121,7 +146,7 @@ impl Images {
 
     /// Another image under the same tag, which nobody signed.
     pub fn move_tag(&self) -> anyhow::Result<()> {
-        self.put(&self.other, "v1")
+        self.put(&self.other, REPOSITORY, "v1")
     }
 
     fn seen(&self) -> String {
@@ -132,18 +157,18 @@ impl Images {
         format!("{}/{REPOSITORY}", self.seen())
     }
 
-    fn put(&self, layout: &Path, tag: &str) -> anyhow::Result<()> {
+    fn put(&self, layout: &Path, repository: &str, tag: &str) -> anyhow::Result<()> {
         let from = format!("oci:{}:v1", layout.display());
-        let to = format!("docker://{}/{REPOSITORY}:{tag}", self.authority);
+        let to = format!("docker://{}/{repository}:{tag}", self.authority);
         let mut skopeo = Command::new("skopeo");
         run(skopeo.args(["--insecure-policy", "copy", "--dest-tls-verify=false", &from, &to])).map(drop)
     }
 
     /// As `cosign sign --key` does: an image beside the image, whose layer is what was signed.
-    fn sign(&self, key: &Path, digest: &str) -> anyhow::Result<()> {
-        let directory = &self.directory;
+    fn sign(&self, repository: &str, digest: &str) -> anyhow::Result<()> {
+        let (directory, key) = (&self.directory, &self.key);
         let payload = json!({"critical": {
-            "identity": {"docker-reference": self.repository()},
+            "identity": {"docker-reference": format!("{}/{repository}", self.seen())},
             "image": {"docker-manifest-digest": digest},
             "type": "cosign container image signature",
         }, "optional": null})
@@ -176,7 +201,7 @@ impl Images {
         std::fs::write(layout.join("index.json"), index).context("write an index")?;
         std::fs::write(layout.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}")
             .context("write a layout")?;
-        self.put(&layout, &format!("{}.sig", digest.replace(':', "-")))
+        self.put(&layout, repository, &format!("{}.sig", digest.replace(':', "-")))
     }
 
     fn wait(&mut self) -> anyhow::Result<()> {

@@ -2,9 +2,8 @@
 
 use super::super::actors::Innerkeep;
 use super::super::{DataPath, guest::Tee};
-use super::{images::Images, pod};
+use super::{beside::Beside, images::Images, pod};
 use anyhow::Context;
-use serde_json::json;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use xtask::vm::VerityRoot;
@@ -31,6 +30,8 @@ pub struct Contents<'a> {
     pub root: &'a VerityRoot,
     /// The image of the other container that gets it, and where it is pulled from.
     pub images: &'a Images,
+    /// What else was sealed.
+    pub beside: &'a Beside,
     /// The chip's root certificate.
     pub chip_root: &'a Path,
     /// `audit.toml`.
@@ -46,7 +47,7 @@ pub fn pack(
     name: &str,
     contents: &Contents<'_>,
 ) -> anyhow::Result<Initdata> {
-    let Contents { tenant, core, model, root, images, chip_root, audit } = *contents;
+    let Contents { tenant, core, model, root, images, beside, chip_root, audit } = *contents;
     let algorithm = match tee {
         Tee::Tdx => "sha384",
         Tee::Snp => "sha256",
@@ -64,9 +65,9 @@ pub fn pack(
     let certificate = std::fs::read_to_string(chip_root).context("read the chip's root certificate")?;
     let core = core.trim_start_matches("sha256:");
     write("innerkeep.toml", &format!("# {tenant}\ninsecure = [{modes}]\n"))?;
-    let args = json!(pod::args(model)).to_string();
-    write("policy.rego", &include_str!("policy.rego").replace("ARGS", &args))?;
-    write("cdh.toml", &images.config())?;
+    let containers = pod::containers(model).to_string();
+    write("policy.rego", &include_str!("policy.rego").replace("CONTAINERS", &containers))?;
+    write("cdh.toml", &format!("{}\n{}", images.config(), beside.config(images)))?;
     write("audit.toml", &std::fs::read_to_string(audit).context("read the operator's public key")?)?;
     write(
         "sealed.toml",
@@ -74,11 +75,12 @@ pub fn pack(
             "environment = \"development\"\nchip_root = \"\"\"{certificate}\"\"\"\n\n[[artifact]]\nname = \"model\"\n\
              reference = \"{0}\"\ncore = \"sha256:{core}\"\npath = \"{1}\"\ncontainer = {{ {2}, policy_container = 0 }}\n\n\
              [[artifact]]\nname = \"pulled\"\nreference = \"{0}\"\ncore = \"sha256:{core}\"\npath = \"{1}\"\n\
-             container = {{ image = \"{3}\", policy_container = 1 }}\n",
+             container = {{ image = \"{3}\", policy_container = 1 }}\n\n{4}",
             pod::REFERENCE,
             pod::PLACE,
             root.toml(),
-            images.digest
+            images.digest,
+            beside.artifacts(images)
         ),
     )?;
     let at = |suffix: &str| directory.join(format!("{name}.{suffix}"));

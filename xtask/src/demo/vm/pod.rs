@@ -2,6 +2,7 @@
 
 use super::super::actors::PreparedModel;
 use super::super::refusals::Judge;
+use super::beside::{self, Secrets};
 use super::images::{ADDRESS, HARDWARE, Images};
 use super::runtime::{Answer, Runtime};
 use anyhow::{Context, ensure};
@@ -23,6 +24,8 @@ pub const FOREIGN_ROOT: &str = "evil/rootfs";
 /// The disk with the root: the second one, behind initdata.
 const DISK: &str = "/dev/vdb";
 const CONTAINER: &str = "server";
+/// The container on the image with sealed layers.
+const LAYERS: &str = "layers";
 /// The first process says by this status that it was told to end, and had read the model that was sealed.
 const READ_IT: i64 = 42;
 /// Until a process has read the model.
@@ -47,16 +50,35 @@ impl Model {
 pub fn args(model: &Model) -> [String; 3] {
     let Model { name, sha256 } = model;
     let script = format!(
-        "sha256sum {PLACE}/{name} > /dev/shm/seen || exit 8; read sum rest < /dev/shm/seen; echo the sum is $sum; \
+        "echo -n \"$PASSWORD\" | sha256sum > /dev/shm/secret; \
+         sha256sum {PLACE}/{name} > /dev/shm/seen || exit 8; read sum rest < /dev/shm/seen; echo the sum is $sum; \
          test $sum = {sha256} || exit 9; trap 'exit {READ_IT}' TERM; touch /dev/shm/served; while :; do sleep 0.1; done"
     );
     ["sh".to_owned(), "-c".to_owned(), script]
+}
+
+/// That of the image with sealed layers: it shows which image it is.
+const SHOW: [&str; 3] =
+    ["sh", "-c", "cat /mark > /dev/shm/seen; touch /dev/shm/served; while :; do sleep 0.1; done"];
+
+/// The containers that policy lets pass: index and program, by name.
+pub fn containers(model: &Model) -> Value {
+    let args = args(model);
+    let mut containers: Value = [CONTAINER, "pulled", beside::STALE, beside::STRANGER]
+        .into_iter()
+        .enumerate()
+        .map(|(index, name)| (name.to_owned(), json!({ "index": index, "args": args })))
+        .collect();
+    containers[LAYERS] = json!({ "index": 4, "args": SHOW });
+    containers
 }
 
 /// What was seen.
 pub struct Seen {
     /// What the container computed, hex.
     pub sha256: String,
+    /// The same of its secret.
+    pub secret: String,
     /// The line of its table of mounts.
     pub mount: String,
     /// Milliseconds that the agent needed to land the artifact.
@@ -111,21 +133,109 @@ impl<'a> Pod<'a> {
         }
         let seen = self.guest.shell(&format!("cat /proc/{process}/root/dev/shm/seen"))?;
         let mount = self.guest.shell(&format!("grep ' {PLACE} ' /proc/{process}/mountinfo"))?;
+        let secret = self.guest.shell(&format!("cat /proc/{process}/root/dev/shm/secret"))?;
+        let first = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
         Ok(Seen {
-            sha256: seen.split_whitespace().next().unwrap_or_default().to_owned(),
+            sha256: first(&seen),
+            secret: first(&secret),
             mount: mount.trim().to_owned(),
             landed_ms: self.log("artifact landed", "ms")?.as_u64().context("how long landing took")?,
         })
     }
 
-    /// Another container, on an image that the guest pulls itself: the host only says its name. It reads the same model.
-    pub fn pulled(&mut self, images: &Images) -> anyhow::Result<Seen> {
-        let create = self.pulled_request("pulled", &images.name());
+    /// Another container, on an image that the guest pulls itself: the host only says its name. It reads the same model, and a secret that the
+    /// host carries sealed.
+    pub fn pulled(&mut self, images: &Images, secrets: &Secrets) -> anyhow::Result<Seen> {
+        let create = self.pulled_request("pulled", &images.name(), &secrets.own);
         self.runtime.ok(&create)?;
         self.runtime.ok(&json!({ "call": "start_container", "id": "pulled" }))?;
         let seen = self.seen("pulled")?;
         self.runtime.ok(&json!({ "call": "remove_container", "id": "pulled" }))?;
         Ok(seen)
+    }
+
+    /// A container on an image whose layers are sealed: it says which image it is.
+    pub fn sealed_layers(&mut self, images: &Images) -> anyhow::Result<String> {
+        self.runtime.ok(&self.image_request(LAYERS, &SHOW, &images.sealed(), &[]))?;
+        self.runtime.ok(&json!({ "call": "start_container", "id": LAYERS }))?;
+        let process = self.process(LAYERS)?;
+        let end = Instant::now() + PATIENCE;
+        while !self.holds(&format!("test -e /proc/{process}/root/dev/shm/served"))? {
+            ensure!(
+                Instant::now() < end,
+                "the container with sealed layers does not run:\n{}",
+                self.guest.serial()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let seen = self.guest.shell(&format!("cat /proc/{process}/root/dev/shm/seen"))?;
+        self.runtime.ok(&json!({ "call": "remove_container", "id": LAYERS }))?;
+        Ok(seen)
+    }
+
+    /// The container on the signed image, with a secret that nobody sealed for it: it is not started.
+    pub fn evil_secrets(
+        &mut self,
+        images: &Images,
+        secrets: &Secrets,
+        judge: &mut Judge<'_>,
+    ) -> anyhow::Result<()> {
+        let attacks = [
+            ("the host alters the sealed secret", &secrets.altered, "SEGMENT_AUTH"),
+            ("a secret that somebody else sealed", &secrets.strangers, "ORIGIN_UNPROVEN"),
+        ];
+        for (attack, secret, code) in attacks {
+            self.runtime.ok(&self.pulled_request("pulled", &images.name(), secret))?;
+            let process = self.process("pulled")?;
+            let start = json!({ "call": "start_container", "id": "pulled" });
+            self.refused(judge, attack, &start, "INTERNAL", code)?;
+            ensure!(!self.holds(&format!("test -e /proc/{process}/root/dev/shm/secret"))?, "the program ran");
+            self.runtime.ok(&json!({ "call": "remove_container", "id": "pulled" }))?;
+        }
+        Ok(())
+    }
+
+    /// Containers whose artifacts the guest does not take, whatever the host offers: each waits for its own, and is not started.
+    pub fn evil_artifacts(
+        &mut self,
+        images: &Images,
+        second: &mut Runtime,
+        judge: &mut Judge<'_>,
+    ) -> anyhow::Result<()> {
+        for name in [beside::STALE, beside::STRANGER] {
+            let args = args(self.model);
+            self.runtime.ok(&self.image_request(name, &args, &images.name(), &[]))?;
+        }
+        let start = |name: &str| json!({ "call": "start_container", "id": name });
+        // Both at once: each call waits for what may still come.
+        let (stale, stranger) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| second.call(&start(beside::STRANGER)));
+            let own = self.runtime.call(&start(beside::STALE));
+            (own, other.join())
+        });
+        let stranger = stranger.map_err(|_| anyhow::anyhow!("the second runtime panicked"))?;
+        let attacks = [
+            ("an artifact older than initdata permits", stale?, "ROLLBACK"),
+            ("an artifact that a stranger sealed", stranger?, "ORIGIN_UNPROVEN"),
+        ];
+        for (attack, answer, code) in attacks {
+            ensure!(
+                answer.status != "OK"
+                    && answer.text.contains("SEALED_NOT_READY")
+                    && answer.text.contains(code),
+                "{attack}: expected {code}, found {}: {}\n{}",
+                answer.status,
+                answer.text,
+                self.guest.serial()
+            );
+            judge.told(attack, &answer.status, &answer.text);
+        }
+        for name in [beside::STALE, beside::STRANGER] {
+            let process = self.process(name)?;
+            ensure!(!self.holds(&format!("test -e /proc/{process}/root/dev/shm/seen"))?, "the program ran");
+            self.runtime.ok(&json!({ "call": "remove_container", "id": name }))?;
+        }
+        Ok(())
     }
 
     /// The same request, for images that nobody signed, or that somebody changed, and once more when the name means another image.
@@ -139,20 +249,26 @@ impl<'a> Pod<'a> {
             if tag == "v1" {
                 images.move_tag()?;
             }
-            let create = self.pulled_request("pulled", &images.tagged(tag));
+            let create = self.pulled_request("pulled", &images.tagged(tag), "none");
             self.refused(judge, attack, &create, "INTERNAL", code)?;
             ensure!(!self.holds("test -e /run/kata-containers/pulled")?, "the container was made");
         }
         Ok(())
     }
 
-    fn pulled_request(&self, id: &str, image: &str) -> Value {
+    fn pulled_request(&self, id: &str, image: &str, secret: &str) -> Value {
+        self.image_request(id, &args(self.model), image, &[format!("PASSWORD={secret}")])
+    }
+
+    /// A container on an image, whose name in the policy is its own.
+    fn image_request(&self, id: &str, args: &[impl AsRef<str>], image: &str, env: &[String]) -> Value {
         let root = format!("/run/kata-containers/{id}/rootfs");
+        let args: Vec<&str> = args.iter().map(AsRef::as_ref).collect();
         let annotations =
-            json!({ "io.kubernetes.cri.container-name": "pulled", "io.kubernetes.cri.image-name": image });
+            json!({ "io.kubernetes.cri.container-name": id, "io.kubernetes.cri.image-name": image });
         let option = format!("image_guest_pull={}", json!({ "metadata": annotations }));
         json!({
-            "call": "create_container", "id": id, "root": root, "args": args(self.model), "annotations": annotations,
+            "call": "create_container", "id": id, "root": root, "args": args, "env": env, "annotations": annotations,
             "storages": [{ "driver": "image_guest_pull", "source": image, "fstype": "overlay", "place": root,
                 "driver_options": [option] }],
         })

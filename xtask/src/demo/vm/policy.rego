@@ -31,14 +31,11 @@ default ReadStreamRequest := false
 
 default CreateContainerRequest := false
 
-# Container 0: by its program and its name. Nothing is said of its root: that is for the guest to verify.
-CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["", "pstate", input.container_id]), "value": 0}]} if {
-	input.OCI.Process.Args == ARGS
-	input.OCI.Annotations["io.kubernetes.cri.container-name"] == "server"
-}
+# Containers by their programs and names. Nothing is said of their roots: those are for the guest to verify, and which images it pulls is for
+# cdh.toml to say.
+containers := CONTAINERS
 
-# Container 1: the same on an image that the guest pulls. Which images it pulls is for cdh.toml to say.
-CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["", "pstate", input.container_id]), "value": 1}]} if {
-	input.OCI.Process.Args == ARGS
-	input.OCI.Annotations["io.kubernetes.cri.container-name"] == "pulled"
+CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["", "pstate", input.container_id]), "value": container.index}]} if {
+	container := containers[input.OCI.Annotations["io.kubernetes.cri.container-name"]]
+	input.OCI.Process.Args == container.args
 }
