@@ -5,6 +5,7 @@ Exit status 0: everything passed. The program is `innerkeep` in INNERKEEP_BIN_DI
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -120,6 +121,10 @@ def granted_there_opened_here(work: Path) -> None:
             raise Failed(f"{len(mine)} grants of suite {suite}")
         if artifact.open_grant(core, mine[0], me, None, (ENVIRONMENT, "key-release")).hex() != content_key(work / "key"):
             raise Failed(f"{suite}: another content key")
+    said = subprocess.run([PROGRAM, "secret", target], capture_output=True, check=True).stdout
+    prefix, _, encoded = said.strip().rpartition(b".")
+    if prefix != b"sealed.innerkeep-v1" or base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4)) != target.read_bytes():
+        raise Failed("the text of a secret holds another file")
     stranger = chip.Authority()
     (work / "root.pem").write_bytes(x509.load_der_x509_certificate(stranger.root).public_bytes(Encoding.PEM))
     done = subprocess.run(

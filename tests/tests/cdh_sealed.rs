@@ -559,12 +559,24 @@ fn the_program_opens_images_and_artifacts_by_a_broker() {
         let (good, _) = stage.push(&good.layout, "good");
         let (bad, _) = stage.push(&denied.layout, "denied");
         let (reference, _) = stage.push(&Layout::at(&model.reference), "model");
+        let password = stage.scene.input("password", &tests::payload::Payload::random(6, 33));
+        let secret = stage.scene.seal("password", &[&password], &tests::scene::SealSpec::default());
+        let text = |artifact: &Artifact| {
+            let said = stage.scene.innerkeep.run(&args!["secret", &artifact.reference]);
+            said["text"].as_str().unwrap().as_bytes().to_vec()
+        };
+        stage.scene.innerkeep.attempt(&args!["secret", &secret.reference]).assert_refused(2, "USAGE");
+        stage.grant_to_broker(&broker, &secret.reference, &secret.key, "\"any\"");
+        // A model is no secret, whoever sealed it: the text is too long, or there are several files.
+        let two = stage.scene.seal("two", &[&password, &password], &tests::scene::SealSpec::default());
+        stage.scene.innerkeep.attempt(&args!["secret", &two.reference]).assert_refused(2, "USAGE");
         let sealer = format!(
             "sealer = {{ key = \"sha256:{}\", family = \"{FAMILY}\", min_counter = 5 }}",
             hex::encode(denied.sealer.as_bytes())
         );
         let cdh = format!(
-            "[[innerkeep.sealed_images]]\nimage = \"{}\"\nenvironment = \"{ENVIRONMENT}\"\n{sealer}\n[image]\n\
+            "[[innerkeep.sealed_images]]\nimage = \"{}\"\nenvironment = \"{ENVIRONMENT}\"\n{sealer}\n\
+             [[innerkeep.sealed_secrets]]\nenvironment = \"{ENVIRONMENT}\"\n{sealer}\n[image]\n\
              work_dir = \"{}\"\nimage_security_policy = '{}'\n[[image.registry_config.registry]]\nlocation = \"{}\"\ninsecure = true\n",
             server.name(IMAGE),
             work.join("work").display(),
@@ -597,6 +609,17 @@ fn the_program_opens_images_and_artifacts_by_a_broker() {
         let root = bundle.join("rootfs");
         assert_eq!(std::fs::read(root.join("usr/second")).unwrap(), b"for the program");
         cdh::composefs::mount::detach(&root).unwrap();
+
+        let secrets = api::SealedSecretServiceClient::new(client.clone());
+        let unseal = |secret: Vec<u8>| api::UnsealSecretInput { secret, ..Default::default() };
+        let mut sealed = text(&secret);
+        let opened = secrets.unseal_secret(context(), &unseal(sealed.clone())).await.unwrap();
+        assert_eq!(opened.plaintext, std::fs::read(&password).unwrap());
+        // A bit of its ciphertext, which begins behind the slots of the file.
+        let place = "sealed.innerkeep-v1.".len() + 8192 * 8 / 6 + 1;
+        sealed[place] = if sealed[place] == b'A' { b'B' } else { b'A' };
+        let refused = secrets.unseal_secret(context(), &unseal(sealed)).await.unwrap_err().to_string();
+        assert!(refused.contains("SEGMENT_AUTH_FAILED"), "{refused}");
 
         let artifacts = artifact::ArtifactServiceClient::new(client);
         let request = artifact::ArtifactLandRequest { reference, ..Default::default() };

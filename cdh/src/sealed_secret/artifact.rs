@@ -4,7 +4,7 @@
 //! ```text
 //!  sealed.innerkeep-v1.BASE64URL ─▶ file in memory ─an origin of bound configuration?─▶ one small payload? ─▶ Opener ─▶ Plaintext
 //! ```
-//! The form is ours: `docs/spec/sealed-artifact-v1.md`, §12.
+//! The form is ours: `docs/spec/sealed-artifact-v1.md`, §10.4.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
