@@ -234,6 +234,11 @@ impl DataHub {
         self.present().is_ok_and(|present| !present.allow.is_empty())
     }
 
+    /// Whether it lists something for one of this name.
+    pub(crate) fn lists_for(&self, name: &str) -> bool {
+        self.present().is_ok_and(|present| present.allow.iter().any(|list| list.container == name))
+    }
+
     /// What a REST front is made of, where bound configuration lists something for a container.
     pub(crate) fn for_containers(&self) -> Option<ForContainers> {
         let present = self.present().ok().filter(|present| !present.allow.is_empty())?;

@@ -119,13 +119,17 @@ impl Askers {
         };
         // Whom nothing names is nobody to the front.
         let Some(asking) = asking else { return };
-        let standing = match by {
-            Ok(by) => self.look(made.admission.place, process, by).await.map_err(|error| error.code()),
-            Err(error) => Err(error.code()),
-        };
-        if let Err(code) = standing {
-            let text = "a container gets nothing of what is listed for its name";
-            secrets.log().say(Level::Info, SUBSYSTEM, text, &[(Key::Code, code.into())]);
+        let mut standing = made.standing;
+        // Of others nothing is asked: what they ask is not listed.
+        if secrets.hub().lists_for(asking.name()) {
+            standing = match by {
+                Ok(by) => self.look(made.admission.place, process, by).await.map_err(|error| error.code()),
+                Err(error) => Err(error.code()),
+            };
+            if let Err(code) = standing {
+                let text = "a container gets nothing of what is listed for its name";
+                secrets.log().say(Level::Warning, SUBSYSTEM, text, &[(Key::Code, code.into())]);
+            }
         }
         // One that was removed meanwhile is nobody.
         if let Some(made) = self.made().get_mut(container) {

@@ -11,7 +11,9 @@ use cdh::rest::{Asked, HEAD_DEADLINE, read_one};
 use protocol::oci;
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
-use rustix::thread::{set_name, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{
+    CapabilitySet, set_name, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
 
 use super::{Refusal, privileges};
 use crate::engine::wire::CapabilityBits;
@@ -77,6 +79,14 @@ pub(super) fn read(connection: OwnedFd) -> Result<Asked, Refusal> {
 
 fn confine() -> Result<(), Refusal> {
     set_name(c"rest-reader")?;
+    set_no_new_privs(true)?;
+    // Nothing that is executed has more, and what is left goes with the user.
+    let kept = (CapabilitySet::SETGID | CapabilitySet::SETUID).bits();
+    privileges::become_only(&CapabilityBits {
+        effective: kept,
+        permitted: kept,
+        ..CapabilityBits::default()
+    })?;
     set_thread_groups(&[])?;
     let (group, user) = (Gid::from_raw(NOBODY), Uid::from_raw(NOBODY));
     set_thread_res_gid(group, group, group)?;
@@ -110,7 +120,45 @@ fn profile() -> oci::LinuxSeccomp {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{ErrorKind, Read as _, Write as _};
+    use std::net::TcpListener;
+
     use super::*;
+    use crate::namespaces::tests::in_namespaces;
+
+    /// What is left to a container that made the reader of its request its own.
+    #[test]
+    fn evil_container_takes_over_who_reads_its_request() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        in_namespaces(&["--mount"], || {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            let address = listener.local_addr().unwrap();
+            let client = std::thread::spawn(move || {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.write_all(b"GET /info?a=b HTTP/1.1\r\nHost: x\r\nOrigin: y\r\n\r\n").unwrap();
+                let mut answer = Vec::new();
+                stream.read_to_end(&mut answer).unwrap();
+                answer
+            });
+            let (connection, _) = listener.accept().unwrap();
+            let asked = read(connection.into()).unwrap();
+            assert_eq!((asked.method.as_str(), asked.path.as_str()), ("GET", "/info"));
+            assert_eq!((asked.query.as_deref(), asked.has_origin), (Some("a=b"), true));
+            assert_eq!(asked.hosts, [Some("x".to_owned())]);
+            let denied = |outcome: std::io::Result<()>| {
+                assert_eq!(outcome.unwrap_err().kind(), ErrorKind::PermissionDenied);
+            };
+            denied(std::fs::read("/proc/self/status").map(drop));
+            denied(TcpStream::connect(address).map(drop));
+            denied(std::process::Command::new("/bin/true").status().map(drop));
+            let root = Uid::from_raw(0);
+            assert_eq!(set_thread_res_uid(root, root, root), Err(Errno::PERM));
+            assert_eq!(client.join().unwrap(), b"", "nobody has answered yet");
+        });
+    }
 
     #[test]
     fn the_readers_filter_is_one_that_denies() {
