@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::reaper::Reaper;
 use crate::sandbox::Sandbox;
-use crate::sealed::{self, Sealed, Secrets};
+use crate::sealed::{self, Askers, Sealed, Secrets};
 use crate::server::Stopper;
 use crate::storage::Storages;
 use crate::streams::{Passfd, PipeSize};
@@ -101,6 +101,8 @@ pub(crate) struct Agent {
     pub(crate) sealed: Sealed,
     /// The data hub of this process, and what containers get by it.
     pub(crate) secrets: Secrets,
+    /// Containers, as the REST front knows them.
+    pub(crate) askers: Askers,
     pub(crate) metrics: Metrics,
     /// Containers that ran out of memory.
     pub(crate) oom: OomEvents,
@@ -164,6 +166,9 @@ impl Agent {
         let shared = sealed::shared(&roots);
         let hub = DataHub::open(initdata.as_ref(), attester.as_ref(), machine.dated(), &audit, &shared)?;
         let sealed = Sealed::new(initdata.as_ref(), &roots, &hub, shared, &log);
+        let secrets = Secrets::new(hub, &sealed);
+        let entries = settings.map(|settings| settings.rest.iter().map(|entry| entry.container.clone()));
+        let entries = entries.into_iter().flatten().collect();
         Ok(Self {
             gate: Gate::new(replacements, Arc::clone(&audit), &log),
             audit,
@@ -172,7 +177,8 @@ impl Agent {
             containers: Containers::default(),
             network: Network::new(&roots.proc),
             machine,
-            secrets: Secrets::new(hub, &sealed),
+            askers: Askers::new(&secrets, entries),
+            secrets,
             sealed,
             metrics: Metrics::default(),
             oom,

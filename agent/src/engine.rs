@@ -31,6 +31,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use cdh::rest::Asked;
 pub use error::EngineError;
 pub use order::{CreateOrder, Created, ExecOrder, SecretVariable, Stdio};
 use protocol::ids::ContainerId;
@@ -305,6 +306,26 @@ impl Engine {
         container.site.clear().await?;
         self.table().remove(id);
         Ok(())
+    }
+
+    /// Whether there is somebody who makes containers, and helpers.
+    pub(crate) const fn is_available(&self) -> bool {
+        self.nursery.is_some()
+    }
+
+    /// Reads the first request of a connection, in a helper that has nothing else. Nobody but the caller has the connection when it returns.
+    ///
+    /// # Errors
+    /// See [`EngineError`]; `ENGINE_REFUSED` where there is no request.
+    pub(crate) async fn read_request(&self, connection: OwnedFd) -> Result<Asked, EngineError> {
+        let order = Order { state: self.places.state.clone(), id: String::new(), task: Task::Ask };
+        let read = async {
+            let operation = self.begin("ask", &order, vec![connection]).await?;
+            let asked = operation.asked().await?;
+            operation.end().await;
+            Ok(asked)
+        };
+        self.in_time("ask", read).await
     }
 
     /// Starts a helper with an order.

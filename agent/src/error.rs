@@ -5,6 +5,7 @@ use std::io;
 use attestation_agent::AttestationError;
 use attestation_agent::service::ServiceError;
 use cdh::hub_error::HubError;
+use cdh::rest::RestError;
 use initdata::InitdataError;
 use policy_engine::PolicyError;
 use policy_engine::audit::AuditError;
@@ -151,6 +152,9 @@ pub enum AgentError {
     /// Hardening of the process.
     #[error("process")]
     Process(#[from] HardenError),
+    /// The REST front for containers.
+    #[error("REST front")]
+    Rest(#[from] RestError),
     /// The socket that is served.
     #[error(transparent)]
     Socket(#[from] ServiceError),
@@ -203,6 +207,7 @@ impl AgentError {
             Self::Policy(error) => error.code(),
             Self::PolicyArgument => "AGENT_POLICY_ARGUMENT",
             Self::Process(error) => error.code(),
+            Self::Rest(error) => error.code(),
             Self::Socket(error) => error.code(),
             Self::System { .. } => "AGENT_SYSTEM",
             Self::Zygote { .. } | Self::ZygoteGone => "AGENT_ZYGOTE",

@@ -8,20 +8,20 @@
 //! dated moves the floor of the clock.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use attestation_agent::kbs::{Dated, KbsOptions};
 use attestation_agent::{Attester, TeeRoot};
 use cdh::artifact::{BrokerPlace, HubBroker, Opener, Shared};
-use cdh::config::{HubConfig, ImageConfig};
+use cdh::config::{HubConfig, ImageConfig, RestAllow, of_entries};
 use cdh::hub_error::HubError;
 use cdh::image::pull::{Pulled, Puller};
 use cdh::launch::{opener, puller};
 use cdh::modes::Modes;
 use cdh::plaintext::Plaintext;
-use cdh::registry::{Carried, Reference, Registry};
+use cdh::registry::{Limits, Registry, RegistryOptions};
+use cdh::rest::event_register;
 use cdh::sealed_secret::artifact::SealedSecrets;
 use cdh::service::Hub;
 use initdata::Initdata;
@@ -78,12 +78,29 @@ enum State {
 }
 
 struct Present {
-    hub: Hub,
+    hub: Arc<Hub>,
+    attester: Arc<Attester>,
     images: Puller,
     image: ImageConfig,
     audit: Arc<Audit>,
     broker: Option<BrokerPlace>,
     refresh: Option<Duration>,
+    /// What containers may ask for by the REST front.
+    allow: Vec<RestAllow>,
+    /// The register of their events.
+    register: Option<u64>,
+}
+
+/// What a REST front for containers is made of.
+pub(crate) struct ForContainers {
+    /// What bound configuration lists.
+    pub(crate) allow: Vec<RestAllow>,
+    /// The hub.
+    pub(crate) hub: Arc<Hub>,
+    /// What gives evidence.
+    pub(crate) attester: Arc<Attester>,
+    /// The register of events, if they are enabled.
+    pub(crate) register: Option<u64>,
 }
 
 impl fmt::Debug for Present {
@@ -135,12 +152,14 @@ impl DataHub {
         let keys = opener(&config, &modes, attester, initdata, root, shared.clone())?;
         let keys = Opener { broker: broker.clone(), ..keys };
         let own = SealedSecrets::new(Arc::new(keys.clone()), &config.innerkeep.sealed_secrets)?;
-        let hub = hub.with_secrets(own);
+        let hub = Arc::new(hub.with_secrets(own));
         let images = puller(&hub, &config, &modes, attester, keys);
+        let (allow, register) = (listed(&config, initdata)?, event_register(initdata)?);
         let seconds = config.innerkeep.credential_refresh_seconds;
         let refresh = (seconds > 0).then(|| Duration::from_secs(seconds));
         let audit = Arc::clone(audit);
-        let present = Present { hub, images, refresh, image: config.image, audit, broker };
+        let (attester, image) = (Arc::clone(attester), config.image);
+        let present = Present { hub, attester, images, refresh, image, audit, broker, allow, register };
         let present = Arc::new(present);
         wipe_now_and_then(&present);
         Ok(Self { state: State::Present(present) })
@@ -197,28 +216,51 @@ impl DataHub {
         present.images.pull(image, deadline, &()).await.map_err(DataHubError::Image)
     }
 
-    /// Fetches an artifact from its registry, as bound `[image]` says, into an image layout in the guest's memory, under `tag`. What comes is
-    /// ciphertext of anybody's: who opens it judges its origin. Continues what an earlier call began.
+    /// The registries of artifacts, as bound `[image]` says. What they say is anybody's word: who opens an artifact judges its origin.
     ///
     /// # Errors
-    /// `CDH_ABSENT`, `CDH_NOT_ATTESTED`: credentials may be secrets of the broker. Those of registries, in an error of the data hub's crate.
-    pub(crate) async fn fetch(
+    /// `CDH_ABSENT`, `CDH_NOT_ATTESTED`: credentials may be secrets of the broker. Those of credentials and roots, in an error of the data hub's crate.
+    pub(crate) async fn registry(
         &self,
-        from: &Reference,
-        layout: &Path,
-        tag: &str,
         deadline: Instant,
-    ) -> Result<Result<Carried, cdh::Error>, DataHubError> {
+    ) -> Result<Result<Registry, cdh::Error>, DataHubError> {
         let present = self.present()?;
         require_attested(&present.audit)?;
         let options = present.image.registry_options(present.hub.resources().as_ref(), deadline).await;
-        Ok(match options {
-            Ok(options) => {
-                let registry = Registry::new(options);
-                registry.pull_layout(from, layout, tag, &(), deadline).await.map_err(cdh::Error::from)
-            }
-            Err(error) => Err(error),
+        // Nothing is stored: the landing bounds what comes.
+        Ok(options.map(|options| {
+            let limits = Limits { image_bytes: u64::MAX, ..options.limits };
+            Registry::new(RegistryOptions { limits, ..options })
+        }))
+    }
+
+    /// Whether bound configuration lists something for a container.
+    pub(crate) fn is_asked_by_containers(&self) -> bool {
+        self.present().is_ok_and(|present| !present.allow.is_empty())
+    }
+
+    /// Whether it lists something for one of this name.
+    pub(crate) fn lists_for(&self, name: &str) -> bool {
+        self.present().is_ok_and(|present| present.allow.iter().any(|list| list.container == name))
+    }
+
+    /// What a REST front is made of, where bound configuration lists something for a container.
+    pub(crate) fn for_containers(&self) -> Option<ForContainers> {
+        let present = self.present().ok().filter(|present| !present.allow.is_empty())?;
+        Some(ForContainers {
+            allow: present.allow.clone(),
+            hub: Arc::clone(&present.hub),
+            attester: Arc::clone(&present.attester),
+            register: present.register,
         })
+    }
+
+    /// Whether evidence commits to the audit.
+    ///
+    /// # Errors
+    /// `CDH_ABSENT`, `CDH_NOT_ATTESTED`.
+    pub(crate) fn require_attested(&self) -> Result<(), DataHubError> {
+        require_attested(&self.present()?.audit)
     }
 
     /// The broker as a place of keys for artifacts, where bound configuration says by which name grants know it.
@@ -235,6 +277,13 @@ impl Present {
         }
         require_attested(&self.audit)
     }
+}
+
+/// What bound configuration lists for containers: by names in `cdh.toml`, by what is verified of them in `innerkeep.toml`.
+fn listed(config: &HubConfig, initdata: Option<&Initdata>) -> Result<Vec<RestAllow>, HubError> {
+    let entries = initdata.map(|initdata| initdata.document().settings().rest.as_slice());
+    let entries = of_entries(entries.unwrap_or_default())?;
+    Ok(config.innerkeep.rest.iter().cloned().chain(entries).collect())
 }
 
 /// What was kept for its lifetime goes at its end, whether somebody asks again or not.

@@ -52,6 +52,7 @@ pub mod namespaces;
 pub mod network;
 mod pid1;
 pub mod reaper;
+mod rest;
 mod roles;
 mod rpc;
 mod sandbox;

@@ -35,7 +35,7 @@ use crate::start::{self, Choices, Compiling};
 use crate::tee::Platform;
 use crate::uevent::DiskNews;
 use crate::zygote::Zygote;
-use crate::{audit, descriptors, sys};
+use crate::{audit, descriptors, rest, sys};
 
 /// Subsystem of the lines from here.
 pub(crate) const SUBSYSTEM: &str = "pid1";
@@ -260,6 +260,7 @@ fn serve(
         if let Some(attester) = attester {
             audit::attest(&agent, attester);
         }
+        rest::begin(&agent).await?;
         nursery.outlive(server::serve(&ServerAddress::Vsock { port: PORT }, &agent, stop)).await
     });
     runtime.shutdown_timeout(TASKS_END);

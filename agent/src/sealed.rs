@@ -13,6 +13,7 @@
 //! A container that no entry names gets nothing, and is told nothing. One that is named and cannot have its artifact is not started, and neither
 //! is one that the policy takes for a named one and that stands on another root.
 
+mod askers;
 mod attach;
 mod cache;
 mod entitled;
@@ -42,6 +43,7 @@ use crate::context::Roots;
 use crate::error::AgentError;
 use crate::hub::DataHub;
 use crate::log::Log;
+pub(crate) use askers::Askers;
 use attach::Item;
 use cache::Places;
 use entitled::{Admission, By, Seat};
@@ -107,7 +109,6 @@ impl Sealed {
             insecure: document.map(|document| document.settings().insecure.clone()).unwrap_or_default(),
             places: Places::of(roots),
             attached: roots.own.join("landed"),
-            fetched: roots.own.join("fetched"),
             hub: hub.clone(),
             shared,
         };

@@ -20,7 +20,7 @@ use crate::server::ServerAddress;
 use crate::start::{self, Choices, Compiling};
 use crate::tee::Platform;
 use crate::zygote::Zygote;
-use crate::{audit, descriptors, server, sys};
+use crate::{audit, descriptors, rest, server, sys};
 
 const SUBSYSTEM: &str = "main";
 const FAILURE: i32 = 1;
@@ -88,6 +88,7 @@ fn serve(args: &Args, log: &Log) -> Result<(), AgentError> {
         if let Some(attester) = attester {
             audit::attest(&agent, attester);
         }
+        rest::begin(&agent).await?;
         let served = async {
             let served = server::serve(&args.server_addr, &agent, stop).await;
             // The machine goes on: containers do not, nor what they share. The host may have ended them already.

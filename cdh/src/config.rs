@@ -28,7 +28,7 @@ pub use credential::{CREDENTIALS, Credential, CredentialPath, MAXIMUM_CREDENTIAL
 pub use image::{ImageConfig, ProxyConfig};
 pub use pins::ImagePins;
 pub(crate) use rest::is_name;
-pub use rest::{RestAllow, RoutePattern, lists};
+pub use rest::{RestAllow, RoutePattern, lists, of_entries};
 pub use sealed::SealedImage;
 pub use secrets::SealedSecretOrigin;
 pub use volumes::VolumesConfig;

@@ -1,7 +1,7 @@
 //! The REST front: upstream's routes for containers, on loopback. Each route is off for each container unless bound configuration lists it.
 //!
 //! ```text
-//!  127.0.0.1:8006 ─accept─▶ Peers: which container (the kernel's word) ─▶ one request ─▶ listed for it? ─▶ BackEnd: hub, attester
+//!  127.0.0.1:8006 ─accept─▶ Peers: which container (the kernel's word) ─▶ one request ─▶ listed for it? Rule? ─▶ BackEnd: hub, attester
 //!  socket of one container ─┘
 //! ```
 //! A request is one connection: who asks is looked up when it is accepted and again before it is answered, and nothing else says who it is.
@@ -22,34 +22,36 @@
 mod answer;
 mod backend;
 mod error;
+mod intake;
 pub mod peers;
 pub mod program;
 pub mod query;
+mod reply;
 mod route;
+mod rule;
 
-use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use attestation_agent::report_data::WorkloadIdentity;
 use attestation_agent::service::{QueueLimits, Queues, bind_socket};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
 use crate::config::RestAllow;
 use crate::hub_error::HubError;
-pub use backend::{BackEnd, Event, Measured, ThisGuest};
+pub use backend::{BackEnd, Event, Measured, ThisGuest, event_register};
 pub use error::RestError;
+pub use intake::{Asked, BODY_DEADLINE, HEAD_DEADLINE, Reader, read_one};
 use peers::{ContainerId, Peers};
 pub use route::{Feature, Route};
+pub use rule::{ListAlone, Rule};
 
 /// Where it listens unless asked otherwise.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:8006";
@@ -59,13 +61,6 @@ const MAXIMUM_CONNECTIONS: usize = 64;
 const MAXIMUM_LOOKUPS: usize = 2;
 /// What one container may ask for; those that nobody knows are one.
 const LIMITS: QueueLimits = QueueLimits { at_once: 4, queued: 8, connections: 16 };
-/// Length of a head at which no more of it is read; what is read at a time is at most as much again.
-const MAXIMUM_HEAD_BYTES: usize = 40 * 1024;
-const MAXIMUM_FIELDS: usize = 64;
-/// How long a head may take.
-const HEAD_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a body may take.
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a request may take. Upstream waits 50 seconds.
 const DEADLINE: Duration = Duration::from_secs(45);
 /// How long a connection may take, the reading of its answer included.
@@ -153,9 +148,11 @@ pub struct Front {
     features: Features,
     back_end: Arc<dyn BackEnd>,
     peers: Arc<dyn Peers>,
+    rule: Arc<dyn Rule>,
     queues: Queues,
     places: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
+    reader: Option<Arc<dyn Reader>>,
     head: Duration,
 }
 
@@ -182,11 +179,25 @@ impl Front {
             features,
             back_end,
             peers,
+            rule: Arc::new(ListAlone),
             queues: Queues::new(LIMITS),
             places: Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS)),
             lookups: Arc::new(Semaphore::new(MAXIMUM_LOOKUPS)),
+            reader: None,
             head: HEAD_DEADLINE,
         }
+    }
+
+    /// With this rule beside the list.
+    #[must_use]
+    pub fn with_rule(self, rule: Arc<dyn Rule>) -> Self {
+        Self { rule, ..self }
+    }
+
+    /// With this to read requests, in the place of this process.
+    #[must_use]
+    pub fn with_reader(self, reader: Arc<dyn Reader>) -> Self {
+        Self { reader: Some(reader), ..self }
     }
 
     /// Listens on a loopback address.
@@ -253,7 +264,7 @@ impl Front {
     /// One connection, in a task of its own, if there is a place for it.
     fn begin<S>(self: Arc<Self>, stream: S, way: Way)
     where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + AsFd + Send + Unpin + 'static,
     {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
         tokio::spawn(async move {
@@ -262,9 +273,9 @@ impl Front {
         });
     }
 
-    async fn connection<S>(self: Arc<Self>, stream: S, way: Way)
+    async fn connection<S>(self: Arc<Self>, mut stream: S, way: Way)
     where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: AsyncRead + AsyncWrite + AsFd + Send + Unpin + 'static,
     {
         let container = self.who(&way).await;
         let nobody = || WorkloadIdentity::of("nobody", 0, "");
@@ -274,16 +285,18 @@ impl Front {
         if connection.is_none() {
             return;
         }
-        let service = service_fn(|request| {
-            let (front, way, container) = (&self, &way, container.as_ref());
-            async move { Ok::<_, Infallible>(front.answer(request, way, container).await) }
-        });
         // One request: the next one may be another's.
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).keep_alive(false).max_headers(MAXIMUM_FIELDS);
-        http.max_buf_size(MAXIMUM_HEAD_BYTES).header_read_timeout(self.head);
-        // An error is the peer's: it is gone, or spoke something else.
-        let _ = http.serve_connection(TokioIo::new(stream), service).await;
+        let asked = match &self.reader {
+            None => read_one(&mut stream, self.head).await,
+            Some(reader) => match stream.as_fd().try_clone_to_owned() {
+                Ok(own) => reader.read(own).await,
+                Err(_) => None,
+            },
+        };
+        if let Some(asked) = asked {
+            let reply = self.answer(&asked, &way, container.as_ref()).await;
+            reply.send(&mut stream, &asked.method).await;
+        }
         drop(connection);
     }
 

@@ -10,6 +10,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "vm_pull/asks.rs"]
+mod asks;
 #[expect(dead_code, reason = "the registry and the signer of it, not its puller")]
 #[path = "cdh_pull/fixture.rs"]
 mod fixture;
@@ -111,6 +113,7 @@ fn packed(server: &str, broker: u16, key: &Key, image: &str, [model, layers]: [&
         "[kbc]\nname = \"cc_kbc\"\nurl = \"http://{HOST}:{broker}\"\n\n[innerkeep]\nbroker = \"{BROKER}\"\n\
          secret_lifetime_seconds = 0\ncredential_refresh_seconds = 10\n\n\
          [[innerkeep.sealed_images]]\nimage = \"{server}/acme/layers\"\nenvironment = \"{ENVIRONMENT}\"\ncore = \"{}\"\n\n\
+         [[innerkeep.rest]]\ncontainer = \"server\"\nroutes = [\"/cdh/resource/default/db/password\", \"/aa/evidence\"]\n\n\
          [innerkeep.image_pins]\n\"{server}/acme/pinned\" = \"{zeros}\"\n\n\
          [image]\nimage_security_policy = '{}'\n\n[[image.registry_config.registry]]\nlocation = \"{server}\"\ninsecure = true\n",
         layers.core,
@@ -274,6 +277,7 @@ fn container(id: &str, index: &str, image: &str, secret: &str) -> CreateContaine
         ("test/index", index),
         ("io.kubernetes.cri.container-type", "container"),
         ("io.kubernetes.cri.image-name", image),
+        ("io.kubernetes.cri.container-name", id),
     ];
     let metadata: std::collections::HashMap<_, _> =
         said.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
@@ -414,7 +418,11 @@ fn a_signed_image_gets_model_and_secret(stage: &Stage, client: &AgentClient) {
     let group = "/sys/fs/cgroup/kubepods/besteffort/pod1/server/cgroup.procs";
     let mounts = shell(guest, &format!("grep -e ' / / ' -e ' /models/' /proc/$(head -n1 {group})/mountinfo"));
     assert!(mounts.contains(" - overlay composefs rw") && mounts.contains(" /models/ranker ro,"), "{mounts}");
+    asks::a_container_reads_its_secret(stage, client);
+    asks::evil_host_container_with_the_name_of_another(stage, client);
     a_sealed_file_is_open_there_and_rotates(stage);
+    // The model came from the registry, and nothing of its ciphertext was stored on the way.
+    assert_eq!(shell(guest, "ls -A /run/innerkeep | grep -x fetched || true"), "");
     ok(stage, client.remove_container(&remove("server")));
     assert_eq!(shell(guest, &LEFT.replace("ID", "server")), "");
     assert_eq!(shell(guest, "grep innerkeep/secrets /proc/1/mountinfo; ls -A /run/innerkeep/secrets"), "");
@@ -453,6 +461,7 @@ fn an_image_with_sealed_layers_runs(stage: &Stage, client: &AgentClient) {
     let seen = said(stage, client, "layers", 4);
     // It has no model: the directory is the image's own.
     assert_eq!(seen[1..], ["layers", "WRITTEN", "started"]);
+    asks::another_container_reads_nothing(stage, client, "layers");
     ok(stage, client.remove_container(&remove("layers")));
     assert_eq!(shell(&stage.guest, &LEFT.replace("ID", "layers")), "");
 }

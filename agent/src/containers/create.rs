@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cdh::rest::peers::NAME;
 use protocol::agent::CreateContainerRequest;
 use protocol::ids::{AbsolutePath, ContainerId, ExecId, ValueError};
 use protocol::oci;
@@ -179,6 +180,7 @@ impl Ground for Draft<'_> {
             Step::Settle => {
                 self.agent.sealed.release(&self.id);
                 self.agent.secrets.release(&self.id);
+                self.agent.askers.release(&self.id);
                 Ok(self.agent.containers.pids().withdraw(&self.id, true)?)
             }
         }
@@ -331,6 +333,8 @@ impl Draft<'_> {
         // Where the root was verified, not where the container's is: a storage of the host may lie at the bundle's `rootfs`, and what was
         // verified beside it says nothing about it.
         agent.sealed.admit(&self.id, roots.clone(), &asked, identity)?;
+        let name = self.request.OCI.Annotations.get(NAME).map(String::as_str);
+        agent.askers.admit(&self.id, name, &prepared.cgroup_path, roots.clone(), &asked, identity)?;
         let environment = prepared.spec.process().as_ref().and_then(|process| process.env().as_deref());
         let environment = environment.unwrap_or_default();
         agent.secrets.admit(&self.id, environment, self.files.take(), roots, &asked, identity)?;

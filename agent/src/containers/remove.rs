@@ -73,6 +73,7 @@ pub(crate) async fn end(agent: &Agent, container: &Container) -> Result<(), RpcE
     );
     agent.sealed.release(id);
     agent.secrets.release(id);
+    agent.askers.release(id);
     agent.volumes.forget_log(id);
     outcome.note(agent.containers.pids().withdraw(id, false).map_err(RpcError::from));
     let bundle = Arc::clone(container.bundle());

@@ -38,6 +38,7 @@ pub(crate) async fn start(agent: &Agent, request: Permitted<StartContainerReques
     }
     if let Err(error) = agent.engine.start_with(&id, &secrets).await {
         agent.oom.forget(&id);
+        agent.askers.withdraw(&id);
         return Err(engine_error(error));
     }
     container.set_started();
@@ -60,5 +61,7 @@ async fn before_release(
     agent.sealed.attach(container.id(), policy.as_ref(), process, || request.is_late()).await?;
     let (policy, deadline) = (policy.as_ref(), request.deadline());
     let opened = agent.secrets.open(container.id(), policy, process, deadline, || request.is_late()).await;
-    Ok(opened?)
+    let opened = opened?;
+    agent.askers.begin(container.id(), policy, process).await;
+    Ok(opened)
 }

@@ -2,6 +2,7 @@
 
 mod executor;
 mod privileges;
+mod reader;
 
 use std::fs;
 use std::io;
@@ -79,6 +80,10 @@ fn carry_out(order: Order, descriptors: Vec<OwnedFd>) -> Result<(Answer, Option<
         Task::Delete => {
             Container::load(root)?.delete(true)?;
             Ok((Answer::Done, None))
+        }
+        Task::Ask => {
+            let connection = descriptors.into_iter().next().ok_or("an order without a connection")?;
+            Ok((Answer::Asked(Box::new(reader::read(connection)?)), None))
         }
     }
 }

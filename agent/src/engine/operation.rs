@@ -4,6 +4,7 @@ use std::future::Future;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use cdh::rest::Asked;
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -11,7 +12,7 @@ use tokio::time::timeout;
 
 use super::EngineError;
 use super::pen::Pen;
-use super::wire::{Answer, MAXIMUM_ANSWER_BYTES, ORDER, Order, printable};
+use super::wire::{Answer, MAXIMUM_ANSWER_BYTES, MAXIMUM_ASKED_BYTES, ORDER, Order, printable};
 use crate::reaper::{Admitted, Expectation, Handle, Reaper};
 use crate::sys::readiness::watch as register;
 use crate::zygote::{Nursery, pair, receive_any, send};
@@ -89,10 +90,20 @@ impl Operation {
         }
     }
 
+    /// Waits for a request. It is the peer's word, by way of a helper that the peer may have taken over.
+    pub(super) async fn asked(&self) -> Result<Asked, EngineError> {
+        match self.answer_of(MAXIMUM_ASKED_BYTES).await? {
+            (Answer::Asked(asked), descriptors) if descriptors.is_empty() => Ok(*asked),
+            _ => Err(self.broken()),
+        }
+    }
+
     async fn answer(&self) -> Result<(Answer, Vec<OwnedFd>), EngineError> {
-        let receive = |socket: &OwnedFd| {
-            receive_any(socket.as_fd(), MAXIMUM_ANSWER_BYTES).map_err(std::io::Error::from)
-        };
+        self.answer_of(MAXIMUM_ANSWER_BYTES).await
+    }
+
+    async fn answer_of(&self, most: usize) -> Result<(Answer, Vec<OwnedFd>), EngineError> {
+        let receive = |socket: &OwnedFd| receive_any(socket.as_fd(), most).map_err(std::io::Error::from);
         let frame = match self.socket.async_io(Interest::READABLE, receive).await {
             Ok(frame) => frame,
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {

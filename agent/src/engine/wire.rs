@@ -8,6 +8,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use cdh::rest::Asked;
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
 use rustix::fs::{MemfdFlags, SealFlags};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ use crate::spec::{SeccompProgram, SockFilter};
 const MAXIMUM_ORDER_BYTES: u64 = 8 << 20;
 /// Largest answer.
 pub(super) const MAXIMUM_ANSWER_BYTES: usize = 4096;
+/// Largest answer that is a request: below what the kernel takes for one message.
+pub(super) const MAXIMUM_ASKED_BYTES: usize = 192 << 10;
 /// Longest reason of a refusal.
 const MAXIMUM_REASON_BYTES: usize = 512;
 /// The message that brings an order.
@@ -60,13 +63,15 @@ pub(super) enum Task {
     },
     /// Runs what belongs to its end.
     Delete,
+    /// Reads the first request of a connection, of any container's. Descriptor: the connection.
+    Ask,
 }
 
 impl Task {
     /// How many descriptors come with it, behind the order itself.
     pub(super) fn descriptors(&self) -> usize {
         match self {
-            Self::Create { terminal: true, .. } => 1,
+            Self::Create { terminal: true, .. } | Self::Ask => 1,
             Self::Exec { process, .. } if process.terminal() == Some(true) => 1,
             Self::Create { .. } | Self::Exec { .. } => 4,
             Self::Start | Self::Delete => 0,
@@ -187,6 +192,8 @@ pub(super) enum Answer {
     Made(i32),
     /// What was asked for.
     Done,
+    /// A request, as its peer wrote it.
+    Asked(Box<Asked>),
     /// Nothing: why.
     Refused(String),
 }

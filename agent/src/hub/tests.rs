@@ -3,6 +3,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use attestation_agent::Options;
+use cdh::registry::Reference;
 use policy_engine::audit::Facts;
 use serde_json::{Value, json};
 
@@ -36,15 +37,20 @@ fn sample() -> Arc<Attester> {
     Arc::new(Attester::detect(&TeeRoot::system(), Options { insecure_sample: true }).unwrap())
 }
 
-fn audit() -> Arc<Audit> {
+pub(crate) fn audit() -> Arc<Audit> {
     Arc::new(Audit::start(Facts::default(), None).unwrap())
 }
 
-fn attest(audit: &Audit) {
+pub(crate) fn attest(audit: &Audit) {
     audit.evidence(b"{}".to_vec()).unwrap();
 }
 
-fn open(config: &str, settings: &str, audit: &Arc<Audit>, root: &Path) -> Result<DataHub, HubError> {
+pub(crate) fn open(
+    config: &str,
+    settings: &str,
+    audit: &Arc<Audit>,
+    root: &Path,
+) -> Result<DataHub, HubError> {
     let initdata = document(Some(config), settings);
     let dated = Dated::new(|_| ());
     DataHub::open_at(
@@ -67,13 +73,24 @@ pub(crate) fn offline(directory: &Path, secret: &[u8], is_attested: bool) -> Dat
 }
 
 fn offline_with(directory: &Path, secret: &[u8], audit: &Arc<Audit>) -> DataHub {
+    listing(directory, secret, audit, "", "")
+}
+
+/// The same, with more in `cdh.toml` and in `innerkeep.toml`.
+pub(crate) fn listing(
+    directory: &Path,
+    secret: &[u8],
+    audit: &Arc<Audit>,
+    config: &str,
+    settings: &str,
+) -> DataHub {
     let jwk = vector("verification_jwk").to_string();
     let resources =
         json!({ "default/seal-key/vec": base64(jwk.as_bytes()), "default/db/password": base64(secret) });
     std::fs::create_dir_all(directory.join("etc")).unwrap();
     let path = directory.join("etc/aa-offline_fs_kbc-resources.json");
     std::fs::write(path, resources.to_string()).unwrap();
-    open(OFFLINE, PERMITTED, audit, directory).unwrap()
+    open(&format!("{OFFLINE}{config}"), &format!("{PERMITTED}{settings}"), audit, directory).unwrap()
 }
 
 fn soon() -> Instant {
@@ -116,7 +133,7 @@ async fn evil_host_configuration_of_the_hub_is_refused() {
     assert_eq!(refused.unwrap_err().code(), "CDH_CONFIG_INVALID");
 }
 
-fn broker(listener: &TcpListener) -> String {
+pub(crate) fn broker(listener: &TcpListener) -> String {
     let port = listener.local_addr().unwrap().port();
     format!("[kbc]\nname = \"cc_kbc\"\nurl = \"http://127.0.0.1:{port}\"\n[innerkeep]\nbroker = \"prod\"\n")
 }
@@ -201,21 +218,19 @@ async fn evil_host_registry_before_the_audit_is_attested() {
     );
     let hub = open(&config, "", &audit, directory.path()).unwrap();
     let from = Reference::parse(&format!("{address}/acme/ranker:v1")).unwrap();
-    let layout = directory.path().join("layout");
-    let error = hub.fetch(&from, &layout, "t", soon()).await.unwrap_err();
-    assert_eq!(error.code(), "CDH_NOT_ATTESTED");
+    assert_eq!(hub.registry(soon()).await.unwrap_err().code(), "CDH_NOT_ATTESTED");
     let asked = || listener.accept().map(drop).map_err(|error| error.kind());
     let error = hub.pull(&format!("{address}/acme/ranker:v1"), soon()).await.unwrap_err();
     assert_eq!(error.code(), "CDH_NOT_ATTESTED");
     assert_eq!(asked(), Err(ErrorKind::WouldBlock), "the registry was asked");
     attest(&audit);
-    let error = hub.fetch(&from, &layout, "t", soon()).await.unwrap().unwrap_err();
+    let registry = hub.registry(soon()).await.unwrap().unwrap();
+    let error = registry.pull_artifact(&from, soon()).await.unwrap_err();
     assert!(error.code().starts_with("REGISTRY_"), "{error}");
     assert_eq!(asked(), Ok(()), "the registry is asked from then on");
-    assert!(!layout.join("index.json").exists());
     // It is asked for what the policy of images may accept, and there is none.
     let error = hub.pull(&format!("{address}/acme/ranker:v1"), soon()).await.unwrap_err();
     assert_eq!(error.code(), "IMAGE_POLICY_MISSING");
-    let absent = DataHub::absent("none").fetch(&from, &layout, "t", soon()).await.unwrap_err();
+    let absent = DataHub::absent("none").registry(soon()).await.unwrap_err();
     assert_eq!(absent.code(), "CDH_ABSENT");
 }

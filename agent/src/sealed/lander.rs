@@ -32,8 +32,6 @@ pub(super) struct Setup {
     pub(super) places: Places,
     /// A directory of the agent's own, for landings that the kernel clones only where they are attached.
     pub(super) attached: PathBuf,
-    /// A directory of the agent's own, for what is fetched from registries.
-    pub(super) fetched: PathBuf,
     /// The data hub, for its broker and for registries.
     pub(super) hub: DataHub,
     /// What it has in common with the hub, where both open artifacts.
@@ -58,14 +56,13 @@ impl Setup {
             }
             Err(_) => return Err(stored.err().unwrap_or(SealedError::Unknown)),
         };
-        let fetched = self.fetched.join(index.to_string());
         let prepared = match found {
             // The host has it not: its registry, where bound configuration says how registries are asked.
             Err(SealedError::NoCache { .. } | SealedError::NotInCache { .. })
                 if self.hub.require().is_ok() =>
             {
                 fetching();
-                fetch::fetch(&self.hub, artifact, &fetched, &pins)?
+                fetch::prepare(&self.hub, artifact, &pins)?
             }
             found => found?,
         };
@@ -75,9 +72,6 @@ impl Setup {
         let count = begin(prepared.total());
         let landed = opener.land(name, &self.environment, &prepared, &*count)?;
         self.keep_mountable(index, &landed)?;
-        // What is left over is ciphertext, and memory.
-        drop(prepared);
-        fetch::forget(&fetched);
         Ok(landed)
     }
 

@@ -29,7 +29,7 @@ use super::{SUBSYSTEM, Sealed, SealedError, attach};
 use crate::engine::SecretVariable;
 use crate::error::chain;
 use crate::hub::{DataHub, DataHubError};
-use crate::log::{Key, Level, Value};
+use crate::log::{Key, Level, Log, Value};
 
 /// How a sealed value begins.
 const SEALED: &str = "sealed.";
@@ -134,6 +134,21 @@ impl Secrets {
     /// The hub.
     pub(crate) const fn hub(&self) -> &DataHub {
         &self.hub
+    }
+
+    /// The text whose indices `sealed.toml` means.
+    pub(super) fn own_policy(&self) -> Option<&Sha256Digest> {
+        self.sealed.own_policy()
+    }
+
+    /// The system's `/proc`.
+    pub(super) fn proc(&self) -> &Path {
+        &self.sealed.inner.proc
+    }
+
+    /// Where it is told.
+    pub(super) fn log(&self) -> &Log {
+        &self.sealed.inner.log
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<ContainerId, Known>> {
@@ -257,7 +272,7 @@ impl Secrets {
     /// How bound configuration comes to mean this container: an entry of `sealed.toml`, or an index that the policy gave it. Whose root was
     /// verified is nobody yet, for the hash that it was verified against came from the host, and so did the name of an image: generated policies
     /// do not look at the image that a storage names, and so an index says nothing about it.
-    fn named(&self, admission: &Admission, seat: Seat) -> Result<By, SecretError> {
+    pub(super) fn named(&self, admission: &Admission, seat: Seat) -> Result<By, SecretError> {
         let named = self.sealed.artifacts().iter().map(|artifact| &artifact.container);
         let mut named = named.chain(&self.sealed.inner.setup.secrets);
         let by = named.find_map(|container| admission.is(container, seat)).ok_or(SecretError::NotNamed);

@@ -58,7 +58,6 @@ pub(super) fn sealed_with(path: &str, log: &Log) -> Sealed {
         insecure: Default::default(),
         places: Places { mounted: "/nowhere/artifacts".into(), shared: "/nowhere/shared".into() },
         attached: "/nowhere/landed".into(),
-        fetched: "/nowhere/fetched".into(),
         hub: DataHub::absent("a test has none"),
         shared: Shared::default(),
     };

@@ -1,10 +1,12 @@
 //! `[[innerkeep.rest]]`: what each container may ask the REST front for. What is not listed is refused.
 
+use initdata::{RestRoute, RestRule};
 use serde::Deserialize;
 
 use super::invalid;
 use crate::hub_error::HubError;
 use crate::rest::Route;
+use crate::rest::peers::{entry_name, is_entry_name};
 
 /// Most containers.
 const MAXIMUM_CONTAINERS: usize = 64;
@@ -109,8 +111,10 @@ pub(super) fn require_lists(lists: &[RestAllow]) -> Result<(), HubError> {
     if lists.len() > MAXIMUM_CONTAINERS || lists.iter().any(|list| list.routes.len() > MAXIMUM_ROUTES) {
         return refused("at most 64 containers with at most 128 routes each");
     }
-    if !lists.iter().all(|list| is_name(&list.container)) {
-        return refused("names of containers of 1 to 253 printable ASCII characters");
+    if !lists.iter().all(|list| is_name(&list.container) && !is_entry_name(&list.container)) {
+        return refused(
+            "names of containers of 1 to 253 printable ASCII characters, none beginning with rest:",
+        );
     }
     for (index, list) in lists.iter().enumerate() {
         if lists.iter().skip(index + 1).any(|other| other.container == list.container) {
@@ -118,6 +122,27 @@ pub(super) fn require_lists(lists: &[RestAllow]) -> Result<(), HubError> {
         }
     }
     Ok(())
+}
+
+/// `[[rest]]` of bound `innerkeep.toml` as lists: by the name of each entry, and with `/info`, which is everybody's there.
+///
+/// # Errors
+///
+/// `CDH_CONFIG_INVALID`: `aa-token`, or a resource that the front has no path for.
+pub fn of_entries(entries: &[RestRule]) -> Result<Vec<RestAllow>, HubError> {
+    let list = |(index, entry): (usize, &RestRule)| {
+        let resources = entry.resources.iter().filter_map(|uri| uri.strip_prefix("kbs:///"));
+        let resources = resources.map(|path| format!("/cdh/resource/{path}"));
+        let others = entry.routes.iter().filter_map(|route| match route {
+            RestRoute::CdhResource => None,
+            route => Some(format!("/{}", route.name().replacen('-', "/", 1))),
+        });
+        let paths = resources.chain(others).chain(["/info".to_owned()]);
+        let routes: Result<Vec<_>, _> = paths.map(RoutePattern::try_from).collect();
+        let routes = routes.map_err(|reason| invalid(format!("innerkeep.toml: rest: {reason}")))?;
+        Ok(RestAllow { container: entry_name(index), routes })
+    };
+    entries.iter().enumerate().map(list).collect()
 }
 
 /// Whether bound configuration lists a route for a container.
@@ -205,7 +230,7 @@ mod tests {
         ] {
             assert_eq!(config("app", &format!("{route:?}")), Err("CDH_CONFIG_INVALID"), "{route}");
         }
-        for name in ["", "two words", "\u{e9}", &"x".repeat(254)] {
+        for name in ["", "two words", "\u{e9}", &"x".repeat(254), "rest:0"] {
             assert_eq!(config(name, "\"/info\""), Err("CDH_CONFIG_INVALID"), "{name}");
         }
         assert_eq!(config("app", &"\"/info\",".repeat(129)), Err("CDH_CONFIG_INVALID"));
@@ -215,8 +240,39 @@ mod tests {
         assert_eq!(HubConfig::parse(more).unwrap_err().code(), "CDH_CONFIG_INVALID");
     }
 
+    fn entries(routes: &str) -> Result<Vec<RestAllow>, &'static str> {
+        let hash = format!("sha256:{}", "01".repeat(32));
+        let entry = |index| {
+            format!("[[rest]]\ncontainer = {{ image = \"{hash}\", policy_container = {index} }}\n{routes}\n")
+        };
+        let mut package = initdata::Package::new(initdata::Algorithm::Sha256);
+        package.insert("innerkeep.toml", &(entry(0) + &entry(1))).unwrap();
+        let unverified =
+            initdata::Unverified::from_annotation(&package.pack().unwrap().annotation()).unwrap();
+        let initdata = unverified.insecure_unbound().unwrap();
+        of_entries(&initdata.document().settings().rest).map_err(|error| error.code())
+    }
+
+    #[test]
+    fn an_entry_by_what_was_verified_is_a_list() {
+        let found = entries(
+            "routes = [\"aa-evidence\", \"aa-additional-evidence\", \"aa-aael\", \"cdh-resource\"]\nresources = [\"kbs:///a/b/c\"]",
+        );
+        let found = found.unwrap();
+        assert_eq!(found.len(), 2);
+        for path in ["/info", "/aa/evidence", "/aa/additional-evidence", "/aa/aael", "/cdh/resource/a/b/c"] {
+            let route = Route::parse(path).unwrap();
+            assert!(lists(&found, "rest:0", &route) && lists(&found, "rest:1", &route), "{path}");
+            assert!(!lists(&found, "rest:2", &route), "{path}");
+        }
+        assert!(!lists(&found, "rest:0", &Route::parse("/cdh/resource/a/b/d").unwrap()));
+        let only = entries("routes = [\"aa-aael\"]").unwrap();
+        assert!(!lists(&only, "rest:0", &Route::Evidence));
+    }
+
     #[test]
     fn evil_configuration_lists_the_token() {
+        assert_eq!(entries("routes = [\"aa-token\"]").unwrap_err(), "CDH_CONFIG_INVALID");
         assert_eq!(config("app", "\"/aa/token\""), Err("CDH_CONFIG_INVALID"));
     }
 }

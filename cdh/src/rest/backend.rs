@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use attestation_agent::config::AgentConfig;
 use attestation_agent::report_data::Claim;
 use attestation_agent::service::ServiceError;
 use attestation_agent::{AttestationError, Attester, Extension};
+use initdata::Initdata;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -78,6 +80,18 @@ pub trait BackEnd: Send + Sync {
     ///
     /// `ATTEST_EVENT_INVALID`, `CDH_REQUEST_TOO_LARGE`; whatever the platform refuses.
     async fn measure(&self, event: Event) -> Result<Measured, HubError>;
+}
+
+/// The register of events, if the `aa.toml` of bound initdata enables them.
+///
+/// # Errors
+///
+/// `ATTEST_CONFIG_INVALID`.
+pub fn event_register(initdata: Option<&Initdata>) -> Result<Option<u64>, HubError> {
+    let Some(text) = initdata.and_then(|bound| bound.document().aa_config()) else { return Ok(None) };
+    let config = AgentConfig::parse(text).map_err(AttestationError::from)?;
+    let events = config.eventlog_config;
+    Ok(events.enable_eventlog.then_some(events.init_pcr))
 }
 
 /// The hub and the attester of this process.

@@ -57,6 +57,9 @@ pub enum RestError {
         /// The one that it has.
         allowed: &'static str,
     },
+    /// No evidence commits to the audit of this guest yet.
+    #[error("expected evidence for the audit of this guest, found none yet; try again")]
+    NotAttested,
     /// Bound configuration does not list the route for this container.
     #[error("expected bound cdh.toml to list this route for this container")]
     NotListed,
@@ -86,6 +89,12 @@ pub enum RestError {
     /// A token with its private key.
     #[error("a token comes with a private key, and keys never leave this guest's processes")]
     TokenKey,
+    /// The container is not the one that bound configuration means, as far as this guest can verify.
+    #[error("expected a container that bound configuration names, on a root that this guest verified")]
+    Withheld {
+        /// What is in the way.
+        code: &'static str,
+    },
 }
 
 impl RestError {
@@ -103,6 +112,7 @@ impl RestError {
             Self::Feature { .. } => "REST_FEATURE",
             Self::Host => "REST_HOST",
             Self::Method { .. } => "REST_METHOD",
+            Self::NotAttested => "REST_NOT_ATTESTED",
             Self::NotListed => "REST_NOT_LISTED",
             Self::Origin => "REST_ORIGIN",
             Self::Path => "REST_PATH",
@@ -111,6 +121,7 @@ impl RestError {
             Self::Query { .. } => "REST_QUERY",
             Self::RouteUnknown => "REST_ROUTE_UNKNOWN",
             Self::TokenKey => "REST_TOKEN_KEY",
+            Self::Withheld { code } => code,
         }
     }
 
@@ -126,10 +137,13 @@ impl RestError {
             | Self::Origin
             | Self::PeerRemote
             | Self::PeerUnknown
-            | Self::TokenKey => 403,
+            | Self::TokenKey
+            | Self::Withheld { .. } => 403,
             Self::Feature { .. } | Self::RouteUnknown => 404,
             Self::Method { .. } => 405,
-            Self::Bind { .. } | Self::BindPlace { .. } | Self::Busy | Self::Deadline => 503,
+            Self::Bind { .. } | Self::BindPlace { .. } | Self::Busy | Self::Deadline | Self::NotAttested => {
+                503
+            }
             Self::BackEnd(error) => match error.code() {
                 "KBS_RESOURCE_URI_INVALID" | "ATTEST_EVENT_INVALID" | "ATTEST_REQUEST_TOO_LARGE" => 400,
                 "KBS_REFUSED_RESOURCE" | "KBS_REFUSED_PATH" | "CDH_OFFLINE_NO_RESOURCE" => 404,
@@ -146,7 +160,7 @@ impl RestError {
             Self::BackEnd(error) => error.class(),
             Self::Bind { .. } => Class::Io,
             Self::BindPlace { .. } | Self::Feature { .. } => Class::Config,
-            Self::Busy | Self::Deadline => Class::Transient,
+            Self::Busy | Self::Deadline | Self::NotAttested => Class::Transient,
             Self::Body { .. }
             | Self::Method { .. }
             | Self::Path

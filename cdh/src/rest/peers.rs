@@ -22,6 +22,22 @@ pub use tcp_table::socket_of;
 
 use crate::config::is_name;
 
+/// The annotation with a container's name.
+pub const NAME: &str = "io.kubernetes.cri.container-name";
+/// How the names of containers begin that an entry of bound configuration means by what was verified of them.
+const OF_ENTRY: &str = "rest:";
+
+/// The name, in lists and evidence, of whom the entry with this index of `[[rest]]` in bound `innerkeep.toml` means.
+#[must_use]
+pub fn entry_name(index: usize) -> String {
+    format!("{OF_ENTRY}{index}")
+}
+
+/// Whether a name could be taken for that of such a container.
+pub(crate) fn is_entry_name(name: &str) -> bool {
+    name.starts_with(OF_ENTRY)
+}
+
 /// What a workload's identity begins with. A socket's path, which other identities have there, begins with `/`.
 const IDENTITY: &str = "container";
 
@@ -33,10 +49,21 @@ pub struct ContainerId {
 }
 
 impl ContainerId {
-    /// The container `id` with the name `name`; none if either is no name: 1 to 253 printable ASCII characters without blanks.
+    /// The container `id` with the name `name`; none if either is no name: 1 to 253 printable ASCII characters without blanks, and not the name
+    /// of an entry.
     #[must_use]
     pub fn new(id: &str, name: &str) -> Option<Self> {
+        // GUARD: rest-name-of-entry -> evil_host_calls_a_container_by_the_name_of_an_entry
+        if is_entry_name(name) {
+            return None;
+        }
         (is_name(id) && is_name(name)).then(|| Self { id: id.to_owned(), name: name.to_owned() })
+    }
+
+    /// The container `id`, which the entry with this index means.
+    #[must_use]
+    pub fn of_entry(id: &str, index: usize) -> Option<Self> {
+        is_name(id).then(|| Self { id: id.to_owned(), name: entry_name(index) })
     }
 
     /// Which one: unique while it exists.

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use attestation_agent::TeeRoot;
-use attestation_agent::config::{AgentConfig, LogLevel};
+use attestation_agent::config::LogLevel;
 use attestation_agent::program::{runtime, told_to_stop};
 use clap::Parser;
-use initdata::{Initdata, InsecureMode};
+use initdata::InsecureMode;
 
 use super::peers::{Bundles, ProcPeers};
-use super::{DEFAULT_ADDRESS, Features, Front, RestError, ThisGuest};
+use super::{DEFAULT_ADDRESS, Features, Front, RestError, ThisGuest, event_register};
 use crate::hub_error::HubError;
 use crate::launch::{HubLaunch, launch};
 
@@ -148,7 +148,7 @@ async fn run(
     if !modes.is_empty() {
         eprintln!("api-server-rest: INSECURE modes in effect: {}", modes.join(" "));
     }
-    let register = register(launched.initdata.as_ref())?;
+    let register = event_register(launched.initdata.as_ref())?;
     let root = args.insecure_tee_root.as_ref().map_or_else(TeeRoot::system, TeeRoot::insecure);
     let containers = Arc::new(Bundles::new(root.join(BUNDLES)));
     let peers = Arc::new(ProcPeers::new("/proc", containers));
@@ -172,14 +172,6 @@ async fn run(
         () = wipe => {}
     }
     Ok(())
-}
-
-/// The register of events, if the `aa.toml` of bound initdata enables them.
-fn register(initdata: Option<&Initdata>) -> Result<Option<u64>, Failure> {
-    let Some(text) = initdata.and_then(|bound| bound.document().aa_config()) else { return Ok(None) };
-    let config = AgentConfig::parse(text).map_err(|error| failure("ATTEST_CONFIG_INVALID")(&error))?;
-    let events = config.eventlog_config;
-    Ok(events.enable_eventlog.then_some(events.init_pcr))
 }
 
 /// An error and its causes on one line.
@@ -241,9 +233,9 @@ mod tests {
                 "version = \"0.1.0\"\nalgorithm = \"sha384\"\n[data]\n\"aa.toml\" = '''\n{aa}\n'''\n"
             );
             let bound = initdata::Unverified::new(text.into_bytes()).unwrap().insecure_unbound().unwrap();
-            register(Some(&bound)).map_err(|failure| failure.0)
+            event_register(Some(&bound)).map_err(|error| error.code())
         };
-        assert_eq!(super::register(None).ok(), Some(None));
+        assert_eq!(event_register(None).ok(), Some(None));
         assert_eq!(register(""), Ok(None));
         assert_eq!(register("[eventlog_config]\nenable_eventlog = true\ninit_pcr = 20"), Ok(Some(20)));
         assert_eq!(

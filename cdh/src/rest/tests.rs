@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::intake::{MAXIMUM_FIELDS, MAXIMUM_HEAD_BYTES};
 use super::peers::Peers;
 use super::*;
 use crate::config::HubConfig;
@@ -104,13 +105,23 @@ struct Choices {
     peers: Arc<dyn Peers>,
     register: Option<u64>,
     measured: Option<Measured>,
+    rule: Option<Arc<dyn Rule>>,
+    reader: Option<Arc<dyn Reader>>,
     head: Duration,
 }
 
 impl Choices {
     fn of(name: &str) -> Self {
         let peers = Told::new(&[Some(name)]);
-        Self { features: Features::All, peers, register: None, measured: None, head: HEAD_DEADLINE }
+        Self {
+            features: Features::All,
+            peers,
+            register: None,
+            measured: None,
+            rule: None,
+            reader: None,
+            head: HEAD_DEADLINE,
+        }
     }
 }
 
@@ -179,6 +190,12 @@ impl Running {
         let served: Arc<dyn BackEnd> = Arc::clone(&back_end) as _;
         let mut front = Front::new(config.innerkeep.rest, choices.features, served, choices.peers);
         front.head = choices.head;
+        if let Some(rule) = choices.rule {
+            front = front.with_rule(rule);
+        }
+        if let Some(reader) = choices.reader {
+            front = front.with_reader(reader);
+        }
         let front = Arc::new(front);
         let listener = Front::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -41,7 +41,7 @@ pub(super) fn reduce(task: &Task) -> Result<(), Errno> {
     let confined = match task {
         Task::Create { guise, .. } | Task::Exec { guise, .. } => guise.no_new_privileges,
         // No process of a container comes of these, programs of hooks do.
-        Task::Start | Task::Delete => true,
+        Task::Start | Task::Delete | Task::Ask => true,
     };
     if confined {
         set_no_new_privs(true)?;
@@ -63,6 +63,8 @@ fn kept(task: &Task) -> u64 {
             NEEDED.bits() | CapabilitySet::SYS_PTRACE.bits() | all(&guise.capabilities)
         }
         Task::Start | Task::Delete => NEEDED.bits(),
+        // To become nobody, which takes the rest.
+        Task::Ask => (CapabilitySet::SETGID | CapabilitySet::SETUID | CapabilitySet::SETPCAP).bits(),
     }
 }
 
@@ -128,7 +130,7 @@ mod tests {
         ];
         let create =
             |capabilities| Task::Create { bundle: "/b".into(), terminal: false, guise: guise(capabilities) };
-        for task in [create(CapabilityBits::default()), Task::Start, Task::Delete] {
+        for task in [create(CapabilityBits::default()), Task::Start, Task::Delete, Task::Ask] {
             for capability in never {
                 assert_eq!(kept(&task) & capability.bits(), 0, "{task:?} {capability:?}");
             }

@@ -8,14 +8,12 @@ use std::path::PathBuf;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::Deserialize;
 
-use super::{ContainerId, Containers, is_within};
+use super::{ContainerId, Containers, NAME, is_within};
 
 /// Most directories that are looked at.
 const MAXIMUM_BUNDLES: usize = 1024;
 /// Longest specification.
 const MAXIMUM_SPECIFICATION_BYTES: u64 = 4 << 20;
-/// The annotation with a container's name.
-const NAME: &str = "io.kubernetes.cri.container-name";
 
 /// The directory of bundles.
 #[derive(Clone, Debug)]

@@ -329,3 +329,11 @@ fn containers_of_upstreams_agent_are_read_from_their_bundles() {
     }
     assert!(Bundles::new("/nowhere").of_cgroup("/c3").is_empty());
 }
+
+#[test]
+fn evil_host_calls_a_container_by_the_name_of_an_entry() {
+    assert!(ContainerId::new("c1", "rest:0").is_none() && ContainerId::new("c1", "rest:").is_none());
+    let of_entry = ContainerId::of_entry("c1", 0).unwrap();
+    assert_eq!((of_entry.id(), of_entry.name()), ("c1", "rest:0"));
+    assert!(ContainerId::new("c1", "rest").is_some() && ContainerId::of_entry("", 0).is_none());
+}

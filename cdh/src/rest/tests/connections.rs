@@ -151,3 +151,46 @@ async fn a_socket_speaks_for_its_container_alone() {
     assert_eq!(ask("db", db, "evil.example").await.refusal(), refused(403, "REST_HOST"));
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
 }
+
+/// Reads somewhere else, and may say something else: that this path was asked for.
+struct Elsewhere(Option<&'static str>);
+
+#[async_trait]
+impl Reader for Elsewhere {
+    async fn read(&self, connection: std::os::fd::OwnedFd) -> Option<Asked> {
+        let stream = TcpStream::from_std(connection.into()).unwrap();
+        let read = read_one(stream, HEAD_DEADLINE).await;
+        read.map(|asked| match self.0 {
+            Some(path) => Asked { path: path.to_owned(), query: None, ..asked },
+            None => asked,
+        })
+    }
+}
+
+fn elsewhere(says: Option<&'static str>) -> Choices {
+    Choices { reader: Some(Arc::new(Elsewhere(says))), ..Choices::of("app") }
+}
+
+#[tokio::test]
+async fn requests_are_read_elsewhere_and_answered_here() {
+    let running = Running::with(elsewhere(None)).await;
+    assert_eq!(running.get(APP).await.body, b"app's own");
+    assert_eq!(
+        running.get("/cdh/resource/default/db/password").await.refusal(),
+        refused(403, "REST_NOT_LISTED")
+    );
+    let bytes = running.raw(b"GARBAGE\r\n\r\n").await;
+    assert_eq!(Answer::parse(&bytes).map(|answer| answer.status), Some(400));
+}
+
+/// Whatever it says was asked, the answer is for whom the kernel names, and for nobody else.
+#[tokio::test]
+async fn evil_reader_asks_for_the_secret_of_another() {
+    for (says, code) in
+        [("/cdh/resource/default/db/password", "REST_NOT_LISTED"), ("/aa/token", "REST_TOKEN_KEY")]
+    {
+        let running = Running::with(elsewhere(Some(says))).await;
+        assert_eq!(running.get("/info").await.refusal(), refused(403, code));
+        assert!(running.reached().is_empty());
+    }
+}

@@ -289,7 +289,6 @@ async fn evil_site_asks_by_a_browser() {
 
 #[tokio::test]
 async fn evil_peer_outside_of_the_guest() {
-    use http_body_util::{BodyExt as _, Full};
     let running = Running::new("app").await;
     let (here, there) = ("127.0.0.1:8006", "192.0.2.1:5");
     for (peer, local) in [
@@ -299,14 +298,18 @@ async fn evil_peer_outside_of_the_guest() {
         ("[2001:db8::1]:5", "[::1]:8006"),
     ] {
         let way = Way::Tcp { peer: peer.parse().unwrap(), local: local.parse().unwrap() };
-        let request = hyper::Request::get(APP)
-            .header("host", local)
-            .body(Full::<hyper::body::Bytes>::default())
-            .unwrap();
-        let answer = running.front.answer(request, &way, Some(&container("app"))).await;
-        assert_eq!(answer.status(), 403, "{peer} {local}");
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(json(&body)["error"], "REST_PEER_REMOTE", "{peer} {local}");
+        let asked = Asked {
+            method: "GET".to_owned(),
+            names_a_host: false,
+            path: APP.to_owned(),
+            query: None,
+            hosts: vec![Some(local.to_owned())],
+            has_origin: false,
+            body: None,
+        };
+        let answer = running.front.answer(&asked, &way, Some(&container("app"))).await;
+        assert_eq!(answer.status, 403, "{peer} {local}");
+        assert_eq!(json(answer.body.bytes())["error"], "REST_PEER_REMOTE", "{peer} {local}");
     }
     assert!(running.reached().is_empty());
 }
@@ -343,4 +346,43 @@ async fn evil_container_oversize_event() {
     let answer = running.ask("POST", "/aa/aael", &event(64 * 1024)).await;
     assert_eq!(answer.refusal(), refused(400, "REST_BODY"));
     assert_eq!(running.reached().len(), 2);
+}
+
+/// Says of whom it is asked, and refuses.
+struct Refuses(Mutex<Vec<String>>);
+
+impl Rule for Refuses {
+    fn permit(&self, container: &ContainerId, route: &Route) -> Result<(), RestError> {
+        self.0.lock().unwrap().push(format!("{} {route:?}", container.id()));
+        match route {
+            Route::Info => Ok(()),
+            Route::Evidence => Err(RestError::NotAttested),
+            _ => Err(RestError::Withheld { code: "SEALED_VALUE_ROOT" }),
+        }
+    }
+}
+
+#[tokio::test]
+async fn evil_container_that_the_rule_refuses() {
+    let rule = Arc::new(Refuses(Mutex::default()));
+    let running = Running::with(Choices { rule: Some(Arc::clone(&rule) as _), ..Choices::of("app") }).await;
+    assert_eq!(running.get(APP).await.refusal(), refused(403, "SEALED_VALUE_ROOT"));
+    assert_eq!(running.ask("POST", "/aa/aael", EVENT).await.refusal(), refused(403, "SEALED_VALUE_ROOT"));
+    let answer = running.get("/aa/evidence?runtime_data=x").await;
+    assert_eq!(answer.refusal(), refused(503, "REST_NOT_ATTESTED"));
+    assert!(running.reached().is_empty());
+    assert_eq!(running.get("/info").await.status, 200);
+    // It is not asked about what is not listed.
+    assert_eq!(running.get(DB).await.refusal(), refused(403, "REST_NOT_LISTED"));
+    let asked = rule.0.lock().unwrap().clone();
+    assert_eq!(asked.len(), 4);
+    assert!(asked.iter().all(|asked| asked.starts_with("app-1 ")), "{asked:?}");
+}
+
+#[tokio::test]
+async fn who_asks_for_a_head_gets_no_body() {
+    let running = Running::new("app").await;
+    let answer = running.ask("HEAD", APP, "").await;
+    assert_eq!((answer.status, answer.body.len()), (405, 0));
+    assert!(answer.head.contains("\r\nallow: GET\r\n"), "{}", answer.head);
 }
