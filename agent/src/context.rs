@@ -161,7 +161,8 @@ impl Agent {
         // In a confidential guest the host replaces no policy but by a text that the operator listed.
         let replacements = tee_active.then(|| settings.map(|s| s.set_policy.clone()).unwrap_or_default());
         let machine = Machine::new(&roots.sys, &roots.dev, tee_active);
-        let hub = DataHub::open(initdata.as_ref(), attester.as_ref(), machine.dated(), &audit)?;
+        let (bound, unpacking) = (initdata.as_ref(), engine.unpacking());
+        let hub = DataHub::open(bound, attester.as_ref(), machine.dated(), &audit, unpacking)?;
         let sealed = Sealed::new(initdata.as_ref(), &roots, &hub, &log);
         Ok(Self {
             gate: Gate::new(replacements, Arc::clone(&audit), &log),

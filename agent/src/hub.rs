@@ -19,6 +19,7 @@ use cdh::artifact::{Broker, BrokerAccess, BrokerPlace, KbsRecipient};
 use cdh::config::{HubConfig, ImageConfig};
 use cdh::hub_error::HubError;
 use cdh::image::pull::{Pulled, Puller};
+use cdh::image::unpacking::Unpacking;
 use cdh::launch::{opener, puller};
 use cdh::modes::Modes;
 use cdh::plaintext::Plaintext;
@@ -96,8 +97,8 @@ impl fmt::Debug for Present {
 }
 
 impl DataHub {
-    /// The hub that bound initdata configures, where there is a platform that can attest. Nothing is sent. Has to be called
-    /// inside a runtime.
+    /// The hub that bound initdata configures, where there is a platform that can attest. Nothing is sent. `unpacking` starts the processes in
+    /// which images are unpacked. Has to be called inside a runtime.
     ///
     /// # Errors
     /// `cdh.toml` is refused: an agent that went on would do without what its operator configured.
@@ -106,8 +107,9 @@ impl DataHub {
         attester: Option<&Arc<Attester>>,
         dated: Dated,
         audit: &Arc<Audit>,
+        unpacking: Arc<dyn Unpacking>,
     ) -> Result<Self, HubError> {
-        Self::open_at(initdata, attester, dated, audit, &TeeRoot::system())
+        Self::open_at(initdata, attester, dated, audit, &TeeRoot::system(), unpacking)
     }
 
     /// As there; `root` is where the files of an offline hub are.
@@ -117,6 +119,7 @@ impl DataHub {
         dated: Dated,
         audit: &Arc<Audit>,
         root: &TeeRoot,
+        unpacking: Arc<dyn Unpacking>,
     ) -> Result<Self, HubError> {
         let text = initdata.and_then(|initdata| initdata.document().cdh_config());
         let Some(text) = text else { return Ok(Self::absent("bound initdata has no cdh.toml")) };
@@ -129,7 +132,7 @@ impl DataHub {
         let broker = config.kbs_recipient()?.zip(options);
         let hub = Hub::dated(&config, modes.clone(), attester, initdata, root, Some(dated))?;
         let keys = opener(&config, &modes, attester, initdata, root)?;
-        let images = puller(&hub, &config, &modes, attester, keys);
+        let images = puller(&hub, &config, &modes, attester, keys, unpacking);
         let initdata = initdata.map(|initdata| initdata.text().to_owned());
         let seconds = config.innerkeep.credential_refresh_seconds;
         let refresh = (seconds > 0).then(|| Duration::from_secs(seconds));

@@ -60,13 +60,15 @@ pub(super) enum Task {
     },
     /// Runs what belongs to its end.
     Delete,
+    /// Unpacks an image; of no container. Descriptor: the socket of whoever wants the tree.
+    Unpack,
 }
 
 impl Task {
     /// How many descriptors come with it, behind the order itself.
     pub(super) fn descriptors(&self) -> usize {
         match self {
-            Self::Create { terminal: true, .. } => 1,
+            Self::Create { terminal: true, .. } | Self::Unpack => 1,
             Self::Exec { process, .. } if process.terminal() == Some(true) => 1,
             Self::Create { .. } | Self::Exec { .. } => 4,
             Self::Start | Self::Delete => 0,

@@ -32,7 +32,8 @@ use rustix::mount::{
 };
 
 pub use self::memory::PrivateMemory;
-use self::objects::{check_all, compare, hold, object_path, objects_of, open_object, seal};
+pub(crate) use self::objects::check_all;
+use self::objects::{compare, hold, object_path, objects_of, open_object, seal};
 use self::system::{Context, open_read_only};
 use super::pin::Pin;
 use super::verity::Hasher;

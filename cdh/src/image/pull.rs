@@ -23,8 +23,8 @@
 //! one the policy decides again, the keys of its layers are asked for again, pins are compared again, it is measured again, and one of its
 //! objects is hashed.
 //!
-//! Layers are unpacked in this process, on a thread that may block: [`confine`](crate::image::layer::confine) has the form for a child without
-//! privileges, and whoever starts such a child gives it the same job. Trees are never published on a disk with fs-verity.
+//! Layers are unpacked by a child without privileges ([`unpacking`](crate::image::unpacking)), never in this process. Trees are never published on
+//! a disk with fs-verity.
 //!
 //! # Sealed layers
 //!
@@ -48,6 +48,7 @@
 //! | `PULL_INTERRUPTED` | given up, or a worker was lost |
 //! | `PULL_MEASURE` | not measured, and so not used |
 //! | `PULL_NAME` | no name of an image for a policy |
+//! | `PULL_UNPACKER` | no process to unpack in |
 //! | `PULL_UNSEALED` | what was unsealed is another image than the core, or bound configuration, says |
 //!
 //! and those of [`crate::registry`], [`crate::image::policy`], [`crate::image::ocicrypt`], [`crate::image::layer`], [`crate::composefs`] and the
@@ -84,6 +85,7 @@ use crate::config::{ImageConfig, SealedImage};
 use crate::image::layer::{Compression, Limits};
 use crate::image::ocicrypt::{EncryptedLayer, LayerKey};
 use crate::image::policy::{Accepted, Digest as PolicyDigest, ImageName, Subject};
+use crate::image::unpacking::Unpacking;
 use crate::modes::Modes;
 use crate::registry::manifest::Manifest;
 use crate::registry::store::{Store, StoreOptions};
@@ -140,6 +142,7 @@ pub struct Puller {
     resources: Arc<dyn ResourceSource>,
     modes: Modes,
     measure: Arc<dyn Measure>,
+    unpacking: Arc<dyn Unpacking>,
     options: PullerOptions,
     /// Who opens layers that are sealed, and which ones.
     opener: Option<(Arc<Opener>, Vec<SealedImage>)>,
@@ -237,17 +240,18 @@ impl Pulled {
 }
 
 impl Puller {
-    /// Under a configuration that the platform vouches for. Nothing is asked for or opened yet.
+    /// Under a configuration that the platform vouches for. Nothing is asked for, opened or started yet.
     #[must_use]
     pub fn new(
         config: ImageConfig,
         resources: Arc<dyn ResourceSource>,
         modes: Modes,
         measure: Arc<dyn Measure>,
+        unpacking: Arc<dyn Unpacking>,
         options: PullerOptions,
     ) -> Self {
         let (store, busy, kept) = (tokio::sync::OnceCell::new(), Mutex::default(), Mutex::default());
-        Self { config, resources, modes, measure, options, opener: None, store, busy, kept }
+        Self { config, resources, modes, measure, unpacking, options, opener: None, store, busy, kept }
     }
 
     /// With this to open layers that are sealed, of the images that bound configuration names.
@@ -301,8 +305,8 @@ impl Puller {
                 let fetched = settings.registry.fetch_blobs(&manifest, &store, progress, deadline).await?;
                 let layers = layers(&manifest, keys, &fetched.layers)?;
                 let PullerOptions { limits, memory, .. } = self.options;
-                let verified =
-                    unpack::unpack(Order { layers, limits, memory, pins, transform: key.1 }).await?;
+                let order = Order { layers, limits, memory, pins, transform: key.1 };
+                let verified = unpack::unpack(&*self.unpacking, order).await?;
                 let verified = Arc::new(verified);
                 self.keep(key, Arc::clone(&verified));
                 (verified, fetched.received)

@@ -27,6 +27,14 @@ pub enum PullError {
         /// What it has to say.
         expected: &'static str,
     },
+    /// No process to unpack in, or one that nobody can say is gone.
+    #[error("{action} the process that unpacks: {source}")]
+    Unpacker {
+        /// What was to be done with it.
+        action: &'static str,
+        /// Why it could not.
+        source: Cause,
+    },
     /// The time is over.
     #[error(
         "{image}: expected all of it before the deadline, found {done} of {total} bytes of layers here, {received} of them received at {rate} bytes/s"
@@ -83,6 +91,7 @@ impl PullError {
             Self::Interrupted => "PULL_INTERRUPTED",
             Self::Measure { .. } => "PULL_MEASURE",
             Self::Name { .. } => "PULL_NAME",
+            Self::Unpacker { .. } => "PULL_UNPACKER",
             Self::Unsealed { .. } => "PULL_UNSEALED",
         }
     }
@@ -91,7 +100,7 @@ impl PullError {
     #[must_use]
     pub const fn class(&self) -> Class {
         match self {
-            Self::Bundle { .. } => Class::Io,
+            Self::Bundle { .. } | Self::Unpacker { .. } => Class::Io,
             Self::Configuration { .. } | Self::Unsealed { .. } => Class::Artifact,
             Self::Deadline { .. } | Self::Interrupted => Class::Transient,
             Self::Measure { .. } => Class::Device,

@@ -68,7 +68,8 @@ impl Puller {
         let transform = !pins.is_empty();
         let layers = layers(&outer, &inner, &Arc::new(landed))?;
         let super::PullerOptions { limits, memory, .. } = self.options;
-        let verified = unpack::unpack(Order { layers, limits, memory, pins, transform }).await?;
+        let order = Order { layers, limits, memory, pins, transform };
+        let verified = unpack::unpack(&*self.unpacking, order).await?;
         let measured = PolicyDigest::parse(&digest.to_string());
         let measured = measured.ok_or_else(|| PullError::Name { name: image.to_owned() })?;
         self.measured(image, &measured).await?;
