@@ -3,6 +3,7 @@
 
 mod credential;
 mod image;
+mod images;
 mod pins;
 mod registry;
 mod rest;
@@ -25,6 +26,7 @@ use crate::modes::Modes;
 pub(crate) use credential::PARTIAL;
 pub use credential::{CREDENTIALS, Credential, CredentialPath, MAXIMUM_CREDENTIALS};
 pub use image::{ImageConfig, ProxyConfig};
+pub use images::ImagesConfig;
 pub use pins::ImagePins;
 pub(crate) use rest::is_name;
 pub use rest::{RestAllow, RoutePattern, lists};
@@ -104,6 +106,8 @@ pub struct InnerkeepConfig {
     /// SHA-256 of the key (SubjectPublicKeyInfo) that such grants are bound to, in hex; needed for https unless there is exactly one
     /// `kbs_spki_sha256` and no `kbs_cert`.
     pub broker_key: Option<String>,
+    /// Memory of unpacked images, and what stays of their layers.
+    pub images: ImagesConfig,
     /// Images whose trees are known by their digests.
     pub image_pins: ImagePins,
     /// SHA-256 of the broker's public key (SubjectPublicKeyInfo), in hex; one of them has to match.
@@ -153,6 +157,7 @@ impl HubConfig {
             )));
         }
         config.image.require_limits()?;
+        config.innerkeep.images.require_limits()?;
         sealed::require_apart(&config.innerkeep.sealed_images)?;
         rest::require_lists(&config.innerkeep.rest)?;
         credential::require_apart(&config.credentials)?;

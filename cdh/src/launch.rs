@@ -114,7 +114,12 @@ pub fn puller(
 ) -> Puller {
     let resources = Arc::clone(hub.resources()) as _;
     let measure = Arc::new(Registers::new(Arc::clone(attester)));
-    let options = PullerOptions { pins: config.innerkeep.image_pins.to_map(), ..PullerOptions::default() };
+    let mut options = PullerOptions {
+        pins: config.innerkeep.image_pins.to_map(),
+        keep_layers: config.innerkeep.images.keep_layers,
+        ..PullerOptions::default()
+    };
+    options.total = config.innerkeep.images.memory_bytes.unwrap_or(options.total);
     let puller = Puller::new(config.image.clone(), resources, modes.clone(), measure, unpacking, options);
     puller.opening(Arc::new(opener), config.innerkeep.sealed_images.clone())
 }

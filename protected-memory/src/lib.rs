@@ -79,7 +79,7 @@ pub mod file_verity {
 
 pub mod loop_device {
     //! Files as block devices.
-    pub use crate::sys::loop_device::LoopDevice;
+    pub use crate::sys::loop_device::{FileId, LoopDevice, is_shown};
 }
 
 pub use error::{CODES, Class, MemoryError as Error};

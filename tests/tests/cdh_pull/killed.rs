@@ -30,7 +30,8 @@ fn victim() {
     as_root(async {
         let config = HubConfig::parse(&text("config")).unwrap();
         let resources = Arc::new(Directory(text("resources").into()));
-        let (events, options) = (Arc::new(Events::default()), PullerOptions::default());
+        let (events, options) =
+            (Arc::new(Events::default()), PullerOptions { keep_layers: true, ..PullerOptions::default() });
         let puller = Puller::new(config.image, resources, Modes::none(), events, unpacking(), options);
         let pulled = puller.pull(&text("image"), soon(), &()).await.unwrap();
         let bundle = pulled.mount(Path::new(&text("bundle"))).unwrap();

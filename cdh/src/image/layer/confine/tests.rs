@@ -168,7 +168,8 @@ fn unpacks_what_lies_here() {
         )
         .is_err()
     );
-    run(&job, vec![input], directory(Path::new("objects")), &mut File::create("answer").unwrap()).unwrap();
+    run(&job, vec![Ok(input)], directory(Path::new("objects")), &mut File::create("answer").unwrap())
+        .unwrap();
 }
 
 #[test]
