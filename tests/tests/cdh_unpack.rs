@@ -177,6 +177,35 @@ fn evil_host_alters_a_blob_while_it_is_unpacked() {
     });
 }
 
+/// One that may live on when it was ended.
+struct Undead(Arc<dyn Unpacking>);
+
+struct Ghost(Box<dyn Process>);
+
+#[async_trait]
+impl Unpacking for Undead {
+    async fn start(&self, socket: OwnedFd) -> Result<Box<dyn Process>, Cause> {
+        Ok(Box::new(Ghost(self.0.start(socket).await?)))
+    }
+}
+
+#[async_trait]
+impl Process for Ghost {
+    async fn end(self: Box<Self>) -> Result<(), Cause> {
+        self.0.end().await?;
+        Err("nobody knows".into())
+    }
+}
+
+#[test]
+fn evil_process_whose_end_nobody_knows() {
+    as_root(async {
+        let (server, name) = served(b"short");
+        let guest = guest(&server, Arc::new(Undead(unpacking())), PullerOptions::default());
+        assert_eq!(guest.refused(&name).await, "PULL_UNPACKER");
+    });
+}
+
 #[test]
 fn evil_machine_that_cannot_confine() {
     as_root(async {

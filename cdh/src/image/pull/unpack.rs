@@ -117,7 +117,7 @@ async fn tree_of(
     let received = tokio::task::spawn_blocking(move || confine::receive(File::from(answer), &job));
     let received = received.await.map_err(|_| PullError::Interrupted)?;
     // It has said all that it can say, and does nothing more.
-    // GUARD: unpacker-ended -> evil_layer_takes_over_the_process_that_unpacks
+    // GUARD: unpacker-ended -> evil_process_whose_end_nobody_knows
     process.end().await.map_err(unpacker("end"))?;
     let fed = fed.await.map_err(|_| PullError::Interrupted)?;
     let (is_all, failed) = fed.map_or_else(|error| (true, Some(error)), |is_all| (is_all, None));
