@@ -20,6 +20,7 @@ mod order;
 mod pen;
 mod remains;
 mod switches;
+mod unpacking;
 mod verify;
 mod wire;
 
@@ -85,7 +86,7 @@ pub struct Engine {
     places: Places,
     /// Where helpers come from; an engine without makes nothing.
     nursery: Option<Arc<Nursery>>,
-    pens: Pens,
+    pens: Arc<Pens>,
     containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
     /// Control groups are made and taken away by one at a time: they share the directories above them.
     making: tokio::sync::Mutex<()>,
@@ -99,7 +100,7 @@ impl Engine {
         Self {
             reaper,
             log: log.clone(),
-            pens: Pens::below(&places.cgroup),
+            pens: Arc::new(Pens::below(&places.cgroup)),
             places,
             nursery: None,
             containers: Mutex::default(),
@@ -123,7 +124,7 @@ impl Engine {
             .mode(STATE_MODE)
             .create(&places.state)
             .map_err(EngineError::system("make the state"))?;
-        let pens = Pens::below(&places.cgroup);
+        let pens = Arc::new(Pens::below(&places.cgroup));
         Ok(Self { nursery: Some(nursery), pens, places, ..Self::unavailable(reaper, log) })
     }
 
@@ -326,6 +327,12 @@ impl Engine {
             Ok(asked)
         };
         self.in_time("ask", read).await
+    }
+
+    /// Who unpacks images: helpers of the same nursery.
+    pub(crate) fn unpacking(&self) -> Arc<dyn cdh::image::unpacking::Unpacking> {
+        let (nursery, reaper) = (self.nursery.clone(), Arc::clone(&self.reaper));
+        Arc::new(unpacking::Helpers { nursery, reaper, pens: Arc::clone(&self.pens) })
     }
 
     /// Starts a helper with an order.

@@ -17,6 +17,7 @@ use cdh::artifact::{BrokerPlace, HubBroker, Opener, Shared};
 use cdh::config::{HubConfig, ImageConfig, RestAllow, of_entries};
 use cdh::hub_error::HubError;
 use cdh::image::pull::{Pulled, Puller};
+use cdh::image::unpacking::Unpacking;
 use cdh::launch::{opener, puller};
 use cdh::modes::Modes;
 use cdh::plaintext::Plaintext;
@@ -111,7 +112,7 @@ impl fmt::Debug for Present {
 
 impl DataHub {
     /// The hub that bound initdata configures, where there is a platform that can attest. Nothing is sent; `shared` is what all
-    /// openers of artifacts have in common. Has to be called inside a runtime.
+    /// openers of artifacts have in common, `unpacking` starts the processes in which images are unpacked. Has to be called inside a runtime.
     ///
     /// # Errors
     /// `cdh.toml` is refused: an agent that went on would do without what its operator configured.
@@ -121,8 +122,9 @@ impl DataHub {
         dated: Dated,
         audit: &Arc<Audit>,
         shared: &Shared,
+        unpacking: Arc<dyn Unpacking>,
     ) -> Result<Self, HubError> {
-        Self::open_at(initdata, attester, dated, audit, shared, &TeeRoot::system())
+        Self::open_at(initdata, attester, dated, audit, shared, &TeeRoot::system(), unpacking)
     }
 
     /// As there; `root` is where the files of an offline hub are.
@@ -133,6 +135,7 @@ impl DataHub {
         audit: &Arc<Audit>,
         shared: &Shared,
         root: &TeeRoot,
+        unpacking: Arc<dyn Unpacking>,
     ) -> Result<Self, HubError> {
         let text = initdata.and_then(|initdata| initdata.document().cdh_config());
         let Some(text) = text else { return Ok(Self::absent("bound initdata has no cdh.toml")) };
@@ -153,7 +156,7 @@ impl DataHub {
         let keys = Opener { broker: broker.clone(), ..keys };
         let own = SealedSecrets::new(Arc::new(keys.clone()), &config.innerkeep.sealed_secrets)?;
         let hub = Arc::new(hub.with_secrets(own));
-        let images = puller(&hub, &config, &modes, attester, keys);
+        let images = puller(&hub, &config, &modes, attester, keys, unpacking);
         let (allow, register) = (listed(&config, initdata)?, event_register(initdata)?);
         let seconds = config.innerkeep.credential_refresh_seconds;
         let refresh = (seconds > 0).then(|| Duration::from_secs(seconds));

@@ -95,6 +95,9 @@ pub fn run() -> i32 {
     if zygote::is_one() {
         return zygote::run();
     }
+    if let Some(status) = cdh::image::unpacking::main() {
+        return status;
+    }
     if let Some((role, arguments)) = Role::of(std::env::args_os()) {
         return role.run(arguments);
     }

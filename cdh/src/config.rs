@@ -3,6 +3,7 @@
 
 mod credential;
 mod image;
+mod images;
 mod pins;
 mod registry;
 mod rest;
@@ -26,6 +27,7 @@ use crate::modes::Modes;
 pub(crate) use credential::PARTIAL;
 pub use credential::{CREDENTIALS, Credential, CredentialPath, MAXIMUM_CREDENTIALS};
 pub use image::{ImageConfig, ProxyConfig};
+pub use images::ImagesConfig;
 pub use pins::ImagePins;
 pub(crate) use rest::is_name;
 pub use rest::{RestAllow, RoutePattern, lists, of_entries};
@@ -106,6 +108,8 @@ pub struct InnerkeepConfig {
     /// SHA-256 of the key (SubjectPublicKeyInfo) that such grants are bound to, in hex; needed for https unless there is exactly one
     /// `kbs_spki_sha256` and no `kbs_cert`.
     pub broker_key: Option<String>,
+    /// Memory of unpacked images, and what stays of their layers.
+    pub images: ImagesConfig,
     /// Images whose trees are known by their digests.
     pub image_pins: ImagePins,
     /// SHA-256 of the broker's public key (SubjectPublicKeyInfo), in hex; one of them has to match.
@@ -157,6 +161,7 @@ impl HubConfig {
             )));
         }
         config.image.require_limits()?;
+        config.innerkeep.images.require_limits()?;
         sealed::require_apart(&config.innerkeep.sealed_images)?;
         secrets::require_few(&config.innerkeep.sealed_secrets)?;
         rest::require_lists(&config.innerkeep.rest)?;

@@ -6,3 +6,4 @@ pub mod ocicrypt;
 pub mod policy;
 pub mod pull;
 pub mod tree;
+pub mod unpacking;

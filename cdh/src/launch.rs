@@ -12,6 +12,7 @@ use crate::artifact::{BrokerPlace, Chips, Guest, HubBroker, NamedArtifacts, Open
 use crate::config::{HubConfig, ImageConfig};
 use crate::hub_error::HubError;
 use crate::image::pull::{Puller, PullerOptions, Registers};
+use crate::image::unpacking::{Executed, Unpacking};
 use crate::modes::Modes;
 use crate::sealed_secret::Verification;
 use crate::sealed_secret::artifact::SealedSecrets;
@@ -58,7 +59,8 @@ pub struct Launched {
     pub tee: &'static str,
 }
 
-/// Decides which configuration counts, and makes the hub of it.
+/// Decides which configuration counts, and makes the hub of it. Images are unpacked by this program executed anew: its `main` begins with
+/// [`unpacking::main`](crate::image::unpacking::main).
 ///
 /// # Errors
 ///
@@ -83,7 +85,7 @@ pub fn launch(asked: &HubLaunch) -> Result<Launched, HubError> {
     let hub = if config.image == ImageConfig::default() {
         hub
     } else {
-        let images = puller(&hub, &config, &modes, &attester, opener);
+        let images = puller(&hub, &config, &modes, &attester, opener, Arc::new(Executed::this_program()));
         hub.with_images(Arc::new(images))
     };
     let hub = Arc::new(hub);
@@ -103,7 +105,7 @@ fn with_artifacts(hub: Hub, config: &HubConfig, initdata: Option<&Initdata>, ope
 }
 
 /// What pulls images for a hub: with its resources and the pins of its configuration, and with the platform's registers to measure them; sealed
-/// layers of those that its configuration names are opened by `opener`.
+/// layers of those that its configuration names are opened by `opener`. Layers are unpacked by children of `unpacking`.
 #[must_use]
 pub fn puller(
     hub: &Hub,
@@ -111,11 +113,17 @@ pub fn puller(
     modes: &Modes,
     attester: &Arc<Attester>,
     opener: Opener,
+    unpacking: Arc<dyn Unpacking>,
 ) -> Puller {
     let resources = Arc::clone(hub.resources()) as _;
     let measure = Arc::new(Registers::new(Arc::clone(attester)));
-    let options = PullerOptions { pins: config.innerkeep.image_pins.to_map(), ..PullerOptions::default() };
-    let puller = Puller::new(config.image.clone(), resources, modes.clone(), measure, options);
+    let mut options = PullerOptions {
+        pins: config.innerkeep.image_pins.to_map(),
+        keep_layers: config.innerkeep.images.keep_layers,
+        ..PullerOptions::default()
+    };
+    options.total = config.innerkeep.images.memory_bytes.unwrap_or(options.total);
+    let puller = Puller::new(config.image.clone(), resources, modes.clone(), measure, unpacking, options);
     puller.opening(Arc::new(opener), config.innerkeep.sealed_images.clone())
 }
 

@@ -1,4 +1,4 @@
-//! Running a consumer of a landing outside a container.
+//! Running a consumer of a landing outside a container; and processes that read bytes of strangers ([`become_worker`]).
 //!
 //! ```text
 //!  caller's namespaces
@@ -15,10 +15,12 @@ mod attach_point;
 mod consumer;
 mod error;
 mod namespaces;
+mod worker;
 
 pub use attach_point::ConsumerMount;
 pub use error::ConfineError;
 pub use namespaces::{NamespaceKind, PrivateNamespaces, enter_private_namespaces};
+pub use worker::{WorkerLimits, become_worker, close_descriptors};
 
 #[cfg(test)]
 mod tests;

@@ -99,6 +99,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("MEM-064", "the attach point could not be made"),
     ("MEM-065", "the consumer command could not be started in its confinement"),
     ("MEM-066", "waiting for the consumer failed"),
+    ("MEM-067", "a process could not be confined as a worker"),
     ("MEM-080", "the process could not be hardened"),
     ("MEM-081", "the state of the kernel could not be read"),
 ];

@@ -12,7 +12,8 @@
 //!   is read-only as a superblock, not only as a mount.
 //! * [`secret`]: keys and small secrets in `memfd_secret` or locked, guarded pages.
 //! * [`dma`]: memory that a device may see. Whether it is shared with the host is a type.
-//! * [`confine`]: private namespaces and a consumer without capabilities, for use outside a container.
+//! * [`confine`]: private namespaces and a consumer without capabilities, for use outside a container; workers, which read bytes of
+//!   strangers and have nothing but what they were given.
 //! * [`file_verity`], [`loop_device`]: what integrity of files at run time needs of the kernel.
 //! * [`harden`]: core dumps off, not dumpable, and what the kernel says about itself.
 //!
@@ -78,7 +79,7 @@ pub mod file_verity {
 
 pub mod loop_device {
     //! Files as block devices.
-    pub use crate::sys::loop_device::LoopDevice;
+    pub use crate::sys::loop_device::{FileId, LoopDevice, is_shown};
 }
 
 pub use error::{CODES, Class, MemoryError as Error};

@@ -5,6 +5,7 @@ pub(crate) mod device_mapper;
 pub(crate) mod device_memory;
 pub(crate) mod file_verity;
 pub(crate) mod file_view;
+pub(crate) mod filter;
 pub(crate) mod loop_device;
 pub(crate) mod mapping;
 pub(crate) mod mount_attributes;

@@ -7,6 +7,8 @@
 mod fixture;
 #[path = "cdh_pull/killed.rs"]
 mod killed;
+#[path = "cdh_pull/room.rs"]
+mod room;
 
 use std::process::Command;
 use std::sync::Arc;

@@ -355,6 +355,10 @@ fn a_pod_on_images_that_its_guest_pulls() {
     evil_host_secret_that_is_not_sealed(&stage, &client);
     evil_registry_moves_the_tag(&stage, &client);
     assert_eq!(shell(&stage.guest, "grep -l ' /models/' /proc/[0-9]*/mountinfo || true"), "");
+    // Nobody who unpacked is left, nor what he was in; layers are gone, too.
+    let left =
+        "find /sys/fs/cgroup/innerkeep -mindepth 1 -type d; find /run/kata-containers/image/blobs -type f";
+    assert_eq!(shell(&stage.guest, left), "");
 }
 
 fn the_sandbox_has_the_pause_program_of_the_image(stage: &Stage, client: &AgentClient) {

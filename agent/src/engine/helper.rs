@@ -31,15 +31,25 @@ const FAILURE: i32 = 1;
 type Refusal = Box<dyn std::error::Error>;
 
 /// Receives one order, carries it out, and answers. Returns the exit status.
-pub(crate) fn run(socket: &OwnedFd) -> i32 {
-    let (answer, terminal) =
-        match receive_order(socket).and_then(|(order, descriptors)| carry_out(order, descriptors)) {
-            Ok((answer, terminal)) => (answer, terminal),
-            Err(error) => (Answer::refused(&chain(error.as_ref())), None),
-        };
+pub(crate) fn run(socket: OwnedFd) -> i32 {
+    let carried_out = match receive_order(&socket) {
+        Ok((Order { task: Task::Unpack, .. }, descriptors)) => return unpack(socket, descriptors),
+        Ok((order, descriptors)) => carry_out(order, descriptors),
+        Err(error) => Err(error),
+    };
+    let (answer, terminal) = match carried_out {
+        Ok((answer, terminal)) => (answer, terminal),
+        Err(error) => (Answer::refused(&chain(error.as_ref())), None),
+    };
     let Ok(bytes) = serde_json::to_vec(&answer) else { return FAILURE };
     let descriptors: Vec<_> = terminal.iter().map(|terminal| terminal.as_fd()).collect();
     if send(socket.as_fd(), &bytes, &descriptors).is_err() { FAILURE } else { 0 }
+}
+
+/// Has its own way to answer, and neither this socket nor any container.
+fn unpack(socket: OwnedFd, descriptors: Vec<OwnedFd>) -> i32 {
+    drop(socket);
+    descriptors.into_iter().next().map_or(FAILURE, cdh::image::unpacking::child::run)
 }
 
 fn receive_order(socket: &OwnedFd) -> Result<(Order, Vec<OwnedFd>), Refusal> {
@@ -85,6 +95,7 @@ fn carry_out(order: Order, descriptors: Vec<OwnedFd>) -> Result<(Answer, Option<
             let connection = descriptors.into_iter().next().ok_or("an order without a connection")?;
             Ok((Answer::Asked(Box::new(reader::read(connection)?)), None))
         }
+        Task::Unpack => Err("an order of no container".into()),
     }
 }
 

@@ -19,6 +19,8 @@ use crate::zygote::{Nursery, pair, receive_any, send};
 
 /// How long a process that failed has to say why, when the helper knows only that it did.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long a helper that was killed may take to be gone: its memory may be large.
+const LAST_BREATH: Duration = Duration::from_secs(30);
 /// How long a helper that answered has to go by itself.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -122,6 +124,15 @@ impl Operation {
     pub(super) fn claim(&self, process: Pid) -> Result<Admitted, EngineError> {
         let what = "named a process that is no child of the agent";
         self.expectation.claim(process).map_err(|_| EngineError::Helper { action: self.action, what })
+    }
+
+    /// Ends the helper, and waits until nothing of it is left.
+    pub(super) async fn ended(mut self) -> Result<(), EngineError> {
+        let _ = self.handle.signal(Signal::KILL);
+        // One that was killed and is not reaped holds nothing any more, but who says so is the reaper.
+        let reaped = timeout(LAST_BREATH, &mut self.helper).await;
+        reaped.map_err(|_| EngineError::Helper { action: self.action, what: "does not end" })?;
+        self.pen.empty().await.map_err(EngineError::system("empty a helper's group"))
     }
 
     /// Lets the helper go.

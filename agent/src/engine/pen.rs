@@ -66,6 +66,20 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
     fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
 
+impl Pen {
+    /// Kills everybody in it, and waits until nobody is left.
+    pub(super) async fn empty(&self) -> io::Result<()> {
+        write(&self.path.join("cgroup.kill"), "1")?;
+        for _ in 0..LOOKS {
+            if fs::read_to_string(self.path.join("cgroup.procs"))?.is_empty() {
+                return Ok(());
+            }
+            sleep(PAUSE).await;
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+}
+
 impl Drop for Pen {
     fn drop(&mut self) {
         let _ = write(&self.path.join("cgroup.kill"), "1");

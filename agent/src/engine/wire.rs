@@ -65,13 +65,15 @@ pub(super) enum Task {
     Delete,
     /// Reads the first request of a connection, of any container's. Descriptor: the connection.
     Ask,
+    /// Unpacks an image; of no container. Descriptor: the socket of whoever wants the tree.
+    Unpack,
 }
 
 impl Task {
     /// How many descriptors come with it, behind the order itself.
     pub(super) fn descriptors(&self) -> usize {
         match self {
-            Self::Create { terminal: true, .. } | Self::Ask => 1,
+            Self::Create { terminal: true, .. } | Self::Ask | Self::Unpack => 1,
             Self::Exec { process, .. } if process.terminal() == Some(true) => 1,
             Self::Create { .. } | Self::Exec { .. } => 4,
             Self::Start | Self::Delete => 0,

@@ -45,6 +45,21 @@ pub(crate) fn attest(audit: &Audit) {
     audit.evidence(b"{}".to_vec()).unwrap();
 }
 
+/// Starts nothing.
+fn unpacking() -> Arc<dyn Unpacking> {
+    struct Nobody;
+    #[async_trait::async_trait]
+    impl Unpacking for Nobody {
+        async fn start(
+            &self,
+            _: std::os::fd::OwnedFd,
+        ) -> Result<Box<dyn cdh::image::unpacking::Process>, cdh::image::policy::Cause> {
+            Err("nobody unpacks here".into())
+        }
+    }
+    Arc::new(Nobody)
+}
+
 pub(crate) fn open(
     config: &str,
     settings: &str,
@@ -60,6 +75,7 @@ pub(crate) fn open(
         audit,
         &Shared::default(),
         &TeeRoot::insecure(root),
+        unpacking(),
     )
 }
 
@@ -105,7 +121,7 @@ fn later() -> Instant {
 async fn without_a_configuration_or_a_platform_there_is_no_hub() {
     let audit = audit();
     let open = |initdata: Option<&Initdata>, attester: Option<&Arc<Attester>>| {
-        DataHub::open(initdata, attester, Dated::new(|_| ()), &audit, &Shared::default())
+        DataHub::open(initdata, attester, Dated::new(|_| ()), &audit, &Shared::default(), unpacking())
     };
     let code = |hub: DataHub| hub.require().unwrap_err().code();
     let (without, with) =
@@ -129,7 +145,8 @@ async fn evil_host_configuration_of_the_hub_is_refused() {
     assert_eq!(code("skip_sealed_secret_verification = true\n", PERMITTED), "CDH_INSECURE_UNBOUND");
     // It is said although nobody could use it.
     let initdata = document(Some("no_such_key = 1\n"), "");
-    let refused = DataHub::open(Some(&initdata), None, Dated::new(|_| ()), &audit(), &Shared::default());
+    let refused =
+        DataHub::open(Some(&initdata), None, Dated::new(|_| ()), &audit(), &Shared::default(), unpacking());
     assert_eq!(refused.unwrap_err().code(), "CDH_CONFIG_INVALID");
 }
 

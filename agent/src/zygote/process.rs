@@ -33,7 +33,7 @@ pub(crate) fn run() -> i32 {
     loop {
         match serve() {
             Ok(Served::Copied) => {}
-            Ok(Served::Copy(socket)) => return helper::run(&socket),
+            Ok(Served::Copy(socket)) => return helper::run(socket),
             Err(FrameError::Ended) => return 0,
             Err(_) => return FAILURE,
         }

@@ -24,7 +24,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use protected_memory::loop_device::LoopDevice;
+use protected_memory::loop_device::{FileId, LoopDevice, is_shown};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -32,7 +32,8 @@ use rustix::mount::{
 };
 
 pub use self::memory::PrivateMemory;
-use self::objects::{check_all, compare, hold, object_path, objects_of, open_object, seal};
+pub(crate) use self::objects::check_all;
+use self::objects::{compare, hold, object_path, objects_of, open_object, seal};
 use self::system::{Context, open_read_only};
 use super::pin::Pin;
 use super::verity::Hasher;
@@ -142,6 +143,27 @@ impl Verified {
         Ok(Self { image, objects, reads: Reads::Memory, digest })
     }
 
+    /// Bytes that the file system of its objects has in use.
+    ///
+    /// # Errors
+    ///
+    /// `COMPOSEFS_SYSTEM`.
+    pub fn used(&self) -> Result<u64, ComposefsError> {
+        let found = rustix::fs::fstatvfs(&self.objects)
+            .map_err(ComposefsError::system("ask for the size of", "an image"))?;
+        Ok(found.f_blocks.saturating_sub(found.f_bfree).saturating_mul(found.f_frsize))
+    }
+
+    /// By what its mounts are known: those from memory, each of which has the image as a loop device.
+    ///
+    /// # Errors
+    ///
+    /// `COMPOSEFS_SYSTEM`.
+    pub fn shown(&self) -> Result<Shown, ComposefsError> {
+        let file = FileId::of(&self.image).map_err(ComposefsError::system("look at", "an image"))?;
+        Ok(Shown(file))
+    }
+
     /// The image's fs-verity digest.
     #[must_use]
     pub const fn digest(&self) -> ObjectId {
@@ -181,6 +203,21 @@ impl Verified {
         // GUARD: composefs-probe -> trees_are_what_their_digests_say
         mounted.objects_read = probe::probe(metadata.as_fd(), mounted.root.as_fd())?;
         Ok(mounted)
+    }
+}
+
+/// What is shown by a mount of an image in memory. It keeps nothing of the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown(FileId);
+
+impl Shown {
+    /// Whether the kernel has it mounted, anywhere.
+    ///
+    /// # Errors
+    ///
+    /// `COMPOSEFS_SYSTEM`.
+    pub fn is_mounted(&self) -> Result<bool, ComposefsError> {
+        is_shown(self.0).map_err(ComposefsError::system("look at loop devices in", "/dev"))
     }
 }
 

@@ -33,6 +33,7 @@ const ALL: &str = r#"
     http_proxy = "http://127.0.0.1:5432"
     no_proxy = "192.168.0.1,localhost"
     [innerkeep]
+    images = { memory_bytes = 1073741824, keep_layers = true }
     secret_lifetime_seconds = 60
     credential_refresh_seconds = 30
     peers = [{ socket = "/run/confidential-containers/cdh.sock", uid = 7 }]
@@ -51,6 +52,9 @@ fn every_key_of_upstream_and_ours_is_read() {
     assert_eq!(config.image.work_dir.to_str(), Some("/run/image-rs"));
     assert_eq!(config.image.image_pull_proxy.unwrap().no_proxy.as_deref(), Some("192.168.0.1,localhost"));
     assert_eq!(config.innerkeep.credential_refresh_seconds, 30);
+    assert_eq!(config.innerkeep.images, ImagesConfig { memory_bytes: Some(1 << 30), keep_layers: true });
+    assert_eq!(code("[innerkeep.images]\nmemory_bytes = 1048575"), "CDH_CONFIG_INVALID");
+    assert_eq!(code("[innerkeep.images]\nmemory_bytes = 1048576"), "OK");
 }
 
 #[test]

@@ -15,16 +15,18 @@
 //! ```
 //!
 //! Each arrow takes what the one before it authenticated, by the digests of the one manifest that the policy accepted: a tag is asked for
-//! once. Pulls of one image wait for one another, others do not. A pull that is dropped, fails or comes too late leaves no mount, no
-//! file of the bundle and no memory; verified blobs and parts of blobs stay in the store, for the next one.
+//! once. Pulls of one image wait for one another, others do not, unless there is no memory for both. A pull that is dropped, fails or comes too late
+//! leaves no mount, no file of the bundle and no memory; verified blobs and parts of blobs stay in the store, for the next one. When an image is
+//! unpacked its blobs go, unless bound configuration keeps them for images that share them.
 //!
 //! Unpacked images are in memory of the guest that nobody can write to any more ([`PrivateMemory`](crate::composefs::mount::PrivateMemory)):
-//! plaintext of encrypted layers never reaches a disk. A few of them are kept, by the digest of their configuration. For each use of a kept
+//! plaintext of encrypted layers never reaches a disk. A few of them are kept, by the digest of their configuration, and all that there are take no
+//! more memory than they may: the one that was used longest ago makes room, never one that is mounted. For each use of a kept
 //! one the policy decides again, the keys of its layers are asked for again, pins are compared again, it is measured again, and one of its
 //! objects is hashed.
 //!
-//! Layers are unpacked in this process, on a thread that may block: [`confine`](crate::image::layer::confine) has the form for a child without
-//! privileges, and whoever starts such a child gives it the same job. Trees are never published on a disk with fs-verity.
+//! Layers are unpacked by a child without privileges ([`unpacking`](crate::image::unpacking)), never in this process. Trees are never published on
+//! a disk with fs-verity.
 //!
 //! # Sealed layers
 //!
@@ -48,6 +50,8 @@
 //! | `PULL_INTERRUPTED` | given up, or a worker was lost |
 //! | `PULL_MEASURE` | not measured, and so not used |
 //! | `PULL_NAME` | no name of an image for a policy |
+//! | `PULL_ROOM` | no memory for it |
+//! | `PULL_UNPACKER` | no process to unpack in |
 //! | `PULL_UNSEALED` | what was unsealed is another image than the core, or bound configuration, says |
 //!
 //! and those of [`crate::registry`], [`crate::image::policy`], [`crate::image::ocicrypt`], [`crate::image::layer`], [`crate::composefs`] and the
@@ -55,13 +59,14 @@
 
 mod bundle;
 mod error;
+mod kept;
 mod measure;
 mod sealed;
 mod settings;
 mod sources;
 mod unpack;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -84,6 +89,7 @@ use crate::config::{ImageConfig, SealedImage};
 use crate::image::layer::{Compression, Limits};
 use crate::image::ocicrypt::{EncryptedLayer, LayerKey};
 use crate::image::policy::{Accepted, Digest as PolicyDigest, ImageName, Subject};
+use crate::image::unpacking::Unpacking;
 use crate::modes::Modes;
 use crate::registry::manifest::Manifest;
 use crate::registry::store::{Store, StoreOptions};
@@ -91,6 +97,7 @@ use crate::registry::{Digest, Platform, Progress, Reference, RegistryError, Tran
 use crate::resources::ResourceSource;
 use crate::service::Images;
 
+use kept::Kept;
 use settings::Settings;
 use sources::{Keys, Packets, Signatures};
 use unpack::{Bytes, Layer, Order};
@@ -110,12 +117,16 @@ pub struct PullerOptions {
     pub key_directories: Vec<PathBuf>,
     /// Digests of metadata images, by `registry/repository` or the whole reference.
     pub pins: BTreeMap<String, Pin>,
-    /// Unpacked images that are kept. A kept one takes memory also when nobody uses it.
+    /// Unpacked images that are kept although nobody uses them.
     pub kept: usize,
+    /// Bytes of all unpacked images together, in use or kept: memory of the guest.
+    pub total: u64,
+    /// Whether blobs stay in the store when their image is unpacked.
+    pub keep_layers: bool,
 }
 
 impl Default for PullerOptions {
-    /// This machine; half of its memory, and a file for each of its pages; no keys in files, no pins; 2 images.
+    /// This machine; half of its memory for one image as for all, and a file for each of its pages; no keys in files, no pins; 2 images, no layers.
     fn default() -> Self {
         let info = rustix::system::sysinfo();
         let bytes = info.totalram.saturating_mul(u64::from(info.mem_unit)) / 2;
@@ -127,6 +138,8 @@ impl Default for PullerOptions {
             key_directories: Vec::new(),
             pins: BTreeMap::new(),
             kept: 2,
+            total: bytes,
+            keep_layers: false,
         }
     }
 }
@@ -140,12 +153,13 @@ pub struct Puller {
     resources: Arc<dyn ResourceSource>,
     modes: Modes,
     measure: Arc<dyn Measure>,
+    unpacking: Arc<dyn Unpacking>,
     options: PullerOptions,
     /// Who opens layers that are sealed, and which ones.
     opener: Option<(Arc<Opener>, Vec<SealedImage>)>,
     store: tokio::sync::OnceCell<Arc<Store>>,
     busy: Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>,
-    kept: Mutex<VecDeque<(Key, Arc<Verified>)>>,
+    kept: Arc<Kept>,
 }
 
 impl fmt::Debug for Puller {
@@ -237,17 +251,19 @@ impl Pulled {
 }
 
 impl Puller {
-    /// Under a configuration that the platform vouches for. Nothing is asked for or opened yet.
+    /// Under a configuration that the platform vouches for. Nothing is asked for, opened or started yet.
     #[must_use]
     pub fn new(
         config: ImageConfig,
         resources: Arc<dyn ResourceSource>,
         modes: Modes,
         measure: Arc<dyn Measure>,
+        unpacking: Arc<dyn Unpacking>,
         options: PullerOptions,
     ) -> Self {
-        let (store, busy, kept) = (tokio::sync::OnceCell::new(), Mutex::default(), Mutex::default());
-        Self { config, resources, modes, measure, options, opener: None, store, busy, kept }
+        let (store, busy) = (tokio::sync::OnceCell::new(), Mutex::default());
+        let kept = Kept::new(options.total, options.kept);
+        Self { config, resources, modes, measure, unpacking, options, opener: None, store, busy, kept }
     }
 
     /// With this to open layers that are sealed, of the images that bound configuration names.
@@ -297,15 +313,15 @@ impl Puller {
         let (verified, received) = match self.kept(key, &pins)? {
             Some(verified) => (verified, 0),
             None => {
+                let least = manifest.layer_bytes();
+                self.kept.require(least).await?;
                 let store = self.store().await?;
                 let fetched = settings.registry.fetch_blobs(&manifest, &store, progress, deadline).await?;
-                let layers = layers(&manifest, keys, &fetched.layers)?;
-                let PullerOptions { limits, memory, .. } = self.options;
-                let verified =
-                    unpack::unpack(Order { layers, limits, memory, pins, transform: key.1 }).await?;
-                let verified = Arc::new(verified);
-                self.keep(key, Arc::clone(&verified));
-                (verified, fetched.received)
+                let (layers, received) = (layers(&manifest, keys, &fetched.layers)?, fetched.received);
+                drop(fetched);
+                let verified = self.unpacked(least, Some(key), layers, pins, key.1).await?;
+                self.discard(store, &manifest).await;
+                (verified, received)
             }
         };
         self.measured(image, accepted.manifest_digest()).await?;
@@ -319,6 +335,33 @@ impl Puller {
             received,
             upper: self.options.upper,
         })
+    }
+
+    /// Unpacked, in memory that counts. With a key it is kept for others.
+    async fn unpacked(
+        &self,
+        least: u64,
+        key: Option<Key>,
+        layers: Vec<Layer>,
+        pins: Vec<Pin>,
+        transform: bool,
+    ) -> Result<Arc<Verified>, Error> {
+        let PullerOptions { limits, memory: (bytes, files), .. } = self.options;
+        let room = self.kept.reserve(least, bytes).await?;
+        let memory = (room.bytes(), files);
+        let order = Order { layers, limits, memory, pins, transform };
+        let verified = Arc::new(unpack::unpack(&*self.unpacking, order).await?);
+        room.fill(key, &verified).await?;
+        Ok(verified)
+    }
+
+    /// What was unpacked is not needed a second time. What somebody else reads stays, and what cannot be removed is removed when there is no room.
+    async fn discard(&self, store: Arc<Store>, manifest: &VerifiedManifest) {
+        if self.options.keep_layers {
+            return;
+        }
+        let blobs: Vec<Digest> = manifest.layers().iter().map(|layer| layer.digest).collect();
+        let _ = tokio::task::spawn_blocking(move || store.discard(&blobs)).await;
     }
 
     /// Measured, before anybody uses it.
@@ -402,10 +445,7 @@ impl Puller {
 
     /// A kept image, if its digest is what every pin says. A pin by SHA-512 cannot be compared with it: such an image is made anew.
     fn kept(&self, key: Key, pins: &[Pin]) -> Result<Option<Arc<Verified>>, Error> {
-        let mut kept = lock(&self.kept);
-        let Some(at) = kept.iter().position(|(found, _)| *found == key) else { return Ok(None) };
-        let Some((_, image)) = kept.remove(at) else { return Ok(None) };
-        kept.push_back((key, Arc::clone(&image)));
+        let Some(image) = self.kept.find(key) else { return Ok(None) };
         if pins.iter().any(|pin| matches!(pin, Pin::Sha512(_))) {
             return Ok(None);
         }
@@ -417,15 +457,6 @@ impl Puller {
             return Err(ComposefsError::Mismatch { what: "image", expected, found }.into());
         }
         Ok(Some(image))
-    }
-
-    fn keep(&self, key: Key, image: Arc<Verified>) {
-        let mut kept = lock(&self.kept);
-        kept.retain(|(found, _)| *found != key);
-        kept.push_back((key, image));
-        while kept.len() > self.options.kept {
-            kept.pop_front();
-        }
     }
 
     async fn store(&self) -> Result<Arc<Store>, Error> {

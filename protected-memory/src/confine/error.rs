@@ -59,6 +59,14 @@ pub enum ConfineError {
         /// Number of threads found.
         count: usize,
     },
+    /// A process could not give up what a worker does not have.
+    #[error("worker: {step} failed; expected root of the machine")]
+    Worker {
+        /// The step that failed.
+        step: &'static str,
+        /// The error of the operating system.
+        source: io::Error,
+    },
     /// Waiting for the consumer failed.
     #[error("waiting for the consumer: {step} failed")]
     Wait {
@@ -81,6 +89,7 @@ impl ConfineError {
             Self::AttachPoint { .. } => "MEM-064",
             Self::Start { .. } => "MEM-065",
             Self::Wait { .. } => "MEM-066",
+            Self::Worker { .. } => "MEM-067",
         }
     }
 
@@ -93,7 +102,8 @@ impl ConfineError {
             Self::AttachPoint { .. }
             | Self::IdMap { .. }
             | Self::NamespaceRefused { .. }
-            | Self::Wait { .. } => Class::HostFault,
+            | Self::Wait { .. }
+            | Self::Worker { .. } => Class::HostFault,
         }
     }
 }

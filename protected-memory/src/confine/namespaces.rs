@@ -49,13 +49,7 @@ impl PrivateNamespaces {
 /// [`ConfineError::ThreadsExist`] when there is more than one thread; [`ConfineError::NamespaceRefused`] where the
 /// machine does not allow user namespaces (`user.max_user_namespaces`, `kernel.unprivileged_userns_clone`, AppArmor).
 pub fn enter_private_namespaces() -> Result<PrivateNamespaces, ConfineError> {
-    let count = fs::read_dir("/proc/self/task")
-        .map_err(|source| ConfineError::NamespaceRefused { step: "counting of threads", source })?
-        .count();
-    // GUARD: single-thread -> threads_are_refused_before_namespaces
-    if count != 1 {
-        return Err(ConfineError::ThreadsExist { count });
-    }
+    require_one_thread()?;
     let refused = |step| move |source| ConfineError::NamespaceRefused { step, source };
     let kind = match unshare(UnshareFlags::NEWNS) {
         Ok(()) => NamespaceKind::Mount,
@@ -72,6 +66,18 @@ pub fn enter_private_namespaces() -> Result<PrivateNamespaces, ConfineError> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|error| refused("making mounts private")(error.into()))?;
     Ok(PrivateNamespaces { kind, consumer_user_namespace: nested_user_namespace()?, room: None })
+}
+
+/// What is done to the calling thread alone has to be done to all there are.
+pub(super) fn require_one_thread() -> Result<(), ConfineError> {
+    let count = fs::read_dir("/proc/self/task")
+        .map_err(|source| ConfineError::NamespaceRefused { step: "counting of threads", source })?
+        .count();
+    // GUARD: single-thread -> threads_are_refused_before_namespaces
+    if count != 1 {
+        return Err(ConfineError::ThreadsExist { count });
+    }
+    Ok(())
 }
 
 /// A user namespace below ours, with our ids, in which the consumer will run.

@@ -19,7 +19,7 @@ use super::signals::SignalSet;
 
 /// Leaves the namespaces named by the flags for new ones. Only for a process with one thread.
 pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
-    // SAFETY: the only flags that callers pass are NEWUSER and NEWNS; neither shares or unshares memory or descriptors.
+    // SAFETY: the only flags that callers pass are NEWUSER, NEWNS, NEWNET, NEWIPC and NEWUTS; none shares or unshares memory or descriptors.
     unsafe { unshare_unsafe(flags) }?;
     Ok(())
 }
@@ -125,7 +125,8 @@ fn enter_confinement(user_namespace: BorrowedFd<'_>, parent: Pid, signal_mask: &
     signal_mask.install()
 }
 
-fn drop_bounding_set() -> io::Result<()> {
+/// Whatever is executed from now on has no capability.
+pub(crate) fn drop_bounding_set() -> io::Result<()> {
     for capability in 0..64 {
         // SAFETY: prctl with these arguments takes no pointer.
         let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Setter, ioctl};
+use rustix::ioctl::{Getter, Ioctl, IoctlOutput, Opcode, Setter, ioctl};
 
 const LOOP_CTL_GET_FREE: Opcode = 0x4c82;
 const LOOP_CONFIGURE: Opcode = 0x4c0a;
+const LOOP_GET_STATUS64: Opcode = 0x4c05;
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const BLOCK: u32 = 4096;
@@ -35,6 +36,70 @@ struct Configuration {
 }
 
 const _: () = assert!(size_of::<Configuration>() == 304, "as the kernel has it");
+
+/// `struct loop_info64`.
+#[repr(C)]
+struct Information {
+    /// Device and inode of the file; device number, offset, limit of size.
+    places: [u64; 5],
+    numbers: [u32; 4],
+    names: [u8; 160],
+    init: [u64; 2],
+}
+
+const _: () = assert!(size_of::<Information>() == 232, "as the kernel has it");
+
+/// Which file it is, for as long as its file system is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// Of this one.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn of(file: impl AsFd) -> io::Result<Self> {
+        let found = rustix::fs::fstat(file)?;
+        Ok(Self { device: found.st_dev, inode: found.st_ino })
+    }
+}
+
+/// Whether a loop device shows this file, whoever made it.
+///
+/// # Errors
+///
+/// The system's: devices that cannot be looked at.
+pub fn is_shown(file: FileId) -> io::Result<bool> {
+    for entry in std::fs::read_dir("/dev")? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("loop"));
+        if !number
+            .is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()) && !number.is_empty())
+        {
+            continue;
+        }
+        let device =
+            match open(Path::new("/dev").join(&name), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+                Ok(device) => device,
+                // A node of a device that is not there any more.
+                Err(Errno::NXIO | Errno::NOENT | Errno::NODEV) => continue,
+                Err(error) => return Err(error.into()),
+            };
+        // SAFETY: the kernel writes the structure, whose size is fixed and of which every content is one.
+        match unsafe { ioctl(&device, Getter::<LOOP_GET_STATUS64, Information>::new()) } {
+            Ok(Information { places: [device, inode, ..], .. }) if (FileId { device, inode }) == file => {
+                return Ok(true);
+            }
+            Ok(_) | Err(Errno::NXIO) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
 
 /// Asks for the number of a free device, which is what the call returns.
 struct GetFree;

@@ -8,5 +8,8 @@ mod statistics;
 use clap::Parser;
 
 fn main() -> anyhow::Result<()> {
+    if let Some(status) = cdh::image::unpacking::main() {
+        std::process::exit(status);
+    }
     pull::run(&pull::Arguments::parse())
 }

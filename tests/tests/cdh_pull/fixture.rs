@@ -14,6 +14,7 @@ use cdh::config::HubConfig;
 use cdh::hub_error::HubError;
 use cdh::image::policy::Cause;
 use cdh::image::pull::{ImageEvent, Measure, Pulled, Puller, PullerOptions};
+use cdh::image::unpacking::{Executed, Unpacking};
 use cdh::modes::Modes;
 use cdh::plaintext::Plaintext;
 use cdh::registry::{Digest, PushSource, Reference, Registry, RegistryOptions, Sources};
@@ -21,6 +22,7 @@ use cdh::resources::ResourceSource;
 use cdh::service::Images;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tests::programs::Programs;
 use tests::registry::RegistryServer;
 
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -250,6 +252,18 @@ impl Guest {
         options: PullerOptions,
         change: impl FnOnce(Puller) -> Puller,
     ) -> Self {
+        Self::unpacked_by(server, policy, (more, broken), options, unpacking(), change)
+    }
+
+    /// With somebody else to unpack.
+    pub fn unpacked_by(
+        server: &Server,
+        policy: &Value,
+        (more, broken): (&str, bool),
+        options: PullerOptions,
+        unpacking: Arc<dyn Unpacking>,
+        change: impl FnOnce(Puller) -> Puller,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         for name in ["resources/default/policy", "resources/default/key", "bundle"] {
@@ -269,7 +283,8 @@ impl Guest {
         let config = HubConfig::parse(&text).unwrap();
         let resources = Arc::new(Directory(root.join("resources")));
         let events = Arc::new(Events { broken, ..Events::default() });
-        let puller = Puller::new(config.image, resources, Modes::none(), Arc::clone(&events) as _, options);
+        let measure = Arc::clone(&events) as _;
+        let puller = Puller::new(config.image, resources, Modes::none(), measure, unpacking, options);
         let guest = Self { puller: Arc::new(change(puller)), events, directory };
         guest.set_policy(policy);
         guest
@@ -317,6 +332,11 @@ impl Guest {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         mounts.contains(self.directory.path().to_str().unwrap())
     }
+}
+
+/// Children of the program that ships.
+pub fn unpacking() -> Arc<dyn Unpacking> {
+    Arc::new(Executed::of(Programs::built().path("confidential-data-hub"), Vec::new()))
 }
 
 pub fn reject() -> Value {

@@ -1,6 +1,6 @@
 //! Objects in their directory: what the kernel, or a reader, says of them.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use protected_memory::file_verity::{enable, measure};
@@ -51,8 +51,23 @@ fn without_verity() -> ComposefsError {
     }
 }
 
-pub(super) fn check_all(objects: &OwnedFd, tree: &Tree) -> Result<(), ComposefsError> {
-    objects_of(tree).into_iter().try_for_each(|(id, _)| compare(&open_object(objects, id)?, id, "object"))
+/// Holds each object of a tree against its name and the length that the tree states. Whoever made tree and objects is not believed.
+pub(crate) fn check_all(objects: &OwnedFd, tree: &Tree) -> Result<(), ComposefsError> {
+    for (id, size) in objects_of(tree) {
+        let object = open_object(objects, id)?;
+        let found = rustix::fs::fstat(&object)
+            .map_err(ComposefsError::system("look at the object", object_path(id)))?
+            .st_size;
+        // First: what is longer is not read. A tree of a child has objects without end where holes are.
+        // GUARD: composefs-object-size -> evil_objects_of_a_child
+        if u64::try_from(found) != Ok(size) {
+            let (expected, found) = (format!("{size} bytes"), format!("{found} bytes"));
+            return Err(ComposefsError::Mismatch { what: "length of an object", expected, found });
+        }
+        // GUARD: composefs-object-digest -> evil_objects_of_a_child
+        compare(&object, id, "object")?;
+    }
+    Ok(())
 }
 
 /// Hashes a file and holds it against its name.
@@ -83,16 +98,16 @@ pub(super) fn open_object(objects: &OwnedFd, id: ObjectId) -> Result<OwnedFd, Co
         .map_err(ComposefsError::system("open the object", path))
 }
 
-/// The objects of a tree, each once.
-pub(super) fn objects_of(tree: &Tree) -> BTreeMap<ObjectId, u64> {
-    let mut objects = BTreeMap::new();
+/// The objects of a tree, each once for each length that is stated.
+pub(super) fn objects_of(tree: &Tree) -> BTreeSet<(ObjectId, u64)> {
+    let mut objects = BTreeSet::new();
     let mut directories: Vec<InodeId> = vec![Tree::ROOT];
     while let Some(directory) = directories.pop() {
         for id in tree.entries(directory).into_iter().flatten().map(|(_, id)| *id) {
             match tree.get(id).map(|inode| &inode.kind) {
                 Some(Kind::Directory(_)) => directories.push(id),
                 Some(Kind::Regular(Content::Object { id, size })) => {
-                    objects.insert(*id, *size);
+                    objects.insert((*id, *size));
                 }
                 _ => (),
             }

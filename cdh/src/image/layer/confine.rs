@@ -4,16 +4,18 @@
 //!  parent                                                   child: fresh, no network, no privileges, ends after one image
 //!   Job, one read-only file for each layer,     ──────▶      run: Unpacker ─▶ objects into the directory, the tree as bytes
 //!   an empty directory for objects, a pipe                     │
-//!   accept: form and limits of the tree,        ◀── answer ────┘
-//!           then, once the child has ended, each object by its digest
+//!   receive: form and limits of the tree        ◀── answer ────┘
 //! ```
+//!
+//! Who starts such a child is told in [`unpacking`](crate::image::unpacking). Its objects are nobody's until it has ended and each was hashed, which
+//! [`Verified::in_memory`](crate::composefs::mount::Verified::in_memory) does when nobody can write any more.
 //!
 //! A child that an image has taken over can give a tree of its choice: for this image, which it was to unpack. It has no other one's files,
 //! and what it gives is checked like foreign bytes. Where the digest of the metadata image is pinned, such a tree is found out, too.
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -54,19 +56,23 @@ pub struct JobLayer {
     pub diff_id: DiffId,
 }
 
-/// Unpacks layers, here and now. `inputs` has a file or pipe for each layer, open for reading only, at its beginning: authenticated bytes,
-/// decrypted where the layer was encrypted. Each is read once.
+/// Unpacks layers, here and now. `inputs` gives a file or pipe for each layer when it is its turn, open for reading only, at its beginning:
+/// authenticated bytes, decrypted where the layer was encrypted. Each is read once.
 ///
 /// # Errors
 ///
 /// See [`LayerError`].
-pub fn unpack(job: &Job, inputs: Vec<File>, store: &Store) -> Result<Tree, LayerError> {
+pub fn unpack(
+    job: &Job,
+    inputs: impl IntoIterator<Item = std::io::Result<File>>,
+    store: &Store,
+) -> Result<Tree, LayerError> {
     let unfit = |what| LayerError::Read(std::io::Error::new(std::io::ErrorKind::InvalidInput, what));
-    if inputs.len() != job.layers.len() {
-        return Err(unfit("expected one file for each layer"));
-    }
+    let mut inputs = inputs.into_iter();
     let mut unpacker = Unpacker::new(store, job.limits);
-    for (layer, input) in job.layers.iter().zip(inputs) {
+    for layer in &job.layers {
+        let input = inputs.next().ok_or_else(|| unfit("expected one file for each layer"))?;
+        let input = input.map_err(LayerError::Read)?;
         let flags = rustix::fs::fcntl_getfl(&input).map_err(|error| LayerError::Read(error.into()))?;
         // GUARD: layer-input-read-only -> evil_layer_that_could_be_written
         if flags.contains(OFlags::WRONLY) || flags.contains(OFlags::RDWR) {
@@ -86,27 +92,35 @@ pub fn unpack(job: &Job, inputs: Vec<File>, store: &Store) -> Result<Tree, Layer
 /// # Errors
 ///
 /// If the answer could not be written.
-pub fn run(job: &Job, inputs: Vec<File>, objects: OwnedFd, answer: &mut impl Write) -> std::io::Result<()> {
+pub fn run(
+    job: &Job,
+    inputs: impl IntoIterator<Item = std::io::Result<File>>,
+    objects: OwnedFd,
+    answer: &mut impl Write,
+) -> std::io::Result<()> {
     let store = Store::new(objects, job.reserve);
     match unpack(job, inputs, &store).and_then(|tree| codec::encode(&tree)) {
         Ok(tree) => {
             answer.write_all(&[TREE])?;
             answer.write_all(&tree)?;
+            answer.flush()
         }
-        Err(error) => {
-            let code = error.code().as_bytes();
-            let mut words = error.to_string().into_bytes();
-            words.truncate(WORDS_MAX);
-            answer.write_all(&[REFUSAL, u8::try_from(code.len()).unwrap_or(0)])?;
-            answer.write_all(code)?;
-            answer.write_all(&words)?;
-        }
+        Err(error) => refuse(&error, answer),
     }
+}
+
+/// Answers that there is no tree, and why.
+pub(crate) fn refuse(error: &LayerError, answer: &mut impl Write) -> std::io::Result<()> {
+    let code = error.code().as_bytes();
+    let mut words = error.to_string().into_bytes();
+    words.truncate(WORDS_MAX);
+    answer.write_all(&[REFUSAL, u8::try_from(code.len()).unwrap_or(0)])?;
+    answer.write_all(code)?;
+    answer.write_all(&words)?;
     answer.flush()
 }
 
-/// Reads a child's answer to its end, and checks that it is a tree within the limits of the job. Its objects are still nobody's: see
-/// [`verified`].
+/// Reads a child's answer to its end, and checks that it is a tree within the limits of the job. Its objects are still nobody's.
 ///
 /// # Errors
 ///
@@ -124,20 +138,6 @@ pub fn receive(answer: impl Read, job: &Job) -> Result<Tree, LayerError> {
         Some((&REFUSAL, rest)) => Err(refusal(rest)),
         _ => Err(LayerError::ChildAnswer { expected: "a tree or a refusal, not its end" }),
     }
-}
-
-/// Hashes the objects of a tree that a child made in this directory. The child has to have ended: while it could write, this says
-/// nothing about what is read later.
-///
-/// # Errors
-///
-/// `OBJECT_DIGEST`, `OBJECT_FILE`.
-pub fn verified(tree: &Tree, objects: impl AsFd, reserve: u64) -> Result<Store, LayerError> {
-    let directory = objects.as_fd().try_clone_to_owned().map_err(LayerError::Read)?;
-    let store = Store::new(directory, reserve);
-    // GUARD: layer-child-objects -> evil_objects_of_a_child
-    store.verify(tree)?;
-    Ok(store)
 }
 
 /// A child's error: its code if there is one like that, and its words without anything that is not printable.

@@ -41,6 +41,9 @@ pub enum LayerError {
         /// What the decoder says.
         found: String,
     },
+    /// The process that was to unpack could not be confined, so it did not.
+    #[error("unpacking process: expected to be confined, found a failure: {0}")]
+    Confinement(#[source] protected_memory::confine::ConfineError),
     /// A device that Linux cannot have.
     #[error("layer entry {name}: expected device numbers of at most 12 and 20 bits, found {major}:{minor}")]
     Device {
@@ -210,9 +213,10 @@ impl std::fmt::Display for Name {
 }
 
 /// All codes of [`LayerError`]: a process that unpacks may answer one of these.
-pub(super) const CODES: [&str; 37] = [
+pub(super) const CODES: [&str; 38] = [
     "LAYER_CHILD",
     "LAYER_COMPRESSED",
+    "LAYER_CONFINEMENT",
     "LAYER_CONTENT",
     "LAYER_DEVICE",
     "LAYER_DIFF_ID",
@@ -266,6 +270,7 @@ impl LayerError {
             Self::Child { code, .. } => code,
             Self::ChildAnswer { .. } => "LAYER_CHILD",
             Self::Compressed { .. } => "LAYER_COMPRESSED",
+            Self::Confinement(_) => "LAYER_CONFINEMENT",
             Self::Device { .. } => "LAYER_DEVICE",
             Self::DiffId { .. } => "LAYER_DIFF_ID",
             Self::DiffIdForm { .. } => "LAYER_DIFF_ID_FORM",

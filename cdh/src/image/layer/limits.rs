@@ -43,6 +43,14 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Memory that unpacking within these limits may take, with room to spare: tree, its serial form while it grows, a window, the rest.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        let tree = u64::from(self.inodes).saturating_mul(512).saturating_add(self.metadata_bytes);
+        let besides = self.window_bytes.saturating_mul(2).saturating_add(64 << 20);
+        tree.saturating_add(self.tree_bytes().saturating_mul(2)).saturating_add(besides)
+    }
+
     /// Most bytes that a tree within these limits has in its serial form.
     #[must_use]
     pub fn tree_bytes(&self) -> u64 {

@@ -98,30 +98,18 @@ impl Store {
     pub fn open(&self, id: ObjectId, size: u64) -> Result<File, ObjectError> {
         let file = self.unchecked(id)?.ok_or_else(|| refused(id, "the object of that name"))?;
         let found = rustix::fs::fstat(&file).map_err(ObjectError::file("look at an object"))?;
-        // GUARD: object-size -> evil_objects_of_a_child
+        // GUARD: object-size -> evil_object_of_another_length
         if u64::try_from(found.st_size) != Ok(size) {
             return Err(refused(id, "an object of the length that the tree states"));
         }
         if !self.known.borrow().contains(&id) {
-            // GUARD: object-digest -> evil_objects_of_a_child, evil_object_that_was_there
+            // GUARD: object-digest -> evil_object_that_was_there
             if digest(&file, size)? != id {
                 return Err(refused(id, "contents with that digest"));
             }
             self.known.borrow_mut().insert(id);
         }
         Ok(file)
-    }
-
-    /// Hashes each object of a tree, once. For trees and objects of another process: it must have ended, so that nobody can write to them.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::open`].
-    pub fn verify(&self, tree: &Tree) -> Result<(), ObjectError> {
-        for (id, size) in objects(tree) {
-            self.open(id, size)?;
-        }
-        Ok(())
     }
 
     /// Moves the objects of a tree here, from a store on the same file system, whose writer has ended. Each is hashed first. They keep

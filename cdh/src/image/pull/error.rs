@@ -27,6 +27,24 @@ pub enum PullError {
         /// What it has to say.
         expected: &'static str,
     },
+    /// No process to unpack in, or one that nobody can say is gone.
+    #[error("{action} the process that unpacks: {source}")]
+    Unpacker {
+        /// What was to be done with it.
+        action: &'static str,
+        /// Why it could not.
+        source: Cause,
+    },
+    /// No memory for it: what images that are in use have cannot be taken from them.
+    #[error(
+        "expected room for at least {needs} bytes of an unpacked image, found {has} that no image in use has"
+    )]
+    Room {
+        /// Bytes that it has at least.
+        needs: u64,
+        /// Bytes that there are.
+        has: u64,
+    },
     /// The time is over.
     #[error(
         "{image}: expected all of it before the deadline, found {done} of {total} bytes of layers here, {received} of them received at {rate} bytes/s"
@@ -83,6 +101,8 @@ impl PullError {
             Self::Interrupted => "PULL_INTERRUPTED",
             Self::Measure { .. } => "PULL_MEASURE",
             Self::Name { .. } => "PULL_NAME",
+            Self::Room { .. } => "PULL_ROOM",
+            Self::Unpacker { .. } => "PULL_UNPACKER",
             Self::Unsealed { .. } => "PULL_UNSEALED",
         }
     }
@@ -91,7 +111,7 @@ impl PullError {
     #[must_use]
     pub const fn class(&self) -> Class {
         match self {
-            Self::Bundle { .. } => Class::Io,
+            Self::Bundle { .. } | Self::Room { .. } | Self::Unpacker { .. } => Class::Io,
             Self::Configuration { .. } | Self::Unsealed { .. } => Class::Artifact,
             Self::Deadline { .. } | Self::Interrupted => Class::Transient,
             Self::Measure { .. } => Class::Device,

@@ -11,7 +11,7 @@ use sealed_artifact::policy::{Hex, PolicyDocument};
 use tokio::time::Instant;
 
 use super::settings::Settings;
-use super::unpack::{self, Bytes, Cancel, Layer, Order};
+use super::unpack::{Bytes, Cancel, Layer};
 use super::{PolicyDigest, PullError, Pulled, Puller, Watched, annotated};
 use crate::Error;
 use crate::artifact::store::{Blob, require_length};
@@ -46,10 +46,10 @@ impl Puller {
         let Some(entry) = entry.cloned() else { return Err(malformed(image, "no entry")) };
         require_environment(image, entry.environment.as_str(), &prepared)?;
         let count = fitting(&outer, &prepared)?;
-        let fetched = {
-            let store = self.store().await?;
-            settings.registry.fetch_blobs(&outer, &store, progress, deadline).await?
-        };
+        let least = outer.layer_bytes();
+        self.kept.require(least).await?;
+        let store = self.store().await?;
+        let fetched = settings.registry.fetch_blobs(&outer, &store, progress, deadline).await?;
         let prepared = prepared.with_parts(Box::new(Stored { blobs: fetched.layers, count }));
 
         let cancel = Cancel::default();
@@ -67,8 +67,8 @@ impl Puller {
         pins.extend(annotated(&inner)?);
         let transform = !pins.is_empty();
         let layers = layers(&outer, &inner, &Arc::new(landed))?;
-        let super::PullerOptions { limits, memory, .. } = self.options;
-        let verified = unpack::unpack(Order { layers, limits, memory, pins, transform }).await?;
+        let verified = self.unpacked(least, None, layers, pins, transform).await?;
+        self.discard(store, &outer).await;
         let measured = PolicyDigest::parse(&digest.to_string());
         let measured = measured.ok_or_else(|| PullError::Name { name: image.to_owned() })?;
         self.measured(image, &measured).await?;
@@ -77,7 +77,7 @@ impl Puller {
             sealed_digest: Some(outer.digest),
             index_digest: outer.index_digest,
             config: outer.config,
-            image: Arc::new(verified),
+            image: verified,
             accepted,
             received: fetched.received,
             upper: self.options.upper,

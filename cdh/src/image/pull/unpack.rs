@@ -1,21 +1,33 @@
-//! Blobs to a verified tree, on a thread that may block, until somebody gives the pull up.
+//! Blobs to a verified tree: fed to a child that unpacks them, until somebody gives the pull up.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use crate::Error;
 use crate::composefs::erofs;
 use crate::composefs::mount::{PrivateMemory, Verified};
 use crate::composefs::pin::Pin;
-use crate::image::layer::{Compression, DiffId, Limits, Unpacker, transform_for_oci};
-use crate::image::objects::Store;
+use crate::image::layer::confine::{self, Job, JobLayer};
+use crate::image::layer::{Compression, DiffId, LayerError, Limits};
 use crate::image::ocicrypt::LayerKey;
+use crate::image::policy::Cause;
+use crate::image::tree::Tree;
+use crate::image::unpacking::Unpacking;
+use crate::image::unpacking::channel::{Mark, job_file, pair, send};
 use crate::registry::store::StoredBlob;
 
 use super::PullError;
 use crate::artifact::Landed;
+
+/// What is read and fed at once, and what a pipe to the child holds.
+const PIECE: usize = 1 << 18;
+const PIPE_BYTES: usize = 1 << 20;
 
 /// Where the bytes of a layer are, which were authenticated.
 pub(super) enum Bytes {
@@ -30,6 +42,12 @@ pub(super) struct Layer {
     pub(super) bytes: Bytes,
     pub(super) compression: Compression,
     pub(super) diff_id: DiffId,
+}
+
+impl Layer {
+    fn job(&self) -> JobLayer {
+        JobLayer { compression: self.compression, diff_id: self.diff_id }
+    }
 }
 
 /// An image to unpack.
@@ -58,12 +76,17 @@ impl Drop for Cancel {
     }
 }
 
-/// Unpacks on a thread of its own. When the future is dropped, the thread ends at its next read.
-pub(super) async fn unpack(order: Order) -> Result<Verified, Error> {
+/// Unpacks in a child. When the future is dropped, the child is killed, and threads end at their next read.
+pub(super) async fn unpack(unpacking: &dyn Unpacking, order: Order) -> Result<Verified, Error> {
+    let Order { layers, mut limits, memory: (bytes, files), pins, transform } = order;
+    limits.content_bytes = limits.content_bytes.min(bytes);
+    let memory = PrivateMemory::create(bytes, files)?;
+    let job = Job { layers: layers.iter().map(Layer::job).collect(), limits, reserve: 0, transform };
     let cancel = Cancel::default();
-    let given_up = Arc::clone(&cancel.0);
+    let tree = tree_of(unpacking, job, &memory, layers, &cancel).await?;
+    let given_up = cancel.flag();
     let verified = tokio::task::spawn_blocking(move || {
-        let found = unpack_here(order, &given_up);
+        let found = verify(&tree, memory, &pins);
         if given_up.load(Ordering::Relaxed) { Err(PullError::Interrupted.into()) } else { found }
     });
     let verified = verified.await.map_err(|_| PullError::Interrupted)?;
@@ -71,44 +94,121 @@ pub(super) async fn unpack(order: Order) -> Result<Verified, Error> {
     verified
 }
 
-fn unpack_here(order: Order, given_up: &AtomicBool) -> Result<Verified, Error> {
-    let Order { layers, mut limits, memory: (bytes, files), pins, transform } = order;
-    limits.content_bytes = limits.content_bytes.min(bytes);
-    let memory = PrivateMemory::create(bytes, files)?;
-    let store = Store::new(memory.directory()?, 0);
-    let mut unpacker = Unpacker::new(&store, limits);
-    for Layer { bytes, compression, diff_id } in layers {
-        unpacker = match bytes {
-            Bytes::Stored(blob, None) => {
-                unpacker.layer(Watched { inner: blob.reader(), given_up }, compression, &diff_id)?
-            }
-            Bytes::Landed(landed, index) => {
-                let inner = landed.landing.open(index)?;
-                unpacker.layer(Watched { inner, given_up }, compression, &diff_id)?
-            }
-            Bytes::Stored(blob, Some(key)) => {
-                let ciphertext = Watched { inner: Ciphertext { blob: &blob, offset: 0 }, given_up };
-                // Both passes: nothing is decrypted for anybody before all of it was verified.
-                let plaintext = key.verify(ciphertext, blob.size())?;
-                unpacker.layer(plaintext, compression, &diff_id)?
-            }
-        };
+/// The tree that a child makes of a job, which has ended when this returns.
+async fn tree_of(
+    unpacking: &dyn Unpacking,
+    job: Job,
+    memory: &PrivateMemory,
+    layers: Vec<Layer>,
+    cancel: &Cancel,
+) -> Result<Tree, Error> {
+    let (ours, theirs) = pair().map_err(unpacker("make a socket for"))?;
+    let (answer, told) = pipe_with(PipeFlags::CLOEXEC).map_err(unpacker("make a pipe for"))?;
+    let process = unpacking.start(theirs).await.map_err(unpacker("start"))?;
+    {
+        let (file, objects) = (job_file(&job).map_err(unpacker("write the job of"))?, memory.directory()?);
+        send(&ours, Mark::Job, &[file.as_fd(), objects.as_fd(), told.as_fd()])
+            .map_err(unpacker("send a job to"))?;
     }
-    let mut tree = unpacker.finish();
-    // It holds a descriptor that can write.
-    drop(store);
-    if transform {
-        transform_for_oci(&mut tree)?;
+    // From here on nobody but the child can write there: where it ends, the answer ends.
+    drop(told);
+    let given_up = cancel.flag();
+    let fed = tokio::task::spawn_blocking(move || feed(&ours, layers, &given_up));
+    let received = tokio::task::spawn_blocking(move || confine::receive(File::from(answer), &job));
+    let received = received.await.map_err(|_| PullError::Interrupted)?;
+    // It has said all that it can say, and does nothing more.
+    // GUARD: unpacker-ended -> evil_process_whose_end_nobody_knows
+    process.end().await.map_err(unpacker("end"))?;
+    let fed = fed.await.map_err(|_| PullError::Interrupted)?;
+    let (is_all, failed) = fed.map_or_else(|error| (true, Some(error)), |is_all| (is_all, None));
+    // What was fed may have been altered under the hands of who read it: then nothing that came of it counts, a refusal neither.
+    // GUARD: unpacker-fed-authentic -> evil_host_alters_a_blob_while_it_is_unpacked
+    if let Some(error) = failed {
+        return Err(error);
     }
+    let tree = received?;
+    // GUARD: unpacker-fed-all -> evil_layer_takes_over_the_process_that_unpacks
+    if !is_all {
+        return Err(LayerError::ChildAnswer { expected: "to read all of each layer" }.into());
+    }
+    Ok(tree)
+}
+
+fn verify(tree: &Tree, memory: PrivateMemory, pins: &[Pin]) -> Result<Verified, Error> {
     if let Some(others) = pins.get(1..).filter(|others| !others.is_empty()) {
         let options = erofs::Options { format: Pin::FORMAT, ..erofs::Options::default() };
-        let image = erofs::write(&tree, &options)?;
+        let image = erofs::write(tree, &options)?;
         for pin in others {
             // GUARD: pull-every-pin -> evil_pin_of_the_operator_beside_one_of_the_image
             pin.check(&image)?;
         }
     }
-    Ok(Verified::in_memory(&tree, memory, pins.first())?)
+    Ok(Verified::in_memory(tree, memory, pins.first())?)
+}
+
+/// Gives the child its layers, in their order. Whether it took all of them: who ends early may have its reasons, and says them in its answer.
+fn feed(socket: &OwnedFd, layers: Vec<Layer>, given_up: &AtomicBool) -> Result<bool, Error> {
+    for Layer { bytes, .. } in layers {
+        let is_taken = match bytes {
+            // Each byte was authenticated, and nobody can write there any more.
+            Bytes::Landed(landed, index) => show(socket, landed.landing.open(index)?.as_fd())?,
+            Bytes::Stored(blob, None) => pour(socket, Watched { inner: blob.reader(), given_up })?,
+            Bytes::Stored(blob, Some(key)) => {
+                let ciphertext = Watched { inner: Ciphertext { blob: &blob, offset: 0 }, given_up };
+                // Both passes: nothing is decrypted for anybody before all of it was verified.
+                pour(socket, key.verify(ciphertext, blob.size())?)?
+            }
+        };
+        if !is_taken {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Sends one descriptor. Whether there was somebody to receive it.
+fn show(socket: &OwnedFd, layer: BorrowedFd<'_>) -> Result<bool, Error> {
+    match send(socket, Mark::Layer, &[layer]) {
+        Ok(()) => Ok(true),
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) => Err(unpacker("send a layer to")(error).into()),
+    }
+}
+
+/// Sends a pipe, and all of a layer into it. Whether all of it was taken.
+fn pour(socket: &OwnedFd, mut layer: impl Read) -> Result<bool, Error> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(unpacker("make a pipe for"))?;
+    // One that stays as small as it is costs time alone.
+    let _ = fcntl_setpipe_size(&write, PIPE_BYTES);
+    if !show(socket, read.as_fd())? {
+        return Ok(false);
+    }
+    drop(read);
+    let (mut write, mut buffer) = (File::from(write), vec![0; PIECE]);
+    loop {
+        let count = match layer.read(&mut buffer) {
+            Ok(0) => return Ok(true),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(LayerError::Read(error).into()),
+        };
+        match write.write_all(buffer.get(..count).unwrap_or_default()) {
+            Ok(()) => {}
+            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) => return Err(unpacker("feed")(error).into()),
+        }
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
+    )
+}
+
+fn unpacker<E: Into<Cause>>(action: &'static str) -> impl FnOnce(E) -> PullError {
+    move |source| PullError::Unpacker { action, source: source.into() }
 }
 
 /// Ends in an error when the pull was given up.

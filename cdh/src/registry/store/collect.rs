@@ -64,6 +64,18 @@ impl Store {
         Ok(left)
     }
 
+    /// Removes these blobs, but for those that somebody has in use.
+    ///
+    /// # Errors
+    ///
+    /// `STORE_IO`.
+    pub fn discard(&self, blobs: &[Digest]) -> Result<(), RegistryError> {
+        for blob in blobs {
+            self.remove_unused(&blob_path(blob))?;
+        }
+        Ok(())
+    }
+
     fn remove_unused(&self, path: &str) -> Result<bool, RegistryError> {
         let Ok(Some(file)) = self.file(path, OFlags::RDONLY) else { return Ok(false) };
         // GUARD: store-in-use -> blobs_in_use_are_not_collected

@@ -17,7 +17,8 @@ pub(crate) struct Measured {
     pub(crate) seconds: f64,
     /// Of all its threads and of children that it waited for.
     pub(crate) cpu_seconds: f64,
-    /// The most anonymous memory: heap and stacks. Landed plaintext and files, in the page cache or in tmpfs, are apart.
+    /// The most anonymous memory, of it and its children together: heap and stacks. Landed plaintext and files, in the page cache or in tmpfs,
+    /// are apart.
     pub(crate) anonymous: u64,
     /// The most resident memory as the kernel keeps it, with what is mapped of files.
     pub(crate) resident: u64,
@@ -60,19 +61,14 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<Measured> {
     let stdout = read(Box::new(stdout.context("no standard output")?));
     let stderr = read(Box::new(stderr.context("no standard error")?));
     let (mut anonymous, mut resident) = (0, 0);
-    let status_file = format!("/proc/{}/status", child.id());
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        let text = fs::read_to_string(&status_file).unwrap_or_default();
-        let kib = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            let number = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-            number.unwrap_or(0) * 1024
-        };
-        anonymous = anonymous.max(kib("RssAnon:"));
-        resident = resident.max(kib("VmHWM:"));
+        let family = family(child.id());
+        let sum = |name: &str| family.iter().map(|process| memory(*process, name)).sum::<u64>();
+        anonymous = anonymous.max(sum("RssAnon:"));
+        resident = resident.max(sum("VmHWM:"));
         thread::sleep(LOOK);
     };
     let seconds = start.elapsed().as_secs_f64();
@@ -80,6 +76,24 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<Measured> {
     let stderr = stderr.join().unwrap_or_default();
     ensure!(status.success(), "{shown}: {status}: {stderr}");
     Ok(Measured { seconds, cpu_seconds, anonymous, resident, stdout: stdout.join().unwrap_or_default() })
+}
+
+/// A process and its children.
+fn family(process: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let children = children.flat_map(|text| {
+        text.split_whitespace().filter_map(|number| number.parse().ok()).collect::<Vec<_>>()
+    });
+    [process].into_iter().chain(children).collect()
+}
+
+/// One figure of a process, in bytes; none of one that is gone.
+fn memory(process: u32, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    number.unwrap_or(0) * 1024
 }
 
 /// Processor time of all children that were waited for.

@@ -11,6 +11,7 @@ use cdh::config::HubConfig;
 use cdh::hub_error::HubError;
 use cdh::image::policy::Cause;
 use cdh::image::pull::{ImageEvent, Measure, Puller, PullerOptions};
+use cdh::image::unpacking::Executed;
 use cdh::modes::Modes;
 use cdh::plaintext::Plaintext;
 use cdh::registry::Transferred;
@@ -76,7 +77,9 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<Steps> {
     let register = Arc::new(Register(Mutex::default()));
     let options = PullerOptions::default();
     let measure = Arc::clone(&register) as Arc<dyn Measure>;
-    let puller = Puller::new(config.image, Arc::new(NoResources), Modes::none(), measure, options);
+    let unpacking = Arc::new(Executed::this_program());
+    let resources = Arc::new(NoResources);
+    let puller = Puller::new(config.image, resources, Modes::none(), measure, unpacking, options);
     let bundle = job.room.join("bundle");
     fs::create_dir_all(&bundle)?;
     // As the agent has it.

@@ -3,6 +3,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::*;
+use crate::composefs::ComposefsError;
+use crate::composefs::mount::check_all;
 use crate::composefs::verity::Hasher;
 use crate::image::layer::tests::{Tar, diff_id, paths};
 
@@ -10,11 +12,16 @@ fn directory(path: &Path) -> OwnedFd {
     File::open(path).unwrap().into()
 }
 
+/// What the parent does with the objects of a child that has ended.
+fn verified(tree: &Tree, objects: &Path) -> Result<(), ComposefsError> {
+    check_all(&directory(objects), tree)
+}
+
 /// A file without a name, open for reading only.
-fn input(bytes: &[u8]) -> File {
+fn input(bytes: &[u8]) -> std::io::Result<File> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
-    File::open(file.path()).unwrap()
+    File::open(file.path())
 }
 
 fn job(layers: &[Vec<u8>]) -> Job {
@@ -38,17 +45,15 @@ fn what_a_child_makes_is_what_its_parent_gets() {
     assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);
     assert!(serde_json::from_str::<Job>(&text.replace("sha256:", "sha257:")).is_err());
     let mut answer = Vec::new();
-    let inputs = layers.iter().map(|layer| input(layer)).collect();
-    run(&job, inputs, directory(root.path()), &mut answer).unwrap();
+    run(&job, layers.iter().map(|layer| input(layer)), directory(root.path()), &mut answer).unwrap();
     let tree = receive(&answer[..], &job).unwrap();
     assert_eq!(paths(&tree), ["b", "c", "usr", "usr/a"]);
-    let store = verified(&tree, directory(root.path()), 0).unwrap();
-    store.open(Hasher::hash(&[1; 5000]), 5000).unwrap();
+    verified(&tree, root.path()).unwrap();
+    Store::new(directory(root.path()), 0).open(Hasher::hash(&[1; 5000]), 5000).unwrap();
 
     let transformed = Job { transform: true, ..job };
     let mut answer = Vec::new();
-    run(&transformed, layers.iter().map(|layer| input(layer)).collect(), directory(root.path()), &mut answer)
-        .unwrap();
+    run(&transformed, layers.iter().map(|layer| input(layer)), directory(root.path()), &mut answer).unwrap();
     assert_eq!(receive(&answer[..], &transformed).unwrap().get(Tree::ROOT).unwrap().metadata.mode, 0o755);
 }
 
@@ -128,13 +133,12 @@ fn evil_objects_of_a_child() {
         let mut answer = Vec::new();
         run(&job, vec![input(&layers[0])], directory(root.path()), &mut answer).unwrap();
         let tree = receive(&answer[..], &job).unwrap();
-        verified(&tree, directory(root.path()), 0).unwrap();
+        verified(&tree, root.path()).unwrap();
         forge(&root.path().join(&digits[..2]).join(&digits[2..]));
-        assert_eq!(
-            verified(&tree, directory(root.path()), 0).unwrap_err().code(),
-            "OBJECT_DIGEST",
-            "{index}"
-        );
+        let code = verified(&tree, root.path()).unwrap_err().code();
+        // Gone, a link, a directory: not opened. Another file: not what it is called.
+        let expected = if (1..=3).contains(&index) { "COMPOSEFS_MISMATCH" } else { "COMPOSEFS_SYSTEM" };
+        assert!(code == expected || (index == 5 && code == "COMPOSEFS_MISMATCH"), "{index}: {code}");
     }
     // A tree that states another length for the same object.
     let root = tempfile::tempdir().unwrap();
@@ -143,7 +147,8 @@ fn evil_objects_of_a_child() {
     let at = answer.windows(8).position(|bytes| bytes == 5000_u64.to_le_bytes()).unwrap();
     answer[at..at + 8].copy_from_slice(&4999_u64.to_le_bytes());
     let tree = receive(&answer[..], &job).unwrap();
-    assert_eq!(verified(&tree, directory(root.path()), 0).unwrap_err().code(), "OBJECT_DIGEST");
+    let error = verified(&tree, root.path()).unwrap_err();
+    assert!(error.to_string().contains("expected 4999 bytes"), "{error}");
 }
 
 /// What a child does, in the working directory: for [`unpacking_needs_no_privilege`], which runs it.
@@ -163,7 +168,8 @@ fn unpacks_what_lies_here() {
         )
         .is_err()
     );
-    run(&job, vec![input], directory(Path::new("objects")), &mut File::create("answer").unwrap()).unwrap();
+    run(&job, vec![Ok(input)], directory(Path::new("objects")), &mut File::create("answer").unwrap())
+        .unwrap();
 }
 
 #[test]
@@ -215,5 +221,5 @@ fn unpacking_needs_no_privilege() {
     let device = tree.child(Tree::ROOT, b"dev").and_then(|dev| tree.child(dev, b"null")).unwrap();
     assert_eq!(tree.get(device).unwrap().kind, crate::image::tree::Kind::CharDevice { major: 1, minor: 3 });
     assert_eq!(tree.get(device).unwrap().metadata.uid, 7);
-    verified(&tree, directory(&path("objects")), 0).unwrap();
+    verified(&tree, &path("objects")).unwrap();
 }

@@ -203,12 +203,8 @@ fn evil_layer_that_could_be_written() {
         transform: false,
     };
     let store = store(&objects);
-    let open = |write| std::fs::OpenOptions::new().read(true).write(write).open(&path).unwrap();
+    let open = |write| std::fs::OpenOptions::new().read(true).write(write).open(&path);
     assert_eq!(paths(&confine::unpack(&job, vec![open(false)], &store).unwrap()), ["a"]);
     assert_eq!(confine::unpack(&job, vec![open(true)], &store).unwrap_err().code(), "LAYER_READ");
-    assert_eq!(
-        confine::unpack(&job, vec![open(false), open(false)], &store).unwrap_err().code(),
-        "LAYER_READ"
-    );
     assert_eq!(confine::unpack(&job, vec![], &store).unwrap_err().code(), "LAYER_READ");
 }
