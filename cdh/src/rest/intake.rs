@@ -67,8 +67,10 @@ where
         let tell = tell.lock().unwrap_or_else(PoisonError::into_inner).take();
         async move {
             let asked = asked(request).await;
-            // Nobody listens any more when the connection is over.
-            let _ = tell.map(|tell| tell.send(asked));
+            if let Some(tell) = tell {
+                // Nobody listens any more when the connection is over.
+                let _ = tell.send(asked);
+            }
             pending::<Result<Response<Empty<Bytes>>, Infallible>>().await
         }
     });
