@@ -201,7 +201,12 @@ impl Draft<'_> {
             pause.replace(process);
         }
         let store = trusted_store(&mut self.specification, &self.agent.roots.sys)?;
-        let (id, beside) = (Some(&self.id), Beside { store: store.as_deref(), images: Some(&images) });
+        let beside = Beside {
+            store: store.as_deref(),
+            images: Some(&images),
+            unverified_layers: !self.agent.tee_active,
+        };
+        let id = Some(&self.id);
         match storages.add_with(&self.request.storages, id, hotplug, &beside).await {
             Ok(added) => {
                 self.storages = Some(added);
