@@ -149,7 +149,7 @@ fn a_container_runs_from_layers(host: &Host, guest: &Guest, client: &AgentClient
     let request = container("layered", host.layers("layered"), script);
     ok(guest, client.create_container(&request));
     let place = "/run/kata-containers/layered/rootfs";
-    assert_mounted(guest, place, &["nodev", "- overlay ", "redirect_dir=nofollow", "metacopy=off"]);
+    assert_mounted(guest, place, &["nodev", "- overlay ", "redirect_dir=nofollow"]);
     // Nothing else of it has a path, and below each layer is its tree.
     assert_eq!(shell(guest, "grep -c -e erofs -e tmpfs.*innerkeep /proc/1/mountinfo || true").trim(), "0");
     let mapped = "for d in /sys/class/block/dm-*; do cut -d- -f1,2 $d/dm/name; ls $d/slaves; cat $d/ro; done";
