@@ -201,6 +201,17 @@ impl Hotplug {
         .await
     }
 
+    /// Waits for a partition of a disk, as the kernel found it.
+    ///
+    /// # Errors
+    /// `HOTPLUG_…`.
+    pub async fn partition(&self, disk: &BlockDevice, number: u32) -> Result<BlockDevice, HotplugError> {
+        self.wait(&format!("partition {number} of {}", disk.name), || {
+            sysfs::partition(self.sys(), &self.inner.dev, disk, number)
+        })
+        .await
+    }
+
     /// Has the SCSI buses searched and waits for the disk.
     ///
     /// # Errors

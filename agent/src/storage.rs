@@ -19,6 +19,7 @@ mod error;
 mod fs_group;
 mod huge_pages;
 mod image;
+mod layers;
 mod local;
 mod mkfs;
 mod mmioblk;
@@ -53,7 +54,7 @@ pub(crate) use image::{Images, Permission};
 pub(crate) use place::{Place, RUN};
 pub use verified::VerifiedRoot;
 
-use crate::hotplug::Hotplug;
+use crate::hotplug::{BlockDevice, Hotplug};
 use crate::log::Log;
 use crate::reaper::Reaper;
 use request::{Driver, Request};
@@ -61,7 +62,7 @@ use steps::Steps;
 use table::{Reuse, Table, User};
 
 /// The drivers, as GetGuestDetails names them.
-pub const DRIVERS: [&str; 11] = Driver::NAMES;
+pub const DRIVERS: [&str; 12] = Driver::NAMES;
 
 /// The storages of the sandbox. Clones are the same.
 #[derive(Clone)]
@@ -76,6 +77,8 @@ pub(crate) struct Beside<'a> {
     pub(crate) store: Option<&'a str>,
     /// The image that was pulled for one of them.
     pub(crate) images: Option<&'a Images>,
+    /// Layers of a root may be what nobody verifies. In a confidential guest they may not.
+    pub(crate) unverified_layers: bool,
 }
 
 struct Inner {
@@ -124,6 +127,12 @@ impl Storages {
         &self.inner.claims
     }
 
+    /// Whether a disk is below the store of images.
+    pub(crate) fn is_store(&self, disk: &BlockDevice) -> bool {
+        let user = self.inner.claims.user(disk);
+        user.is_some_and(|user| Path::new(&user) == Place::store().on_the_wire())
+    }
+
     /// Adds storages for a container, or for the sandbox. Those that are there already get one user more. What is returned is undone
     /// when it is dropped, unless it is kept.
     ///
@@ -150,13 +159,7 @@ impl Storages {
         hotplug: &Hotplug,
         beside: &Beside<'_>,
     ) -> Result<Added, StorageError> {
-        let requests = storages.iter().enumerate().map(|(index, storage)| {
-            let mut request = Request::parse(storage, container)?;
-            request.image = beside.images.and_then(|images| images.of(index));
-            Ok(request)
-        });
-        let store = beside.store.map(Request::trusted_store);
-        let requests = store.into_iter().chain(requests).collect::<Result<Vec<_>, StorageError>>()?;
+        let requests = requests(storages, container, beside)?;
         let _order = self.inner.order.lock().await;
         let site = Site { inner: &self.inner, hotplug };
         let user = container.map_or(User::Sandbox, |id| User::Container(id.clone()));
@@ -199,6 +202,28 @@ impl Storages {
     pub async fn update(&self, storages: &[Storage], hotplug: &Hotplug) -> Result<(), StorageError> {
         ephemeral::update(self, storages, hotplug).await
     }
+}
+
+/// All of them, checked; those that are one root together are one.
+fn requests(
+    storages: &[Storage],
+    container: Option<&ContainerId>,
+    beside: &Beside<'_>,
+) -> Result<Vec<Request>, StorageError> {
+    let mut requests = Vec::new();
+    if let Some(node) = beside.store {
+        requests.push(Request::trusted_store(node)?);
+    }
+    let layers = storages.iter().filter(|storage| layers::is_layer(storage)).collect::<Vec<_>>();
+    if !layers.is_empty() {
+        requests.push(Request::of_layers(&layers, container, beside.unverified_layers)?);
+    }
+    for (index, storage) in storages.iter().enumerate().filter(|(_, storage)| !layers::is_layer(storage)) {
+        let mut request = Request::parse(storage, container)?;
+        request.image = beside.images.and_then(|images| images.of(index));
+        requests.push(request);
+    }
+    Ok(requests)
 }
 
 impl Inner {
@@ -283,17 +308,28 @@ impl Site<'_> {
         Ok(())
     }
 
+    /// Waits for a disk, as its driver finds it.
+    async fn disk(&self, driver: Driver, source: &str) -> Result<BlockDevice, StorageError> {
+        match driver {
+            Driver::MmioBlk => mmioblk::find(self, source).await,
+            Driver::Nvdimm => nvdimm::find(self, source).await,
+            Driver::Scsi => scsi::find(self, source).await,
+            _ => blk::find(self, source).await,
+        }
+    }
+
     async fn make(&self, request: &Request, steps: &mut Steps) -> Result<Option<VerifiedRoot>, StorageError> {
         match request.driver {
+            Driver::Blk | Driver::MmioBlk | Driver::Nvdimm | Driver::Scsi => {
+                let disk = self.disk(request.driver, request.source()).await?;
+                block::make(self, request, disk, steps).await
+            }
             Driver::Bind => bind::make(request, steps).await.map(|()| None),
-            Driver::Blk => block::make(self, request, blk::find(self, request).await?, steps).await,
             Driver::Ephemeral => ephemeral::make(self, request, steps).await.map(|()| None),
             Driver::Image => image::make(request, steps).await,
+            Driver::Layers => layers::make(self, request, steps).await,
             Driver::Local => local::make(request, steps).await.map(|()| None),
-            Driver::MmioBlk => block::make(self, request, mmioblk::find(self, request).await?, steps).await,
-            Driver::Nvdimm => block::make(self, request, nvdimm::find(self, request).await?, steps).await,
             Driver::Overlay => overlay::make(self, request, steps).await,
-            Driver::Scsi => block::make(self, request, scsi::find(self, request).await?, steps).await,
             Driver::VirtioFs => virtio_fs::make(request, steps).await.map(|()| None),
             Driver::WatchableBind => watchable::make(self, request, steps).await.map(|()| None),
         }

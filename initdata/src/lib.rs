@@ -57,7 +57,9 @@ pub use annotation::{ANNOTATION_KEY, OBJECT_ANNOTATIONS_LIMIT};
 pub use container::{Device, HEADER_BYTES, Header, MAGIC, MAXIMUM_GZIP_BYTES};
 pub use devices::BlockDevices;
 pub use discovery::{DEVICE_DEADLINE, DeviceName, Devices, Platform, Waiter, obtain};
-pub use document::container_identity::{Container, ProcessIdentity, ProcessRule, Root};
+pub use document::container_identity::{
+    Container, MAXIMUM_LAYERS, ProcessIdentity, ProcessRule, Root, VerityTree,
+};
 pub use document::values::{ContainerPath, Reference, Sha256Digest, Tag};
 pub use document::{
     Document, FileName, MAXIMUM_CONFIG_BYTES, MAXIMUM_FILES, VERSION,

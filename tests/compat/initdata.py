@@ -200,20 +200,27 @@ def distinct(value: object, most: int, what: str) -> list:
 
 
 def container(value: object) -> str:
-    table = members(value, set(), {"image", "composefs", "verity", "process", "policy_container"})
-    demand(len({"image", "composefs", "verity"} & set(table)) == 1, "one root")
+    table = members(value, set(), {"image", "composefs", "verity", "layers", "process", "policy_container"})
+    demand(len({"image", "composefs", "verity", "layers"} & set(table)) == 1, "one root")
     demand(len({"process", "policy_container"} & set(table)) == 1, "one process")
     for name in {"image", "composefs", "process"} & set(table):
         matches(table[name], DIGEST, name)
     if "policy_container" in table:
         number(table["policy_container"], 0, 2**32 - 1, "policy_container")
     if "verity" in table:
-        verity = members(table["verity"], {"root_hash", "salt", "data_blocks"})
-        matches(verity["root_hash"], DIGEST, "root_hash")
-        salt = matches(verity["salt"], re.compile(r"([0-9a-fA-F]{2}){0,256}\Z"), "salt")
-        number(verity["data_blocks"], 1, 2**63 - 1, "data_blocks")
-        table = {**table, "verity": (verity["root_hash"], salt.lower(), verity["data_blocks"])}
+        table = {**table, "verity": verity(table["verity"])}
+    if "layers" in table:
+        demand(isinstance(table["layers"], list) and 1 <= len(table["layers"]) <= 128, "layers")
+        table = {**table, "layers": [verity(layer) for layer in table["layers"]]}
     return repr(sorted(table.items()))
+
+
+def verity(value: object) -> tuple[str, str, int]:
+    tree = members(value, {"root_hash", "salt", "data_blocks"})
+    matches(tree["root_hash"], DIGEST, "root_hash")
+    salt = matches(tree["salt"], re.compile(r"([0-9a-fA-F]{2}){0,256}\Z"), "salt")
+    number(tree["data_blocks"], 1, 2**63 - 1, "data_blocks")
+    return tree["root_hash"], salt.lower(), tree["data_blocks"]
 
 
 def path(value: object) -> str:
@@ -229,13 +236,17 @@ def overlap(one: str, other: str) -> bool:
 
 
 def sealed(tree: dict) -> None:
-    members(tree, {"environment", "artifact"}, {"chip_root"})
+    members(tree, {"environment"}, {"chip_root", "artifact", "secret"})
     matches(tree["environment"], TAG, "environment")
     demand(isinstance(tree.get("chip_root", ""), str), "chip_root")
-    demand(isinstance(tree["artifact"], list) and 1 <= len(tree["artifact"]) <= 64, "artifacts")
+    artifacts, secrets = tree.get("artifact", []), tree.get("secret", [])
+    demand(isinstance(artifacts, list) and isinstance(secrets, list), "lists")
+    demand((artifacts or secrets) and len(artifacts) <= 64 and len(secrets) <= 64, "artifacts or secrets")
+    for value in secrets:
+        container(members(value, {"container"})["container"])
     names: set[str] = set()
     places: list[tuple[str, str]] = []
-    for value in tree["artifact"]:
+    for value in artifacts:
         one = members(value, {"name", "reference", "path", "container"}, {"core", "sealer"})
         demand(("core" in one) != ("sealer" in one), "one of core, sealer")
         if "core" in one:

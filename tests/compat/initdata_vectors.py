@@ -19,6 +19,8 @@ import initdata
 D1, D2 = "sha256:" + "11" * 32, "sha256:" + "22" * 32
 CONTAINER = f'container = {{ image = "{D1}", policy_container = 1 }}'
 ARTIFACT = f'[[artifact]]\nname = "ranker"\nreference = "registry.example/acme/ranker:v3"\ncore = "{D2}"\npath = "/models/ranker"\n{CONTAINER}\n'
+TREE = f'{{ root_hash = "{D1}", salt = "00aa", data_blocks = 1 }}'
+TREE2 = TREE.replace(D1, D2)
 SEALER = f'sealer = {{ key = "{D1}", family = "acme/ranker", min_counter = 3 }}'
 SEALED = f'environment = "production"\n\n{ARTIFACT}'
 REST = f'[[rest]]\n{CONTAINER}\nroutes = ["cdh-resource", "aa-token"]\nresources = ["kbs:///default/key/1"]\n'
@@ -162,6 +164,13 @@ def cases() -> list[dict[str, object]]:
         "sealer": SEALED.replace(f'core = "{D2}"', SEALER),
         "composefs-process": SEALED.replace("image", "composefs").replace("policy_container = 1", f'process = "{D2}"'),
         "verity": SEALED.replace(f'image = "{D1}"', f'verity = {{ root_hash = "{D1}", salt = "00aa", data_blocks = 1 }}'),
+        "layers-one": SEALED.replace(f'image = "{D1}"', f"layers = [{TREE}]"),
+        "layers-128": SEALED.replace(f'image = "{D1}"', f"layers = [{', '.join([TREE] * 128)}]"),
+        "layers-in-two-orders": 'environment = "e"\n' + "".join(
+            ARTIFACT.replace('"ranker"', f'"{name}"').replace(f'image = "{D1}"', f"layers = [{layers}]")
+            for name, layers in [("first", f"{TREE}, {TREE2}"), ("second", f"{TREE2}, {TREE}")]
+        ),
+        "secret-alone": f'environment = "e"\n\n[[secret]]\n{CONTAINER}\n',
         "chip-root": 'chip_root = "a certificate"\n' + SEALED,
         "two-apart": f'environment = "e"\n{apart}',
         "two-containers-one-path": 'environment = "e"\n' + ARTIFACT + ARTIFACT.replace('"ranker"', '"second"').replace("policy_container = 1", "policy_container = 2"),
@@ -198,6 +207,15 @@ def cases() -> list[dict[str, object]]:
         "container-index-large": SEALED.replace("policy_container = 1", f"policy_container = {2**32}"),
         "verity-no-blocks": SEALED.replace(f'image = "{D1}"', f'verity = {{ root_hash = "{D1}", salt = "", data_blocks = 0 }}'),
         "verity-salt-long": SEALED.replace(f'image = "{D1}"', f'verity = {{ root_hash = "{D1}", salt = "{"00" * 257}", data_blocks = 1 }}'),
+        "layers-none": SEALED.replace(f'image = "{D1}"', "layers = []"),
+        "layers-129": SEALED.replace(f'image = "{D1}"', f"layers = [{', '.join([TREE] * 129)}]"),
+        "layers-digests": SEALED.replace(f'image = "{D1}"', f'layers = ["{D1}"]'),
+        "layers-without-salt": SEALED.replace(f'image = "{D1}"', f"layers = [{TREE.replace('salt = ' + chr(34) + '00aa' + chr(34) + ', ', '')}]"),
+        "layers-no-blocks": SEALED.replace(f'image = "{D1}"', f"layers = [{TREE}, {TREE.replace('data_blocks = 1', 'data_blocks = 0')}]"),
+        "layers-and-verity": SEALED.replace(f'image = "{D1}"', f"layers = [{TREE}], verity = {TREE}"),
+        "two-in-one-place-of-layers": f'environment = "e"\n{two}'.replace(f'image = "{D1}"', f"layers = [{TREE}, {TREE2}]"),
+        "secret-without-container": 'environment = "e"\n\n[[secret]]\n',
+        "secrets-65": 'environment = "e"\n' + f"[[secret]]\n{CONTAINER}\n" * 65,
         "verity-bare": SEALED.replace("image", "verity"),
         "two-of-one-name": 'environment = "e"\n' + ARTIFACT + ARTIFACT.replace("/models/ranker", "/other"),
         "two-in-one-place": f'environment = "e"\n{two}',

@@ -36,6 +36,74 @@ pub fn ext4_with(work: &Work, name: &str, mib: u32, files: &[(&str, &[u8])]) -> 
     ext4(work, name, mib, &from)
 }
 
+/// An EROFS of what is in a directory, without compression, all of it root's; `NAME.img` of the scratch directory.
+#[track_caller]
+pub fn erofs(work: &Work, name: &str, from: &Path) -> PathBuf {
+    let image = work.join(format!("{name}.img"));
+    let mut make = Command::new("mkfs.erofs");
+    make.args(["-d0", "-T0", "--all-root"]).arg(&image).arg(from).stdin(Stdio::null());
+    let output =
+        make.output().unwrap_or_else(|error| panic!("start mkfs.erofs (package erofs-utils): {error}"));
+    assert!(output.status.success(), "{make:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let file = std::fs::File::options().write(true).open(&image).expect("open an image");
+    let length = file.metadata().expect("look at an image").len();
+    file.set_len(length.next_multiple_of(BLOCK as u64)).expect("make an image longer");
+    image
+}
+
+/// A disk with these images as its partitions, in this order, and where each one begins: a table of GPT without its second copy, as runtimes
+/// make one of several files. `NAME.img` of the scratch directory.
+#[track_caller]
+pub fn partitions(work: &Work, name: &str, images: &[&Path]) -> (PathBuf, Vec<u64>) {
+    const SECTOR: usize = 512;
+    const FIRST: usize = 2048;
+    let mut data = vec![0_u8; FIRST * SECTOR];
+    let (mut entries, mut places) = (Vec::new(), Vec::new());
+    for (number, image) in images.iter().enumerate() {
+        let bytes = std::fs::read(image).expect("read an image");
+        data.resize(data.len().next_multiple_of(FIRST * SECTOR), 0);
+        places.push(data.len() as u64);
+        let first = data.len() / SECTOR;
+        data.extend(&bytes);
+        data.resize(data.len().next_multiple_of(SECTOR), 0);
+        // Linux file system data, 0FC63DAF-8483-4772-8E79-3D69D8477DE4.
+        entries.extend(0x0FC6_3DAF_u32.to_le_bytes());
+        entries.extend([0x83, 0x84, 0x72, 0x47, 0x8E, 0x79, 0x3D, 0x69, 0xD8, 0x47, 0x7D, 0xE4]);
+        entries.extend([number as u8 + 1; 16]);
+        entries.extend((first as u64).to_le_bytes());
+        entries.extend((data.len() as u64 / SECTOR as u64 - 1).to_le_bytes());
+        entries.extend([0; 80]);
+    }
+    entries.resize(128 * 128, 0);
+    // Room for the second copy.
+    data.resize(data.len().next_multiple_of(FIRST * SECTOR) + 33 * SECTOR, 0);
+    let last = (data.len() / SECTOR - 1) as u64;
+    let mut header = [&b"EFI PART"[..], &[0, 0, 1, 0], &92_u32.to_le_bytes(), &[0; 8]].concat();
+    for number in [1, last, 34, last - 33] {
+        header.extend(number.to_le_bytes());
+    }
+    header.extend([0x5A; 16]);
+    header.extend(2_u64.to_le_bytes());
+    for number in [128, 128, crc32(&entries)] {
+        header.extend(u32::to_le_bytes(number));
+    }
+    let sum = crc32(&header);
+    header.splice(16..20, sum.to_le_bytes());
+    // The table of before, which says that all of the disk is taken.
+    let mut before = vec![0_u8; SECTOR];
+    before.splice(446..462, [0, 0, 2, 0, 0xEE, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF]);
+    before.splice(510..512, [0x55, 0xAA]);
+    for (at, bytes) in [(0, &before), (SECTOR, &header), (2 * SECTOR, &entries)] {
+        data.splice(at..at + bytes.len(), bytes.iter().copied());
+    }
+    (work.write(format!("{name}.img"), data), places)
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |sum: u32| if sum & 1 == 1 { (sum >> 1) ^ 0xEDB8_8320 } else { sum >> 1 };
+    !bytes.iter().fold(!0, |sum, byte| (0..8).fold(sum ^ u32::from(*byte), |sum, _| step(sum)))
+}
+
 /// A disk of so many MiB with nothing on it.
 #[track_caller]
 pub fn blank(work: &Work, name: &str, mib: u64) -> PathBuf {
@@ -144,6 +212,12 @@ impl Verity {
             format!("X-kata.dmverity.roothash={}", self.root_hash),
             format!("X-kata.dmverity.hashoffset={}", self.hash_offset),
         ]
+    }
+
+    /// As a table of initdata names it.
+    pub fn toml(&self) -> String {
+        let Self { root_hash, salt, data_blocks, .. } = self;
+        format!("{{ root_hash = \"sha256:{root_hash}\", salt = \"{salt}\", data_blocks = {data_blocks} }}")
     }
 }
 

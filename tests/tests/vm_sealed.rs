@@ -12,7 +12,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tests::agent_client::requests::{create, exec, read, remove, rootfs, sandbox, start};
+use tests::agent_client::storages::layer;
 use tests::agent_client::{ALLOW_ALL, AgentClient, PORT, Refused};
+use tests::disk_images::{Verity, erofs};
 use tests::innerkeep::{Said, run_to_end};
 use tests::payload::Payload;
 use tests::scene::{Artifact, Scene, SealSpec};
@@ -49,6 +51,8 @@ struct Roots {
     named: VerityRoot,
     /// On `/dev/vdc`: as good, and nobody's.
     other: VerityRoot,
+    /// On `/dev/vdd` and `/dev/vde`: layers that are one root together, the topmost first.
+    layers: [(PathBuf, Verity); 2],
 }
 
 impl Roots {
@@ -58,7 +62,22 @@ impl Roots {
             let directories = ["/models/good", "/models/signed", "/models/withheld", "/data"];
             VerityRoot::create(&tools, &scene.work.join(name), &directories, salt).unwrap()
         };
-        Self { named: root("named.img", b"one"), other: root("other.img", b"two") }
+        let (top, low) = (scene.work.directory("top"), scene.work.directory("low"));
+        VerityRoot::populate(&tools, &low, &["/models/layered"]).unwrap();
+        std::fs::write(low.join("place"), "below\n").unwrap();
+        std::fs::write(top.join("place"), "above\n").unwrap();
+        let layers = [("top", top), ("low", low)].map(|(name, from)| {
+            let image = erofs(&scene.work, &format!("{name}-layer"), &from);
+            let tree = Verity::append(&image, b"layers");
+            (image, tree)
+        });
+        Self { named: root("named.img", b"one"), other: root("other.img", b"two"), layers }
+    }
+
+    /// As `sealed.toml` names the layers.
+    fn layers_toml(&self) -> String {
+        let [top, low] = self.layers.each_ref().map(|(_, tree)| tree.toml());
+        format!("layers = [{top}, {low}]")
     }
 }
 
@@ -126,7 +145,7 @@ fn confidential(scene: &Scene, bound: &Bound, roots: &Roots) -> Spec {
         .init(Init::Agent)
         .vsock()
         .memory_mib(1536)
-        .modules(&["configfs", "tsm_report", "cuse", "dm_verity"])
+        .modules(&["configfs", "tsm_report", "cuse", "dm_verity", "erofs", "overlay"])
         .copy_directory(&scene.work.join("tee"), "/tee")
         .unwrap()
         .file("/launch.toml", 0o644, format!("tee = \"tdx\"\ninitdata_digest = \"{digest}\"\n"))
@@ -135,6 +154,8 @@ fn confidential(scene: &Scene, bound: &Bound, roots: &Roots) -> Spec {
         .disk(&scene.work.write("initdata.img", bound.packed.image()))
         .disk(&roots.named.image)
         .disk(&roots.other.image)
+        .disk(&roots.layers[0].0)
+        .disk(&roots.layers[1].0)
         .chip(&scene.chip.socket, Some(scene.chip.id()))
 }
 
@@ -301,6 +322,7 @@ impl Stage {
             named("damaged", core(&damaged), &on("policy_container = 9")),
             named("foreign", core(&foreign), &on("policy_container = 9")),
             named("withheld", core(&good), &on("policy_container = 3")),
+            named("layered", core(&good), &format!("{}, policy_container = 4", roots.layers_toml())),
             named("by-tpm", core(&by_tpm), &on("policy_container = 9")),
         ];
         let bound = bound(&scene, &sealed_toml(&scene, &artifacts));
@@ -409,6 +431,7 @@ fn sealed_artifacts_and_the_audit_of_a_guest() {
     a_tpm_opens_what_no_chip_has_a_grant_for(&stage);
     the_container_that_is_named_reads_its_artifact(&stage, &client);
     evil_host_impersonates_container(&stage, &client);
+    evil_host_layers_of_a_named_root(&stage, &client);
     evil_host_policy_of_other_indices(&stage, &client);
     evil_host_forges_audit(&stage, &client, &policy);
     // Containers are gone, and their mounts with them.
@@ -573,6 +596,39 @@ fn evil_host_impersonates_container(stage: &Stage, client: &AgentClient) {
     assert_eq!(said(client, "stranger", 1), ["0"]);
     assert_eq!(models(guest, "stranger"), "");
     ok(guest, client.remove_container(&remove("stranger")));
+}
+
+/// The root of several layers that is named, and what else can be made of the same layers.
+fn evil_host_layers_of_a_named_root(stage: &Stage, client: &AgentClient) {
+    let Stage { guest, roots, good, .. } = stage;
+    offer(guest, "good", "layered");
+    wait(guest, "layered", "msg", "artifact landed");
+    let [top, low] = ["/dev/vdd", "/dev/vde"];
+    let of = |disk: &str, number: usize| layer("layered", disk, &roots.layers[number].1.options());
+    let on = |layers: Vec<Storage>| {
+        let look = "sha256sum /models/layered/good.bin; cat /place; while :; do sleep 0.1; done";
+        let mut request = container("layered", "4", &["sh", "-c", look], None);
+        request.storages = layers;
+        request
+    };
+    ok(guest, client.create_container(&on(vec![of(top, 0), of(low, 1)])));
+    ok(guest, client.start_container(&start("layered")));
+    let seen = said(client, "layered", 2);
+    assert_eq!(seen, [format!("{}  /models/layered/good.bin", good.sha256()), "above".to_owned()]);
+    ok(guest, client.remove_container(&remove("layered")));
+    // Every layer verifies, and it is another root.
+    for layers in [vec![of(low, 1), of(top, 0)], vec![of(low, 1)]] {
+        ok(guest, client.create_container(&on(layers)));
+        refused(guest, client.start_container(&start("layered")), "FAILED_PRECONDITION", "SEALED_IMPOSTOR");
+        assert_eq!(models(guest, "layered"), "");
+        ok(guest, client.remove_container(&remove("layered")));
+    }
+    // In a confidential guest nothing is mounted that nobody verifies.
+    let bare = layer("layered", low, &["ro".to_owned()]);
+    refused(guest, client.create_container(&on(vec![of(top, 0), bare])), "INTERNAL", "STORAGE_VERITY");
+    let swapped = on(vec![of(low, 0), of(top, 1)]);
+    refused(guest, client.create_container(&swapped), "INTERNAL", "STORAGE_");
+    shell(guest, "test ! -e /run/kata-containers/layered");
 }
 
 /// A listed policy takes the first one's place: its container 0 is not the one that was meant.

@@ -55,6 +55,7 @@ impl Host {
             format!("socket = \"unix://{socket}\"\n[kbc]\nname = \"offline_fs_kbc\"\n{more}")
         };
         let listed = format!("[innerkeep.volumes]\nwritable = [\"{URI}\"]\n");
+        let unclean = format!("{listed}unclean = [\"{URI}\"]\n");
         let programs = Programs::built();
         let spec = spec(&programs, &self.work, ALLOW_ALL)
             .program("test-call")
@@ -65,6 +66,7 @@ impl Host {
             .disk_at(&self.storage, 0x10)
             .file("/etc/aa-offline_fs_kbc-keys.json", 0o600, resources)
             .file("/etc/writer.toml", 0o644, hub("/run/writer.sock", &listed))
+            .file("/etc/unclean.toml", 0o644, hub("/run/unclean.sock", &unclean))
             .file("/etc/reader.toml", 0o644, hub("/run/reader.sock", ""))
             .modules(&["dm_crypt", "dm_integrity", "authenc"]);
         let cryptsetup = Path::new(CRYPTSETUP);
@@ -176,10 +178,12 @@ fn volumes_of_a_guest_are_its_own() {
     let (first, second) = (disk_at(&guest, 0x11), disk_at(&guest, 0x12));
     evil_host_reads_and_alters_an_empty_volume(&guest, &host);
     what_fails_is_undone(&guest);
+    a_volume_as_a_device_by_its_numbers(&guest, &host);
     a_volume_of_a_key_is_opened_again(&guest, &host, &first, &second);
     evil_host_swaps_the_header(&guest, &host, &first);
     the_agent_encrypts_storages(&guest, &host);
     assert_eq!(mapped(&guest), "");
+    a_guest_that_was_killed_leaves_its_mark(guest, &host);
 }
 
 /// Nothing of it is on the disk in the clear, and a bit that was altered there is an error of its own block.
@@ -245,6 +249,97 @@ fn what_fails_is_undone(guest: &Guest) {
     pod.refuses("/dev/vdb", EMPTY, &[], "/mnt/c", "VOLUME_DEVICE_TAKEN");
     pod.refuses("/dev/vdb", EMPTY, &[], "/mnt/a", "VOLUME_PLACE");
     pod.end();
+}
+
+/// A link to a device instead of a mount, and a disk by its numbers, which count more than a path.
+fn a_volume_as_a_device_by_its_numbers(guest: &Guest, host: &Host) {
+    let pod = Pod::start(guest, "reader");
+    let numbers = shell(guest, "cat /sys/class/block/vdb/dev").trim().to_owned();
+    let as_device = |numbers: &str, more: &[(&str, &str)]| {
+        let options = [EMPTY, &[("targetType", "device"), ("deviceId", numbers)], more].concat();
+        pod.call("/dev/vda", &options, &[], "/mnt/device")
+    };
+    let fails = |answer: &str, code: &str| {
+        assert!(answer.contains(&format!("Secure Mount failed: {code}")), "{code} in {answer}");
+        assert_eq!(mapped(guest), "", "{code}");
+        shell(guest, "test ! -L /mnt/device");
+    };
+    // A file system of a device is nobody's to ask for; numbers that no disk has, or that are none.
+    fails(&as_device(&numbers, &[("filesystemType", "ext4")]), "VOLUME_OPTION");
+    fails(&as_device("4095:1", &[]), "VOLUME_");
+    fails(&as_device("1", &[]), "VOLUME_OPTION");
+    shell(guest, "mkdir -p /mnt/device");
+    fails(&as_device(&numbers, &[]), "VOLUME_IO");
+    shell(guest, "rmdir /mnt/device");
+    let answer = as_device(&numbers, &[("mapperName", "models")]);
+    assert!(!answer.contains("Secure Mount failed"), "{answer}");
+    let node = shell(guest, "readlink /mnt/device").trim().to_owned();
+    assert!(node.starts_with("/dev/dm-"), "{node}");
+    assert_eq!(shell(guest, "readlink /dev/mapper/models").trim(), node);
+    // Below it is the disk with those numbers, and not the one of the path.
+    let below = "d=$(readlink /mnt/device); d=${d#/dev/}; while [ -d /sys/class/block/$d/slaves ] && [ -n \"$(ls /sys/class/block/$d/slaves)\" ]; \
+                 do d=$(ls /sys/class/block/$d/slaves); done; echo $d";
+    assert_eq!(shell(guest, below).trim(), "vdb");
+    let write = format!(
+        "yes '{MARKER}' | dd of=/mnt/device bs=4096 count=256 seek=64 iflag=fullblock oflag=direct conv=notrunc 2>/dev/null; sync"
+    );
+    let before = std::fs::read(&host.own).unwrap();
+    shell(guest, &write);
+    let read = "dd if=/mnt/device bs=4096 skip=64 count=256 iflag=direct 2>/run/said | sort | uniq -c | wc -l; cat /run/said";
+    let sum = "dd if=/mnt/device bs=4096 skip=64 count=256 iflag=direct 2>/dev/null | sha256sum";
+    let whole = shell(guest, sum);
+    assert!(shell(guest, read).contains("256+0 records in"));
+    assert!(
+        shell(guest, &format!("dd if=/mnt/device bs=4096 skip=64 count=1 2>/dev/null | head -n 1"))
+            .starts_with(MARKER.trim_end())
+    );
+    assert!(!host.contains(&host.own, MARKER), "plaintext on the disk");
+    let at = last_run(&before, &std::fs::read(&host.own).unwrap(), MIB / 2) as u64;
+    flip(&host.own, at);
+    shell(guest, "echo 3 > /proc/sys/vm/drop_caches");
+    let read =
+        exec(guest, &["sh", "-c", "dd if=/mnt/device of=/dev/null bs=4096 skip=64 count=256"]);
+    assert!(read.status != 0 && read.stderr.contains("Input/output error"), "{read:?}");
+    flip(&host.own, at);
+    shell(guest, "echo 3 > /proc/sys/vm/drop_caches");
+    assert_eq!(shell(guest, sum), whole);
+    // Taken by nobody else, and gone with the pod.
+    pod.refuses("/dev/vdb", EMPTY, &[], "/mnt/a", "VOLUME_DEVICE_TAKEN");
+    pod.end();
+    assert_eq!(mapped(guest), "");
+    shell(guest, "test ! -L /mnt/device && test ! -L /dev/mapper/models");
+}
+
+/// The machine is gone while a volume is written: whoever comes next cannot know whether it still is, until its operator says so.
+fn a_guest_that_was_killed_leaves_its_mark(guest: Guest, host: &Host) {
+    let disk = disk_at(&guest, 0x11);
+    let writer = Pod::start(&guest, "writer");
+    writer.mounts(&disk, ENCRYPTED, &[], "/mnt/b");
+    shell(&guest, &format!("echo '{MARKER}' > /mnt/b/before-the-end; sync"));
+    drop(guest);
+    let guest = host.boot();
+    let disk = disk_at(&guest, 0x11);
+    let before = std::fs::read(&host.shared).unwrap();
+    let (writer, reader) = (Pod::start(&guest, "writer"), Pod::start(&guest, "reader"));
+    writer.refuses(&disk, ENCRYPTED, &[], "/mnt/b", "VOLUME_IN_USE");
+    for pod in [&writer, &reader] {
+        pod.refuses(&disk, ENCRYPTED, &["ro"], "/mnt/b", "VOLUME_IN_USE");
+    }
+    writer.refuses(&disk, NEW, &[], "/mnt/b", "VOLUME_EXISTS");
+    writer.end();
+    reader.end();
+    assert!(std::fs::read(&host.shared).unwrap() == before, "who was refused has written");
+    let unclean = Pod::start(&guest, "unclean");
+    unclean.mounts(&disk, ENCRYPTED, &[], "/mnt/b");
+    assert_eq!(shell(&guest, "cat /mnt/b/before-the-end"), format!("{MARKER}\n"));
+    shell(&guest, "echo after > /mnt/b/after; sync");
+    unclean.end();
+    // It was closed: anybody who may opens it again.
+    let writer = Pod::start(&guest, "writer");
+    writer.mounts(&disk, ENCRYPTED, &[], "/mnt/b");
+    assert_eq!(shell(&guest, "cat /mnt/b/after"), "after\n");
+    writer.end();
+    assert_eq!(mapped(&guest), "");
 }
 
 /// One key, two pods: who writes is alone, who reads is not.

@@ -88,6 +88,12 @@ const NEEDS: &[Need] = &[
         only_bench: false,
     },
     Need {
+        what: "mkfs.erofs (layers of test guests)",
+        packages: &["erofs-utils"],
+        present: || shell::has_program("mkfs.erofs"),
+        only_bench: false,
+    },
+    Need {
         what: "cryptsetup (headers of volumes, held against it; it is in no guest)",
         packages: &["cryptsetup-bin"],
         present: || Path::new("/usr/sbin/cryptsetup").is_file(),

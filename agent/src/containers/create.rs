@@ -16,10 +16,9 @@ use crate::cgroup::Cgroup;
 use crate::containers::bundle::Bundle;
 use crate::containers::steps::{Failure, Ground, Step, take_all};
 use crate::containers::streams::Waiting;
-use crate::containers::unsupported::TRUSTED_STORE;
 use crate::containers::{Container, Parts, Process, unsupported};
 use crate::context::Agent;
-use crate::devices;
+use crate::devices::{self, TRUSTED_STORE};
 use crate::engine::{CreateOrder, Created, EngineError};
 use crate::error::chain;
 use crate::gate::Permitted;
@@ -203,7 +202,12 @@ impl Draft<'_> {
             pause.replace(process);
         }
         let store = trusted_store(&mut self.specification, &self.agent.roots.sys)?;
-        let (id, beside) = (Some(&self.id), Beside { store: store.as_deref(), images: Some(&images) });
+        let beside = Beside {
+            store: store.as_deref(),
+            images: Some(&images),
+            unverified_layers: !self.agent.tee_active,
+        };
+        let id = Some(&self.id);
         match storages.add_with(&self.request.storages, id, hotplug, &beside).await {
             Ok(added) => {
                 self.storages = Some(added);

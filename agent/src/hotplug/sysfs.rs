@@ -133,6 +133,26 @@ pub(crate) fn block(sys: &Path, dev: &Path, name: &str) -> Result<Option<BlockDe
     Ok(is_node(&node, major, minor).then(|| BlockDevice { name: name.to_owned(), major, minor, node }))
 }
 
+/// A partition of a disk. What the table of the disk says is the host's word, and so is what is in the partition.
+pub(super) fn partition(
+    sys: &Path,
+    dev: &Path,
+    disk: &BlockDevice,
+    number: u32,
+) -> Result<Option<BlockDevice>, HotplugError> {
+    let directory = sys.join("class/block").join(&disk.name);
+    for name in names(&directory)?.iter().filter(|name| name.starts_with(&disk.name)) {
+        let path = directory.join(name).join("partition");
+        match attribute_text(&path) {
+            Ok(text) if text.parse() == Ok(number) => return block(sys, dev, name),
+            Ok(_) => {}
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(HotplugError::io("read", &path)(error)),
+        }
+    }
+    Ok(None)
+}
+
 fn is_node(node: &Path, expected_major: u32, expected_minor: u32) -> bool {
     stat(node).is_ok_and(|found| {
         FileType::from_raw_mode(found.st_mode) == FileType::BlockDevice

@@ -63,9 +63,10 @@ impl Admission {
         }
     }
 
-    /// Whether its root is an image that this guest pulled.
-    pub(super) fn is_image(&self) -> bool {
-        self.roots.iter().any(|root| matches!(root, Root::Image(_) | Root::Composefs(_)))
+    /// Whether a policy that gave it an index says nothing about its root: of an image the policy does not judge the name, and of layers each by
+    /// itself, which in another order are another root.
+    pub(super) fn is_beyond_policy(&self) -> bool {
+        self.roots.iter().any(|root| matches!(root, Root::Image(_) | Root::Composefs(_) | Root::Layers(_)))
     }
 
     fn stands_on(&self, named: &Container) -> bool {
@@ -111,7 +112,7 @@ pub(super) fn entitled(
 
 #[cfg(test)]
 mod tests {
-    use initdata::ProcessIdentity;
+    use initdata::{ProcessIdentity, VerityTree};
     use serde_json::json;
 
     use super::*;
@@ -141,6 +142,26 @@ mod tests {
         assert_eq!(container.is(&by_process, Seat::Other(7)), Some(By::Process));
         let by_policy = Container { root: root(1), process: ProcessRule::PolicyContainer(3) };
         assert_eq!(container.is(&by_policy, Seat::Own(3)), Some(By::Policy));
+    }
+
+    #[test]
+    fn evil_host_layers_in_another_order() {
+        let tree = |byte| VerityTree {
+            root_hash: Sha256Digest::new([byte; 32]),
+            salt: vec![1, 2],
+            data_blocks: 4096,
+        };
+        let layers = |trees: &[u8]| Root::Layers(trees.iter().copied().map(tree).collect());
+        let named = Container { root: layers(&[1, 2]), process: ProcessRule::PolicyContainer(0) };
+        assert!(admission(Some(layers(&[1, 2])), PROCESS).is(&named, Seat::Own(0)).is_some());
+        let others =
+            [layers(&[2, 1]), layers(&[1]), layers(&[2]), layers(&[1, 1]), layers(&[1, 2, 2]), root(1)];
+        for other in others {
+            assert_eq!(admission(Some(other.clone()), PROCESS).is(&named, Seat::Own(0)), None, "{other:?}");
+        }
+        // One layer alone is a list of one, and not the disk under it.
+        let one = Container { root: root(1), process: ProcessRule::PolicyContainer(0) };
+        assert_eq!(admission(Some(layers(&[1])), PROCESS).is(&one, Seat::Own(0)), None);
     }
 
     #[test]

@@ -271,13 +271,13 @@ impl Secrets {
 
     /// How bound configuration comes to mean this container: an entry of `sealed.toml`, or an index that the policy gave it. Whose root was
     /// verified is nobody yet, for the hash that it was verified against came from the host, and so did the name of an image: generated policies
-    /// do not look at the image that a storage names, and so an index says nothing about it.
+    /// do not look at the image that a storage names or at the order of layers, and so an index says nothing about those.
     pub(super) fn named(&self, admission: &Admission, seat: Seat) -> Result<By, SecretError> {
         let named = self.sealed.artifacts().iter().map(|artifact| &artifact.container);
         let mut named = named.chain(&self.sealed.inner.setup.secrets);
         let by = named.find_map(|container| admission.is(container, seat)).ok_or(SecretError::NotNamed);
         // GUARD: sealed-value-image -> evil_host_another_image_under_a_process_with_secrets
-        if admission.is_image() {
+        if admission.is_beyond_policy() {
             return by;
         }
         // The policy that gave it an index judged the hash of its root, and its mounts.

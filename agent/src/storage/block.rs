@@ -85,7 +85,7 @@ async fn encrypted(
 }
 
 /// What the kernel itself has put something on, such as a device of device-mapper, is nobody's to mount.
-fn refuse_in_use(site: &Site<'_>, device: &BlockDevice) -> Result<(), StorageError> {
+pub(super) fn refuse_in_use(site: &Site<'_>, device: &BlockDevice) -> Result<(), StorageError> {
     let holders = sysfs::names(&site.inner.sys.join("class/block").join(&device.name).join("holders"))?;
     // GUARD: device-without-holders -> evil_host_mounts_what_lies_below_a_verified_device
     if let Some(user) = holders.into_iter().next() {

@@ -78,6 +78,15 @@ pub enum StorageError {
         /// Why.
         text: String,
     },
+    /// An overlay of layers.
+    #[error("layers")]
+    Layered(#[from] cdh::composefs::ComposefsError),
+    /// Storages that are no root together.
+    #[error("layers: expected {expected}")]
+    Layers {
+        /// What they have to be.
+        expected: &'static str,
+    },
     /// A mount, or what goes with it.
     #[error("{action} {place}")]
     Io {
@@ -151,6 +160,8 @@ impl StorageError {
             Self::Hotplug(error) => error.code(),
             Self::HugePages { .. } => "STORAGE_HUGE_PAGES",
             Self::Image { code, .. } => code,
+            Self::Layered(error) => error.code(),
+            Self::Layers { .. } => "STORAGE_LAYERS",
             Self::Io { .. } => "STORAGE_IO",
             Self::NotEphemeral { .. } => "STORAGE_NOT_EPHEMERAL",
             Self::Option { .. } => "STORAGE_OPTION",

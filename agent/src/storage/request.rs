@@ -8,7 +8,7 @@ use super::image::{self, Image};
 use super::options::{self, Options, name};
 use super::place::Place;
 use super::verity::{self, VerityOptions};
-use super::{StorageError, overlay};
+use super::{StorageError, layers, overlay};
 
 /// Who mounts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,7 @@ pub(super) enum Driver {
     Blk,
     Ephemeral,
     Image,
+    Layers,
     Local,
     MmioBlk,
     Nvdimm,
@@ -27,10 +28,11 @@ pub(super) enum Driver {
 }
 
 impl Driver {
-    pub(super) const NAMES: [&str; 11] = [
+    pub(super) const NAMES: [&str; 12] = [
         "bind",
         "blk",
         "ephemeral",
+        layers::DRIVER,
         image::DRIVER,
         "local",
         "mmioblk",
@@ -41,7 +43,7 @@ impl Driver {
         "watchable-bind",
     ];
 
-    fn parse(driver: &str) -> Result<Self, StorageError> {
+    pub(super) fn parse(driver: &str) -> Result<Self, StorageError> {
         Ok(match driver {
             "bind" => Self::Bind,
             "blk" => Self::Blk,
@@ -54,14 +56,12 @@ impl Driver {
             "virtio-fs" => Self::VirtioFs,
             "watchable-bind" => Self::WatchableBind,
             image::DRIVER => Self::Image,
-            "erofs.multi-layer" => {
-                return Err(StorageError::CdhAbsent { what: "a storage of several layers" });
-            }
+            layers::DRIVER => Self::Layers,
             other => return Err(StorageError::Driver { driver: other.to_owned() }),
         })
     }
 
-    const fn is_block(self) -> bool {
+    pub(super) const fn is_block(self) -> bool {
         matches!(self, Self::Blk | Self::MmioBlk | Self::Nvdimm | Self::Scsi)
     }
 
@@ -118,6 +118,7 @@ pub(super) struct Request {
     /// It is made on a device under a key that nobody keeps.
     pub(super) encrypted: bool,
     pub(super) overlay: Option<overlay::Layers>,
+    pub(super) layers: Option<layers::Layers>,
     /// What was pulled for it.
     pub(super) image: Option<Image>,
     pub(super) shared: bool,
@@ -188,8 +189,40 @@ impl Request {
             make_file_system,
             encrypted,
             overlay,
+            layers: None,
             image: None,
             shared: storage.shared,
+            container: container.cloned(),
+        })
+    }
+
+    /// What storages of the wire are together, for a container.
+    pub(super) fn of_layers(
+        storages: &[&Storage],
+        container: Option<&ContainerId>,
+        may_be_unverified: bool,
+    ) -> Result<Self, StorageError> {
+        let (place, layers) = layers::Layers::parse(storages, container, may_be_unverified)?;
+        Ok(Self {
+            driver: Driver::Layers,
+            place,
+            identity: Identity {
+                driver: Driver::Layers,
+                source: String::new(),
+                fs_type: String::new(),
+                driver_options: Vec::new(),
+                verity: None,
+            },
+            // Devices in it are the agent's to give.
+            options: Options::default().with(rustix::mount::MountAttrFlags::MOUNT_ATTR_NODEV),
+            directory_group: None,
+            group: None,
+            make_file_system: false,
+            encrypted: false,
+            overlay: None,
+            layers: Some(layers),
+            image: None,
+            shared: false,
             container: container.cloned(),
         })
     }
@@ -199,7 +232,7 @@ impl Request {
         let driver_options = vec!["create_filesystem".to_owned(), ENCRYPTION.to_owned()];
         Ok(Self {
             driver: Driver::Blk,
-            place: Place::own("image".into()),
+            place: Place::store(),
             identity: Identity {
                 driver: Driver::Blk,
                 source: node.to_owned(),
@@ -213,6 +246,7 @@ impl Request {
             make_file_system: true,
             encrypted: true,
             overlay: None,
+            layers: None,
             image: None,
             shared: true,
             container: None,

@@ -68,9 +68,9 @@ impl Table {
             return Err(refuse("it lies in a root that was verified"));
         }
         let Some(entry) = self.entries.get_mut(place) else { return Ok(Reuse::Free) };
-        // GUARD: image-of-its-own -> evil_host_image_where_a_storage_is
-        if request.driver == Driver::Image {
-            return Err(refuse("an image has a place of its own, and a storage is mounted there"));
+        // GUARD: image-of-its-own -> evil_host_image_where_a_storage_is, evil_host_layers_where_a_storage_is
+        if matches!(request.driver, Driver::Image | Driver::Layers) {
+            return Err(refuse("a root has a place of its own, and a storage is mounted there"));
         }
         let differs = entry.identity.differs(&request.identity);
         // GUARD: same-storage -> evil_host_another_storage_at_the_same_place

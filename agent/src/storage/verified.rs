@@ -2,7 +2,7 @@
 
 use cdh::composefs::pin::Pin;
 use cdh::image::pull::Pulled;
-use initdata::{Root, Sha256Digest};
+use initdata::{Root, Sha256Digest, VerityTree};
 
 use crate::dm::VerityParameters;
 
@@ -19,6 +19,11 @@ pub enum VerifiedRoot {
         /// Blocks of 4096 bytes that it is over.
         data_blocks: u64,
     },
+    /// Trees of dm-verity, verified at each read, that are on top of each other; above them there is nothing but what the container writes.
+    Layers(
+        /// The topmost first.
+        Vec<VerityTree>,
+    ),
     /// An image that this guest pulled: its policy accepted it, and it is in memory that nobody writes to.
     Image {
         /// SHA-256 of the manifest, where that is what it is known by.
@@ -39,6 +44,16 @@ impl VerifiedRoot {
         Self::Image { manifest, tree }
     }
 
+    /// Of layers, the topmost first.
+    pub(crate) fn of_layers(trees: &[VerityParameters]) -> Self {
+        let tree = |tree: &VerityParameters| VerityTree {
+            root_hash: Sha256Digest::new(tree.root_hash),
+            salt: tree.salt.clone(),
+            data_blocks: tree.data_blocks,
+        };
+        Self::Layers(trees.iter().map(tree).collect())
+    }
+
     /// The names by which initdata may mean it.
     #[must_use]
     pub fn identities(&self) -> Vec<Root> {
@@ -48,6 +63,8 @@ impl VerifiedRoot {
                 salt: salt.clone(),
                 data_blocks: *data_blocks,
             }],
+            // Its order is of what it is: one of them alone, or another order, is another root.
+            Self::Layers(trees) => vec![Root::Layers(trees.clone())],
             Self::Image { manifest, tree } => {
                 let manifest = manifest.map(Root::Image);
                 manifest.into_iter().chain(tree.map(Root::Composefs)).collect()

@@ -97,13 +97,7 @@ impl Found {
 }
 
 fn not_here(key: &str) -> StorageError {
-    if key.starts_with("X-kata.multi-layer")
-        || key.starts_with("X-kata.overlay-")
-        || key.starts_with("X-kata.gpt-")
-    {
-        return StorageError::CdhAbsent { what: "a storage of several layers" };
-    }
-    StorageError::Option { option: key.to_owned(), expected: "an option that the agent has" }
+    StorageError::Option { option: key.to_owned(), expected: "an option that this storage has" }
 }
 
 fn expect(field: &'static str, is_so: bool, expected: &'static str) -> Result<(), StorageError> {
@@ -308,7 +302,8 @@ mod tests {
             assert_eq!(tree(&[AT, option]).unwrap_err().code(), "STORAGE_VERITY", "{option}");
         }
         assert_eq!(tree(&[AT, "X-kata.dmverity.ignore_corruption"]).unwrap_err().code(), "STORAGE_OPTION");
-        assert_eq!(of(&["X-kata.multi-layer=true"]).unwrap_err().code(), "CDH_ABSENT");
-        assert_eq!(of(&["X-kata.new"]).unwrap_err().code(), "STORAGE_OPTION");
+        for option in ["X-kata.new", "X-kata.overlay-lower", "X-kata.gpt-partitioned=true"] {
+            assert_eq!(of(&[option]).unwrap_err().code(), "STORAGE_OPTION");
+        }
     }
 }

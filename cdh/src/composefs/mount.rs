@@ -31,9 +31,9 @@ use rustix::mount::{
     MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
 };
 
-pub use self::memory::PrivateMemory;
 pub(crate) use self::objects::check_all;
 use self::objects::{compare, hold, object_path, objects_of, open_object, seal};
+pub use self::memory::{PrivateMemory, half_of_memory};
 use self::system::{Context, open_read_only};
 use super::pin::Pin;
 use super::verity::Hasher;
@@ -256,33 +256,7 @@ impl Mounted {
     ///
     /// `COMPOSEFS_SYSTEM`.
     pub fn writable(&self, bytes: u64, files: u64) -> Result<Writable, ComposefsError> {
-        let memory = PrivateMemory::create(bytes, files)?;
-        let above = memory.directory()?;
-        let [upper, work] = ["upper", "work"].map(|name| {
-            let made = rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755));
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            made.and_then(|()| rustix::fs::openat(&above, name, flags, Mode::empty()))
-                .map_err(ComposefsError::system("make the directory", name))
-        });
-        let (upper, work) = (upper?, work?);
-        // An upper directory is the root's owner and mode where nothing else is asked for.
-        let root = rustix::fs::fstat(&self.root).map_err(ComposefsError::system("look at", "the root"))?;
-        let owner = (rustix::fs::Uid::from_raw(root.st_uid), rustix::fs::Gid::from_raw(root.st_gid));
-        rustix::fs::chownat(&above, "upper", Some(owner.0), Some(owner.1), rustix::fs::AtFlags::empty())
-            .and_then(|()| {
-                let mode = Mode::from_raw_mode(root.st_mode & 0o7777);
-                rustix::fs::chmodat(&above, "upper", mode, rustix::fs::AtFlags::empty())
-            })
-            .map_err(ComposefsError::system("own the directory", "upper"))?;
-        let root = Context::new("overlay")?
-            .string("source", "composefs")?
-            .string("metacopy", "off")?
-            .string("redirect_dir", "nofollow")?
-            .descriptor("lowerdir+", self.root.as_fd())?
-            .descriptor("upperdir", upper.as_fd())?
-            .descriptor("workdir", work.as_fd())?
-            .mount(MountAttrFlags::MOUNT_ATTR_NODEV)?;
-        Ok(Writable { root })
+        layered(&[self.root.as_fd()], PrivateMemory::create(bytes, files)?)
     }
 }
 
@@ -307,6 +281,47 @@ impl Writable {
     pub fn attach(&self, path: &Path) -> Result<(), ComposefsError> {
         attach(self.root.as_fd(), path)
     }
+}
+
+/// What may be changed of these trees on top of each other, the topmost first, in this memory. They are mounts at no path or at any; whoever
+/// holds what comes out needs them no longer. What their authors have written into attributes for overlays leads nowhere.
+///
+/// # Errors
+///
+/// `COMPOSEFS_SYSTEM`, also for no tree.
+pub fn layered(trees: &[BorrowedFd<'_>], memory: PrivateMemory) -> Result<Writable, ComposefsError> {
+    let Some(top) = trees.first() else {
+        return Err(ComposefsError::system("lay on top of each other", "no tree")(Errno::INVAL));
+    };
+    let above = memory.directory()?;
+    let [upper, work] = ["upper", "work"].map(|name| {
+        let made = rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        made.and_then(|()| rustix::fs::openat(&above, name, flags, Mode::empty()))
+            .map_err(ComposefsError::system("make the directory", name))
+    });
+    let (upper, work) = (upper?, work?);
+    // An upper directory is the root's owner and mode where nothing else is asked for.
+    let root = rustix::fs::fstat(top).map_err(ComposefsError::system("look at", "the root"))?;
+    let owner = (rustix::fs::Uid::from_raw(root.st_uid), rustix::fs::Gid::from_raw(root.st_gid));
+    rustix::fs::chownat(&above, "upper", Some(owner.0), Some(owner.1), rustix::fs::AtFlags::empty())
+        .and_then(|()| {
+            let mode = Mode::from_raw_mode(root.st_mode & 0o7777);
+            rustix::fs::chmodat(&above, "upper", mode, rustix::fs::AtFlags::empty())
+        })
+        .map_err(ComposefsError::system("own the directory", "upper"))?;
+    let mut context = Context::new("overlay")?
+        .string("source", "composefs")?
+        .string("metacopy", "off")?
+        .string("redirect_dir", "nofollow")?;
+    for tree in trees {
+        context = context.descriptor("lowerdir+", tree.as_fd())?;
+    }
+    let root = context
+        .descriptor("upperdir", upper.as_fd())?
+        .descriptor("workdir", work.as_fd())?
+        .mount(MountAttrFlags::MOUNT_ATTR_NODEV)?;
+    Ok(Writable { root })
 }
 
 /// Takes a mount's path away. What was attached there can be attached again.

@@ -83,7 +83,7 @@ pub use measure::{DOMAIN, ImageEvent, Measure, OPERATION, Registers};
 use crate::Error;
 use crate::artifact::Opener;
 use crate::composefs::ComposefsError;
-use crate::composefs::mount::Verified;
+use crate::composefs::mount::{Verified, half_of_memory};
 use crate::composefs::pin::{LABEL, Pin};
 use crate::config::{ImageConfig, SealedImage};
 use crate::image::layer::{Compression, Limits};
@@ -128,12 +128,11 @@ pub struct PullerOptions {
 impl Default for PullerOptions {
     /// This machine; half of its memory for one image as for all, and a file for each of its pages; no keys in files, no pins; 2 images, no layers.
     fn default() -> Self {
-        let info = rustix::system::sysinfo();
-        let bytes = info.totalram.saturating_mul(u64::from(info.mem_unit)) / 2;
+        let half = half_of_memory();
         Self {
             platform: Platform::host(),
-            memory: (bytes, bytes / 4096),
-            upper: (bytes, bytes / 4096),
+            memory: half,
+            upper: half,
             limits: Limits::default(),
             key_directories: Vec::new(),
             pins: BTreeMap::new(),

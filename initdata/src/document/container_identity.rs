@@ -10,12 +10,16 @@ const LABEL: &[u8] = b"innerkeep container process v1";
 /// Longest salt of a dm-verity tree in bytes.
 const MAXIMUM_SALT_BYTES: usize = 256;
 
+/// Most layers of a root.
+pub const MAXIMUM_LAYERS: usize = 128;
+
 /// A container: its root and the process that was admitted in it. Both have to hold.
 ///
 /// ```toml
 /// container = { image = "sha256:…", process = "sha256:…" }
 /// container = { composefs = "sha256:…", policy_container = 1 }
 /// container = { verity = { root_hash = "sha256:…", salt = "00", data_blocks = 4096 }, policy_container = 0 }
+/// container = { layers = [{ root_hash = "sha256:…", salt = "00", data_blocks = 4096 }, …], policy_container = 0 }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RawContainer")]
@@ -43,6 +47,19 @@ pub enum Root {
         /// Number of data blocks.
         data_blocks: u64,
     },
+    /// `layers`: 1 to [`MAXIMUM_LAYERS`] such trees, each with a file system, on top of each other: the topmost first.
+    Layers(Vec<VerityTree>),
+}
+
+/// A dm-verity tree of version 1 over blocks of 4096 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VerityTree {
+    /// SHA-256 root hash.
+    pub root_hash: Sha256Digest,
+    /// Salt, at most 256 bytes.
+    pub salt: Vec<u8>,
+    /// Number of data blocks.
+    pub data_blocks: u64,
 }
 
 /// Which process of the container.
@@ -61,6 +78,7 @@ struct RawContainer {
     composefs: Option<Sha256Digest>,
     image: Option<Sha256Digest>,
     verity: Option<RawVerity>,
+    layers: Option<Vec<RawVerity>>,
     process: Option<Sha256Digest>,
     policy_container: Option<u32>,
 }
@@ -77,11 +95,20 @@ impl TryFrom<RawContainer> for Container {
     type Error = String;
 
     fn try_from(raw: RawContainer) -> Result<Self, String> {
-        let root = match (raw.composefs, raw.image, raw.verity) {
-            (Some(digest), None, None) => Root::Composefs(digest),
-            (None, Some(digest), None) => Root::Image(digest),
-            (None, None, Some(verity)) => verity.into_root()?,
-            _ => return Err("container: expected one of composefs, image, verity".to_owned()),
+        let root = match (raw.composefs, raw.image, raw.verity, raw.layers) {
+            (Some(digest), None, None, None) => Root::Composefs(digest),
+            (None, Some(digest), None, None) => Root::Image(digest),
+            (None, None, Some(verity), None) => {
+                let VerityTree { root_hash, salt, data_blocks } = verity.into_tree()?;
+                Root::Verity { root_hash, salt, data_blocks }
+            }
+            (None, None, None, Some(layers)) if (1..=MAXIMUM_LAYERS).contains(&layers.len()) => {
+                Root::Layers(layers.into_iter().map(RawVerity::into_tree).collect::<Result<_, _>>()?)
+            }
+            (None, None, None, Some(layers)) => {
+                return Err(format!("layers: expected 1 to {MAXIMUM_LAYERS}, found {}", layers.len()));
+            }
+            _ => return Err("container: expected one of composefs, image, verity, layers".to_owned()),
         };
         let process = match (raw.process, raw.policy_container) {
             (Some(digest), None) => ProcessRule::Digest(digest),
@@ -93,14 +120,14 @@ impl TryFrom<RawContainer> for Container {
 }
 
 impl RawVerity {
-    fn into_root(self) -> Result<Root, String> {
+    fn into_tree(self) -> Result<VerityTree, String> {
         let salt = hex::decode(&self.salt).map_err(|_| "verity.salt: expected hex digits".to_owned())?;
         if salt.len() > MAXIMUM_SALT_BYTES || self.data_blocks == 0 {
             return Err(format!(
-                "verity: expected a salt of at most {MAXIMUM_SALT_BYTES} bytes and data blocks from 1 on"
+                "a verity tree: expected a salt of at most {MAXIMUM_SALT_BYTES} bytes and data blocks from 1 on"
             ));
         }
-        Ok(Root::Verity { root_hash: self.root_hash, salt, data_blocks: self.data_blocks })
+        Ok(VerityTree { root_hash: self.root_hash, salt, data_blocks: self.data_blocks })
     }
 }
 

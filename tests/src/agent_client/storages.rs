@@ -22,6 +22,15 @@ pub fn storage(driver: &str, source: &str, kind: &str, place: &str, options: &[&
     }
 }
 
+/// A lower layer of a container's root, which is that of its bundle, on a disk, as runtimes ask for it.
+pub fn layer(container: &str, source: &str, options: &[String]) -> Storage {
+    let place = format!("/run/kata-containers/{container}/rootfs");
+    let mut layer =
+        storage("blk", source, "erofs", &place, &["X-kata.overlay-lower", "X-kata.multi-layer=true"]);
+    layer.options.extend_from_slice(options);
+    layer
+}
+
 /// A storage in the sandbox's directory of volumes; its place.
 pub fn volume(name: &str) -> String {
     format!("{SANDBOX}/storage/{name}")

@@ -1,3 +1,4 @@
+use initdata::VerityTree;
 use policy_engine::InForce;
 use tempfile::TempDir;
 
@@ -98,7 +99,11 @@ async fn evil_host_another_image_under_a_process_with_secrets() {
     let container = Container::start("true");
     let image = |byte| Root::Image(Sha256Digest::new([byte; 32]));
     let tree = Root::Composefs(Sha256Digest::new([1; 32]));
-    for roots in [vec![image(2), tree.clone()], vec![tree.clone()], vec![image(2)]] {
+    // A policy judges each layer, and not their order.
+    let layer =
+        |byte| VerityTree { root_hash: Sha256Digest::new([byte; 32]), salt: Vec::new(), data_blocks: 1 };
+    let layers = Root::Layers(vec![layer(1), layer(2)]);
+    for roots in [vec![image(2), tree.clone()], vec![tree.clone()], vec![image(2)], vec![layers]] {
         let admitted =
             scene.secrets.admit(&id("con"), &environment(), None, roots, Path::new("/"), PROCESS.digest());
         admitted.unwrap();

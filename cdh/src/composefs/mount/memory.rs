@@ -17,6 +17,14 @@ pub struct PrivateMemory {
     root: OwnedFd,
 }
 
+/// Half of the machine's memory in bytes, and a file for each of its pages: what is given to a directory in memory that nobody sizes.
+#[must_use]
+pub fn half_of_memory() -> (u64, u64) {
+    let info = rustix::system::sysinfo();
+    let bytes = info.totalram.saturating_mul(u64::from(info.mem_unit)) / 2;
+    (bytes, bytes / 4096)
+}
+
 impl PrivateMemory {
     /// With room for so many bytes and files.
     ///
