@@ -339,7 +339,8 @@ fn evil_encrypted_image_without_its_key() {
         let (manifest, blobs) = encrypted(&image, &kek, &[1; 16]);
         server.put(&format!("{IMAGE}:v1"), &manifest, &blobs).await;
         let name = server.name(&format!("{IMAGE}:v1"));
-        let guest = Guest::new(&server, &cosigned(&key), "");
+        let options = PullerOptions { keep_layers: true, ..PullerOptions::default() };
+        let guest = Guest::with(&server, &cosigned(&key), "", false, options);
         guest.set("key/layer", &kek);
         // The policy comes before any key.
         assert_eq!(guest.refused(&name).await, "IMAGE_UNSIGNED");

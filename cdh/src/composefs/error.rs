@@ -58,6 +58,16 @@ pub enum ComposefsError {
         /// How long it would be.
         found: u64,
     },
+    /// An object that has another length than its tree states.
+    #[error("object {id}: expected {expected} bytes, found {found}")]
+    Length {
+        /// Its name.
+        id: String,
+        /// The length that the tree states.
+        expected: u64,
+        /// The length that it has.
+        found: i64,
+    },
     /// The tree holds what no image can.
     #[error("file tree: expected {expected}, found {found}")]
     Tree {
@@ -106,7 +116,7 @@ impl ComposefsError {
         match self {
             Self::Digest { .. } => "COMPOSEFS_DIGEST",
             Self::Mounted { .. } => "COMPOSEFS_MOUNTED",
-            Self::Mismatch { .. } => "COMPOSEFS_MISMATCH",
+            Self::Length { .. } | Self::Mismatch { .. } => "COMPOSEFS_MISMATCH",
             Self::Store { .. } => "COMPOSEFS_STORE",
             Self::System { .. } => "COMPOSEFS_SYSTEM",
             Self::TooLarge { .. } => "COMPOSEFS_TOO_LARGE",

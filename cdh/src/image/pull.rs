@@ -309,7 +309,7 @@ impl Puller {
         let key: Key = (manifest.manifest.config.digest, !pins.is_empty());
         let turn = self.turn(key.0);
         let _turn = turn.lock().await;
-        let (verified, received) = match self.kept(key, &pins)? {
+        let (verified, received) = match self.kept(key, &pins).await? {
             Some(verified) => (verified, 0),
             None => {
                 let least = manifest.layer_bytes();
@@ -443,8 +443,8 @@ impl Puller {
     }
 
     /// A kept image, if its digest is what every pin says. A pin by SHA-512 cannot be compared with it: such an image is made anew.
-    fn kept(&self, key: Key, pins: &[Pin]) -> Result<Option<Arc<Verified>>, Error> {
-        let Some(image) = self.kept.find(key) else { return Ok(None) };
+    async fn kept(&self, key: Key, pins: &[Pin]) -> Result<Option<Arc<Verified>>, Error> {
+        let Some(image) = self.kept.find(key).await? else { return Ok(None) };
         if pins.iter().any(|pin| matches!(pin, Pin::Sha512(_))) {
             return Ok(None);
         }

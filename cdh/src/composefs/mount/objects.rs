@@ -61,8 +61,7 @@ pub(crate) fn check_all(objects: &OwnedFd, tree: &Tree) -> Result<(), ComposefsE
         // First: what is longer is not read. A tree of a child has objects without end where holes are.
         // GUARD: composefs-object-size -> evil_objects_of_a_child
         if u64::try_from(found) != Ok(size) {
-            let (expected, found) = (format!("{size} bytes"), format!("{found} bytes"));
-            return Err(ComposefsError::Mismatch { what: "length of an object", expected, found });
+            return Err(ComposefsError::Length { id: hex::encode(id.0), expected: size, found });
         }
         // GUARD: composefs-object-digest -> evil_objects_of_a_child
         compare(&object, id, "object")?;

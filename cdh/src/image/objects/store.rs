@@ -21,7 +21,7 @@ const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 /// What is hashed at once where there is nothing, and read at once.
 const BUFFER: usize = 1 << 16;
 
-/// How much is written between two looks at the free room, in bytes.
+/// How much is written at most between two looks at the free room, in bytes.
 const STRIDE: u64 = 16 << 20;
 
 /// A directory of objects: `xx/` of two hexadecimal digits, and in it files named by the other 62.
@@ -136,10 +136,13 @@ impl Store {
     /// Before so many bytes are written.
     fn spend(&self, bytes: u64) -> Result<(), ObjectError> {
         let left = self.stride.get();
-        if bytes > left {
-            self.require(Room { bytes: STRIDE.max(bytes), files: 1 })?;
+        if let Some(left) = left.checked_sub(bytes) {
+            self.stride.set(left);
+            return Ok(());
         }
-        self.stride.set(if bytes > left { STRIDE } else { left - bytes });
+        self.require(Room { bytes, files: 1 })?;
+        // Towards the end looks come more often, and all of the room can be had.
+        self.stride.set(self.room()?.bytes.saturating_sub(bytes).min(STRIDE));
         Ok(())
     }
 

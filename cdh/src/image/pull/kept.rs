@@ -88,6 +88,14 @@ impl State {
         gone.extend::<VecDeque<_>>(over);
     }
 
+    /// Takes out the oldest of those that nobody uses, until there are no more of them than may be kept.
+    fn trim(&mut self, most: usize, gone: &mut Vec<Image>) {
+        let unused = self.images.iter().filter(|image| image.is_unused_and_kept()).count();
+        for _ in most..unused {
+            self.evict(gone);
+        }
+    }
+
     /// Takes out the oldest that nobody uses.
     fn evict(&mut self, gone: &mut Vec<Image>) -> bool {
         let Some(at) = self.images.iter().position(Image::is_unused_and_kept) else { return false };
@@ -109,8 +117,15 @@ impl Kept {
     }
 
     /// The image of this key, which was used now.
-    pub(super) fn find(&self, key: Key) -> Option<Arc<Verified>> {
+    pub(super) async fn find(self: &Arc<Self>, key: Key) -> Result<Option<Arc<Verified>>, Error> {
+        let kept = Arc::clone(self);
+        Ok(spawn_blocking(move || kept.find_now(key)).await.map_err(|_| PullError::Interrupted)?)
+    }
+
+    fn find_now(&self, key: Key) -> Option<Arc<Verified>> {
+        let mut gone = Vec::new();
         let mut state = lock(&self.state);
+        state.trim(self.most, &mut gone);
         let is_it = |image: &Image| matches!(&image.held, Held::Kept(found, _) if *found == key);
         let at = state.images.iter().position(is_it)?;
         let image = state.images.remove(at)?;
@@ -223,10 +238,7 @@ impl Reservation {
             }
         }
         state.images.push_back(Image { held, shown, bytes });
-        let unused = state.images.iter().filter(|image| image.is_unused_and_kept()).count();
-        for _ in self.kept.most..unused {
-            state.evict(&mut gone);
-        }
+        state.trim(self.kept.most, &mut gone);
         Ok(())
     }
 }

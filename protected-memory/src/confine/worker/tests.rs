@@ -39,7 +39,7 @@ fn told<T>(name: &str, result: Result<T, impl Into<io::Error>>) -> String {
 }
 
 /// Whatever somebody would try who has taken over a worker.
-fn attack(parent: Pid, port: u16, socket: &str, outside: &File) -> String {
+fn attack([parent, own]: [Pid; 2], port: u16, socket: &str, outside: &File) -> String {
     let loopback = ("127.0.0.1", port);
     let [execute, protect] = executable();
     [
@@ -55,7 +55,7 @@ fn attack(parent: Pid, port: u16, socket: &str, outside: &File) -> String {
         told("write", (&*outside).write(b"x")),
         told("reopen", File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(outside)))),
         told("kill", kill_process(parent, Signal::KILL)),
-        told("itself", kill_process(getpid(), Signal::STOP)),
+        told("itself", kill_process(own, Signal::STOP)),
         told("run", Command::new("/bin/true").spawn()),
         told("fork", std::thread::Builder::new().spawn(|| ()).map(drop)),
         told("user", rustix::thread::set_thread_uid(Uid::ROOT)),
@@ -147,11 +147,12 @@ fn evil_worker() {
         set_capabilities(None, all).unwrap();
         let child = fork(|| {
             let read_only = File::open(outside.path().join("secret")).unwrap();
+            let own = getpid();
             become_worker(open(&root), ID, &LIMITS).unwrap();
             let (mut tell, mut wait_for) = (&tell, &wait_for);
             tell.write_all(&[1]).unwrap();
             wait_for.read_exact(&mut [0]).unwrap();
-            let found = attack(parent, port, socket.to_str().unwrap(), &read_only);
+            let found = attack([parent, own], port, socket.to_str().unwrap(), &read_only);
             tell.write_all(found.as_bytes()).unwrap();
             0
         });
