@@ -69,7 +69,7 @@ pub(super) fn read(connection: OwnedFd) -> Result<Asked, Refusal> {
     let connection = TcpStream::from(connection);
     connection.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // GUARD: reader-confined -> a_pod_on_images_that_its_guest_pulls
+    // GUARD: reader-confined -> evil_container_takes_over_who_reads_its_request
     confine()?;
     runtime.block_on(async {
         let stream = tokio::net::TcpStream::from_std(connection)?;
