@@ -297,8 +297,7 @@ fn a_volume_as_a_device_by_its_numbers(guest: &Guest, host: &Host) {
     let at = last_run(&before, &std::fs::read(&host.own).unwrap(), MIB / 2) as u64;
     flip(&host.own, at);
     shell(guest, "echo 3 > /proc/sys/vm/drop_caches");
-    let read =
-        exec(guest, &["sh", "-c", "dd if=/mnt/device of=/dev/null bs=4096 skip=64 count=256"]);
+    let read = exec(guest, &["sh", "-c", "dd if=/mnt/device of=/dev/null bs=4096 skip=64 count=256"]);
     assert!(read.status != 0 && read.stderr.contains("Input/output error"), "{read:?}");
     flip(&host.own, at);
     shell(guest, "echo 3 > /proc/sys/vm/drop_caches");

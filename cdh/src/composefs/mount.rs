@@ -31,9 +31,9 @@ use rustix::mount::{
     MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
 };
 
+pub use self::memory::{PrivateMemory, half_of_memory};
 pub(crate) use self::objects::check_all;
 use self::objects::{compare, hold, object_path, objects_of, open_object, seal};
-pub use self::memory::{PrivateMemory, half_of_memory};
 use self::system::{Context, open_read_only};
 use super::pin::Pin;
 use super::verity::Hasher;
