@@ -18,6 +18,9 @@ use protocol::status::RpcError;
 use crate::hotplug::{BlockDevice, BlockName, Hotplug, HotplugError, PciDevice, PciPath, ScsiAddress, sysfs};
 use crate::storage::Storages;
 
+/// The device that stands for the store of images: a disk that the agent encrypts, and that no container gets.
+pub(crate) const TRUSTED_STORE: &str = "/dev/trusted_store";
+
 /// Why a container does not get a device.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -129,7 +132,11 @@ pub async fn apply(
             other => return Err(DeviceError::Kind { kind: other.to_owned() }),
         }
     }
-    for disk in found.disks() {
+    for (path, disk) in found.disks() {
+        // Who asks for the store that is there joins it, and gets no disk.
+        if path == TRUSTED_STORE && storages.is_store(disk) {
+            continue;
+        }
         refuse_in_use(disk, hotplug, storages)?;
     }
     found.write(specification)

@@ -127,6 +127,12 @@ impl Storages {
         &self.inner.claims
     }
 
+    /// Whether a disk is below the store of images.
+    pub(crate) fn is_store(&self, disk: &BlockDevice) -> bool {
+        let user = self.inner.claims.user(disk);
+        user.is_some_and(|user| Path::new(&user) == Place::store().on_the_wire())
+    }
+
     /// Adds storages for a container, or for the sandbox. Those that are there already get one user more. What is returned is undone
     /// when it is dropped, unless it is kept.
     ///

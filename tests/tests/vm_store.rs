@@ -7,7 +7,7 @@ use protocol::agent::CreateContainerRequest;
 use protocol::oci::LinuxDeviceCgroup;
 use std::path::PathBuf;
 use tests::agent_client::checks::{assert_mounted, mounts_at, ok, read_until, refused};
-use tests::agent_client::requests::{create, remove, rootfs, sandbox, start, wait};
+use tests::agent_client::requests::{create, read, remove, rootfs, sandbox, start, wait};
 use tests::agent_client::storages::{device, node, storage, volume};
 use tests::agent_client::{ALLOW_ALL, AgentClient, confidential, serving};
 use tests::disk_images::{blank, flip, with_mkfs};
@@ -18,6 +18,7 @@ use tests::work::Work;
 use xtask::vm::Guest;
 
 const STORE: &str = "/dev/trusted_store";
+const AGAIN: &str = "/dev/again";
 const PLACE: &str = "/run/kata-containers/image";
 const MARKER: &str = "what no host may read ";
 /// Of the disk on the bus.
@@ -81,8 +82,11 @@ fn the_trusted_store_of_a_guest() {
     let client = AgentClient::connect(&guest);
     ok(&guest, client.create_sandbox(&sandbox("pod1")));
     let root = rootfs(&guest, "one");
-    let script = format!("test -e {STORE} || echo no disk; ls /dev | grep -c -e vd -e dm- ; read line");
-    let request = asking("one", &root, &script);
+    // The same disk by another name, too: nobody opens it there.
+    let script = format!("test -e {STORE} || echo no disk; head -c 1 {AGAIN} || echo closed; read line");
+    let mut request = asking("one", &root, &script);
+    request.devices.push(device("blk", &format!("{SLOT:02x}"), "", AGAIN));
+    request.OCI.as_mut().unwrap().Linux.as_mut().unwrap().Devices.push(node(AGAIN, "b", (254, 0)));
 
     evil_host_stores_that_are_none(&guest, &client, &request);
     ok(&guest, client.create_container(&request));
@@ -96,7 +100,10 @@ fn the_trusted_store_of_a_guest() {
     assert!(!devices.is_empty());
     // The container that asked has no disk of it, and no rule for one.
     ok(&guest, client.start_container(&start("one")));
-    assert_eq!(read_until(&client, "one", "", "0\n"), "no disk\n0\n");
+    assert_eq!(read_until(&client, "one", "", "closed\n"), "no disk\nclosed\n");
+    let error = ok(&guest, client.read_stderr(&read("one", "", 4096))).data;
+    let error = String::from_utf8_lossy(&error);
+    assert!(error.contains("Operation not permitted"), "{error}");
     what_is_stored_is_the_guests(&guest, &host);
     // A second container joins, and the last one that goes does not take it along: it is the sandbox's.
     let again = asking("two", &rootfs(&guest, "two"), "exit 5");
@@ -109,7 +116,20 @@ fn the_trusted_store_of_a_guest() {
     }
     assert_mounted(&guest, PLACE, &["- ext4 /dev/dm-"]);
     assert_eq!(shell(&guest, &format!("tail -n 1 {PLACE}/text")), format!("{MARKER}2000\n"));
-    // The disk is nobody else's for as long as it is the store.
+    // The disk is nobody else's for as long as it is the store: neither a container's nor a storage's.
+    let mut taker = asking("taker", &root, "true");
+    AGAIN.clone_into(&mut taker.devices.first_mut().unwrap().container_path);
+    taker
+        .OCI
+        .as_mut()
+        .unwrap()
+        .Linux
+        .as_mut()
+        .unwrap()
+        .Devices
+        .iter_mut()
+        .for_each(|node| AGAIN.clone_into(&mut node.Path));
+    refused(client.create_container(&taker), "INTERNAL", "DEVICE_TAKEN");
     let mut other = create("other", &root, &["true"]);
     other.storages.push(storage("blk", &format!("{SLOT:02x}"), "ext4", &volume("other"), &[]));
     refused(client.create_container(&other), "INTERNAL", "STORAGE_DEVICE_TAKEN");

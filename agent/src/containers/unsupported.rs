@@ -3,11 +3,10 @@
 use protocol::agent::CreateContainerRequest;
 use protocol::status::RpcError;
 
+use crate::devices::TRUSTED_STORE;
 use crate::hub::DataHub;
 use crate::sealed::sealed_value;
 
-/// The device that stands for a volume that the confidential data hub makes and encrypts.
-pub(super) const TRUSTED_STORE: &str = "/dev/trusted_store";
 /// An annotation that asks for devices by name.
 const CDI: &str = "cdi.k8s.io/";
 /// The annotation that tells the sandbox's own container, and the value that does.

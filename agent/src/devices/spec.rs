@@ -25,8 +25,9 @@ impl Updates {
         self.addresses.extend(addresses);
     }
 
-    pub(super) fn disks(&self) -> impl Iterator<Item = &BlockDevice> {
-        self.blocks.iter().map(|(_, device)| device)
+    /// Disks, each with its path in the container.
+    pub(super) fn disks(&self) -> impl Iterator<Item = (&str, &BlockDevice)> {
+        self.blocks.iter().map(|(path, device)| (path.as_str(), device))
     }
 
     /// Writes everything, after a look whether it can be written.

@@ -150,7 +150,17 @@ async fn evil_host_gives_a_container_the_disk_of_a_storage() {
     let device = BlockDevice { name: "vdb".to_owned(), major: 254, minor: 16, node: room.at("dev/vdb") };
     let claim = room.storages.claims().take(&device, "/somewhere").unwrap();
     assert_eq!(room.apply(&[disk()], &mut spec()).await.unwrap_err().code(), "DEVICE_TAKEN");
+    let as_store = || Device { container_path: TRUSTED_STORE.to_owned(), ..disk() };
+    let mut with_store = spec();
+    let node = with_store.Linux.as_mut().unwrap().Devices.first_mut().unwrap();
+    TRUSTED_STORE.clone_into(&mut node.Path);
+    assert_eq!(room.apply(&[as_store()], &mut with_store.clone()).await.unwrap_err().code(), "DEVICE_TAKEN");
     drop(claim);
     fs::create_dir_all(room.at("sys/class/block/vdb/holders/dm-3")).unwrap();
     assert_eq!(room.apply(&[disk()], &mut spec()).await.unwrap_err().code(), "DEVICE_TAKEN");
+    assert_eq!(room.apply(&[as_store()], &mut with_store.clone()).await.unwrap_err().code(), "DEVICE_TAKEN");
+    // Below the store it is asked for as the store, and as nothing else.
+    let _store = room.storages.claims().take(&device, "/run/kata-containers/image").unwrap();
+    assert_eq!(room.apply(&[disk()], &mut spec()).await.unwrap_err().code(), "DEVICE_TAKEN");
+    room.apply(&[as_store()], &mut with_store).await.unwrap();
 }

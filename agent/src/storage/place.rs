@@ -42,6 +42,11 @@ impl Place {
         Self(path)
     }
 
+    /// Where images are stored, which is open to nobody else.
+    pub(super) fn store() -> Self {
+        Self("image".into())
+    }
+
     /// The place, relative to the directory of the runtime.
     pub(crate) fn as_path(&self) -> &Path {
         &self.0

@@ -232,7 +232,7 @@ impl Request {
         let driver_options = vec!["create_filesystem".to_owned(), ENCRYPTION.to_owned()];
         Ok(Self {
             driver: Driver::Blk,
-            place: Place::own("image".into()),
+            place: Place::store(),
             identity: Identity {
                 driver: Driver::Blk,
                 source: node.to_owned(),
