@@ -69,7 +69,7 @@ pub fn partitions(work: &Work, name: &str, images: &[&Path]) -> (PathBuf, Vec<u6
         // Linux file system data, 0FC63DAF-8483-4772-8E79-3D69D8477DE4.
         entries.extend(0x0FC6_3DAF_u32.to_le_bytes());
         entries.extend([0x83, 0x84, 0x72, 0x47, 0x8E, 0x79, 0x3D, 0x69, 0xD8, 0x47, 0x7D, 0xE4]);
-        entries.extend([number as u8 + 1; 16]);
+        entries.extend([u8::try_from(number + 1).expect("few partitions"); 16]);
         entries.extend((first as u64).to_le_bytes());
         entries.extend((data.len() as u64 / SECTOR as u64 - 1).to_le_bytes());
         entries.extend([0; 80]);

@@ -289,10 +289,8 @@ fn a_volume_as_a_device_by_its_numbers(guest: &Guest, host: &Host) {
     let sum = "dd if=/mnt/device bs=4096 skip=64 count=256 iflag=direct 2>/dev/null | sha256sum";
     let whole = shell(guest, sum);
     assert!(shell(guest, read).contains("256+0 records in"));
-    assert!(
-        shell(guest, &format!("dd if=/mnt/device bs=4096 skip=64 count=1 2>/dev/null | head -n 1"))
-            .starts_with(MARKER.trim_end())
-    );
+    let first = shell(guest, "dd if=/mnt/device bs=4096 skip=64 count=1 2>/dev/null | head -n 1");
+    assert!(first.starts_with(MARKER.trim_end()), "{first}");
     assert!(!host.contains(&host.own, MARKER), "plaintext on the disk");
     let at = last_run(&before, &std::fs::read(&host.own).unwrap(), MIB / 2) as u64;
     flip(&host.own, at);

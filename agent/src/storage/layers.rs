@@ -107,9 +107,8 @@ impl Layers {
             if Place::parse(&storage.mount_point, container)? != place {
                 return Err(wrong("one place for all of them"));
             }
-            match layers.take(storage)? {
-                Role::Upper => uppers += 1,
-                Role::Lower => {}
+            if layers.take(storage)? == Role::Upper {
+                uppers += 1;
             }
         }
         if uppers > 1 || !(1..=initdata::MAXIMUM_LAYERS).contains(&layers.lower.len()) {

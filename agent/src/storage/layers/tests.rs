@@ -138,7 +138,7 @@ fn evil_host_makes_directories_in_the_upper_layer() {
         let option = format!("X-kata.mkdir.path={path}");
         assert_eq!(code(&[lower("02", &[&option])]), "STORAGE_OPTION", "{path}");
     }
-    let many = vec!["X-kata.mkdir.path={{ mount 1 }}/etc"; 17];
+    let many = ["X-kata.mkdir.path={{ mount 1 }}/etc"; 17];
     assert_eq!(code(&[lower("02", &many)]), "STORAGE_OPTION");
 }
 
