@@ -17,6 +17,7 @@ use crate::hotplug::Hotplug;
 use crate::hub::DataHub;
 use crate::log::Log;
 use crate::machine::Machine;
+use crate::measured::Measured;
 use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::reaper::Reaper;
@@ -104,6 +105,8 @@ pub(crate) struct Agent {
     /// Containers, as the REST front knows them.
     pub(crate) askers: Askers,
     pub(crate) metrics: Metrics,
+    /// Which verified roots are in the runtime log.
+    pub(crate) measured: Measured,
     /// Containers that ran out of memory.
     pub(crate) oom: OomEvents,
     /// Where the host connects streams to; `None` if there is no such port.
@@ -182,6 +185,7 @@ impl Agent {
             secrets,
             sealed,
             metrics: Metrics::default(),
+            measured: Measured::new(attester),
             oom,
             passfd,
             pipe_size,

@@ -510,6 +510,10 @@ fn the_container_that_is_named_reads_its_artifact(stage: &Stage, client: &AgentC
     assert_eq!(stage_of_artifact(client, "good"), "stage=\"ready\",code=\"\"} 1");
     // The same container that waited in vain.
     ok(guest, client.start_container(&start("server")));
+    // Before it was used, and once: there were other containers on it.
+    let event = format!("innerkeep MountRoot {{\"layers\":[{{\"data_blocks\":{}", roots.named.data_blocks);
+    let log = shell(guest, "cat /run/attestation-agent/eventlog");
+    assert_eq!(log.matches(&event).count(), 1, "{event}: {log:?}");
     let seen = said(client, "server", 2);
     assert_eq!(seen, [format!("{}  /models/good/good.bin", good.sha256()), "0".to_owned()]);
     let mount = models(guest, "server");

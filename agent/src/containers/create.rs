@@ -211,7 +211,11 @@ impl Draft<'_> {
         match storages.add_with(&self.request.storages, id, hotplug, &beside).await {
             Ok(added) => {
                 self.storages = Some(added);
-                Ok(())
+                let root = Path::new(&self.request.OCI.Root.Path);
+                match storages.verified_root(root, &self.id) {
+                    Some(root) => self.agent.measured.root(&root).await,
+                    None => Ok(()),
+                }
             }
             Err(error) => {
                 self.left = error.leaves_traces();
