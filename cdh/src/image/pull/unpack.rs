@@ -48,6 +48,13 @@ impl Layer {
     fn job(&self) -> JobLayer {
         JobLayer { compression: self.compression, diff_id: self.diff_id }
     }
+
+    fn landed(&self) -> Option<Arc<Landed>> {
+        match &self.bytes {
+            Bytes::Landed(landed, _) => Some(Arc::clone(landed)),
+            Bytes::Stored(..) => None,
+        }
+    }
 }
 
 /// An image to unpack.
@@ -113,6 +120,8 @@ async fn tree_of(
     // From here on nobody but the child can write there: where it ends, the answer ends.
     drop(told);
     let given_up = cancel.flag();
+    // Memory that landed is wiped when nobody holds it: not before the child is gone, who reads it.
+    let landed: Vec<Arc<Landed>> = layers.iter().filter_map(Layer::landed).collect();
     let fed = tokio::task::spawn_blocking(move || feed(&ours, layers, &given_up));
     let received = tokio::task::spawn_blocking(move || confine::receive(File::from(answer), &job));
     let received = received.await.map_err(|_| PullError::Interrupted)?;
@@ -120,6 +129,7 @@ async fn tree_of(
     // GUARD: unpacker-ended -> evil_process_whose_end_nobody_knows
     process.end().await.map_err(unpacker("end"))?;
     let fed = fed.await.map_err(|_| PullError::Interrupted)?;
+    tokio::task::spawn_blocking(move || drop(landed)).await.map_err(|_| PullError::Interrupted)?;
     let (is_all, failed) = fed.map_or_else(|error| (true, Some(error)), |is_all| (is_all, None));
     // What was fed may have been altered under the hands of who read it: then nothing that came of it counts, a refusal neither.
     // GUARD: unpacker-fed-authentic -> evil_host_alters_a_blob_while_it_is_unpacked
