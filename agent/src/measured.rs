@@ -90,7 +90,8 @@ mod tests {
     fn events_name_a_root_in_full() {
         let (hash, zeros) = ("01".repeat(32), "00".repeat(32));
         let verity = VerifiedRoot::Verity { root_hash: [1; 32], salt: vec![0xab], data_blocks: 7 };
-        let expected = format!("{{\"layers\":[{{\"data_blocks\":7,\"root_hash\":\"{hash}\",\"salt\":\"ab\"}}]}}");
+        let expected =
+            format!("{{\"layers\":[{{\"data_blocks\":7,\"root_hash\":\"{hash}\",\"salt\":\"ab\"}}]}}");
         assert_eq!(content(&verity).unwrap(), expected);
         let tree = |byte| VerityTree {
             root_hash: Sha256Digest::new([byte; 32]),

@@ -137,7 +137,7 @@ impl Default for PullerOptions {
             key_directories: Vec::new(),
             pins: BTreeMap::new(),
             kept: 2,
-            total: bytes,
+            total: half.0,
             keep_layers: false,
         }
     }
