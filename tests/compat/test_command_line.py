@@ -121,9 +121,13 @@ def granted_there_opened_here(work: Path) -> None:
             raise Failed(f"{len(mine)} grants of suite {suite}")
         if artifact.open_grant(core, mine[0], me, None, (ENVIRONMENT, "key-release")).hex() != content_key(work / "key"):
             raise Failed(f"{suite}: another content key")
-    said = subprocess.run([PROGRAM, "secret", target], capture_output=True, check=True).stdout
+    secret = work / "secret.sealed"
+    innerkeep("seal", "-o", secret, "--key-out", work / "secret.key", *common, work / "in" / "two-segments")
+    innerkeep("secret", secret, status=2)
+    innerkeep("grant", "add", secret, "--key", work / "secret.key", *to, "--policy", work / "policy.json", "--allow-weak-policy")
+    said = subprocess.run([PROGRAM, "secret", secret], capture_output=True, check=True).stdout
     prefix, _, encoded = said.strip().rpartition(b".")
-    if prefix != b"sealed.innerkeep-v1" or base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4)) != target.read_bytes():
+    if prefix != b"sealed.innerkeep-v1" or base64.urlsafe_b64decode(encoded + b"=" * (-len(encoded) % 4)) != secret.read_bytes():
         raise Failed("the text of a secret holds another file")
     stranger = chip.Authority()
     (work / "root.pem").write_bytes(x509.load_der_x509_certificate(stranger.root).public_bytes(Encoding.PEM))

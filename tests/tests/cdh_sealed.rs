@@ -567,8 +567,9 @@ fn the_program_opens_images_and_artifacts_by_a_broker() {
         };
         stage.scene.innerkeep.attempt(&args!["secret", &secret.reference]).assert_refused(2, "USAGE");
         stage.grant_to_broker(&broker, &secret.reference, &secret.key, "\"any\"");
-        // A model is no secret, whoever sealed it: the text is too long, or there are several files.
-        let two = stage.scene.seal("two", &[&password, &password], &tests::scene::SealSpec::default());
+        // Several files are no secret, whoever sealed them.
+        let other = stage.scene.input("other", &tests::payload::Payload::random(7, 33));
+        let two = stage.scene.seal("two", &[&password, &other], &tests::scene::SealSpec::default());
         stage.scene.innerkeep.attempt(&args!["secret", &two.reference]).assert_refused(2, "USAGE");
         let sealer = format!(
             "sealer = {{ key = \"sha256:{}\", family = \"{FAMILY}\", min_counter = 5 }}",
