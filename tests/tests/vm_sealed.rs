@@ -66,6 +66,8 @@ impl Roots {
         VerityRoot::populate(&tools, &low, &["/models/layered"]).unwrap();
         std::fs::write(low.join("place"), "below\n").unwrap();
         std::fs::write(top.join("place"), "above\n").unwrap();
+        // The tree of a single block has no level of hashes.
+        std::fs::write(top.join("ballast"), [7; 16_384]).unwrap();
         let layers = [("top", top), ("low", low)].map(|(name, from)| {
             let image = erofs(&scene.work, &format!("{name}-layer"), &from);
             let tree = Verity::append(&image, b"layers");
