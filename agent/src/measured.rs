@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use attestation_agent::{AttestationError, Attester};
+use attestation_agent::{AttestationError, Attester, Extension};
 use protocol::status::RpcError;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -55,12 +55,15 @@ impl Measured {
             return Ok(());
         }
         let event = content.clone();
-        let work = move || attester.extend(DOMAIN, OPERATION, &event, PCR).map(drop);
+        let work = move || attester.extend(DOMAIN, OPERATION, &event, PCR);
         let extended = tokio::task::spawn_blocking(work).await;
         let failed = |error: &AttestationError| RpcError::Failed(error.code(), chain(error));
         let lost = |_| RpcError::Failed("AGENT_TASK", "a root was not measured".to_owned());
-        extended.map_err(lost)?.map_err(|error| failed(&error))?;
-        done.insert(content);
+        let extended = extended.map_err(lost)?.map_err(|error| failed(&error))?;
+        // As many as the log holds. Where nothing is logged, nothing is remembered: the host could bring new roots without end.
+        if extended != Extension::NotSupported {
+            done.insert(content);
+        }
         Ok(())
     }
 }

@@ -211,11 +211,11 @@ impl Draft<'_> {
         match storages.add_with(&self.request.storages, id, hotplug, &beside).await {
             Ok(added) => {
                 self.storages = Some(added);
-                let root = Path::new(&self.request.OCI.Root.Path);
-                match storages.verified_root(root, &self.id) {
-                    Some(root) => self.agent.measured.root(&root).await,
-                    None => Ok(()),
+                if let Some(root) = storages.verified_root(Path::new(&self.request.OCI.Root.Path), &self.id) {
+                    // GUARD: root-measured -> sealed_artifacts_and_the_audit_of_a_guest
+                    self.agent.measured.root(&root).await?;
                 }
+                Ok(())
             }
             Err(error) => {
                 self.left = error.leaves_traces();
