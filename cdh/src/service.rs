@@ -156,19 +156,10 @@ impl Hub {
     /// As [`sealed_secret::unseal`] and [`SealedSecrets::open`].
     pub async fn unseal(&self, text: &[u8], deadline: Instant) -> Result<Arc<Plaintext>, HubError> {
         if artifact::is_one(text) {
-            return self.unseal_artifact(text, deadline).await;
+            let none = HubError::NotNamed { reference: "of innerkeep.sealed_secrets".to_owned() };
+            return self.secrets.as_ref().ok_or(none)?.open_by(text, deadline).await;
         }
         sealed_secret::unseal(text, &*self.resources, self.verification, &self.modes, deadline).await
-    }
-
-    async fn unseal_artifact(&self, text: &[u8], deadline: Instant) -> Result<Arc<Plaintext>, HubError> {
-        let none = HubError::NotNamed { reference: "of innerkeep.sealed_secrets".to_owned() };
-        let secrets = Arc::clone(self.secrets.as_ref().ok_or(none)?);
-        let text = text.to_vec();
-        let opened = tokio::task::spawn_blocking(move || secrets.open(&text));
-        // What is opened later is dropped, and wiped.
-        let opened = tokio::time::timeout_at(deadline, opened).await.map_err(|_| HubError::Late)?;
-        Ok(Arc::new(opened.map_err(|_| HubError::Interrupted)??))
     }
 
     /// Mounts an encrypted volume.

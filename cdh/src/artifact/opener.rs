@@ -176,7 +176,7 @@ pub struct Opener {
 #[derive(Clone, Debug, Default)]
 pub struct Shared {
     /// Where the host stores artifacts, and beside them what chips verify this guest's evidence with.
-    pub stored: Option<Arc<dyn StoredArtifacts>>,
+    stored: Option<Arc<dyn StoredArtifacts>>,
     /// Held by whoever has a chip open: it serves one session.
     turn: Arc<Mutex<()>>,
 }

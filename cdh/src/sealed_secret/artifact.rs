@@ -15,6 +15,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::fs::{MemfdFlags, memfd_create};
 use sealed_artifact::signature::Pin;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::MAXIMUM_SEALED_BYTES;
@@ -28,6 +30,8 @@ use crate::plaintext::Plaintext;
 pub const PREFIX: &str = "sealed.innerkeep-v1.";
 /// Longest secret, in bytes: no text holds more.
 pub const MAXIMUM_SECRET_BYTES: u64 = 512 << 10;
+/// Threads that open them: a chip serves one after the other anyway.
+const MAXIMUM_AT_ONCE: usize = 4;
 /// What it is called in errors.
 const NAME: &str = "sealed secret";
 
@@ -74,6 +78,7 @@ pub fn file_of(text: &[u8]) -> Result<Vec<u8>, HubError> {
 pub struct SealedSecrets {
     opener: Arc<Opener>,
     accepted: Vec<(Pin, SealedSecretOrigin)>,
+    places: Arc<Semaphore>,
 }
 
 impl SealedSecrets {
@@ -89,7 +94,33 @@ impl SealedSecrets {
                 |error| HubError::ConfigInvalid { reason: format!("innerkeep.sealed_secrets: {error}") };
             Ok((pin.map_err(invalid)?, origin.clone()))
         };
-        Ok(Self { opener, accepted: origins.iter().map(pin).collect::<Result<_, HubError>>()? })
+        let accepted = origins.iter().map(pin).collect::<Result<_, HubError>>()?;
+        Ok(Self { opener, accepted, places: Arc::new(Semaphore::new(MAXIMUM_AT_ONCE)) })
+    }
+
+    /// Opens one on a thread of its own. Whoever does not wait any longer leaves at most that thread behind, and there are few of them.
+    ///
+    /// # Errors
+    ///
+    /// `CDH_DEADLINE`; as [`Self::open`].
+    pub async fn open_by(
+        self: &Arc<Self>,
+        text: &[u8],
+        deadline: Instant,
+    ) -> Result<Arc<Plaintext>, HubError> {
+        let (own, text) = (Arc::clone(self), text.to_vec());
+        let opened = async {
+            let place = Arc::clone(&own.places).acquire_owned().await.map_err(|_| HubError::Interrupted)?;
+            let work = move || {
+                let opened = own.open(&text);
+                drop(place);
+                opened
+            };
+            tokio::task::spawn_blocking(work).await.map_err(|_| HubError::Interrupted)
+        };
+        // What is opened later is dropped, and wiped.
+        let opened = tokio::time::timeout_at(deadline, opened).await.map_err(|_| HubError::Late)??;
+        Ok(Arc::new(opened?))
     }
 
     /// Opens one. For threads that may block.

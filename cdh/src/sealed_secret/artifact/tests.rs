@@ -133,3 +133,22 @@ fn texts_without_the_form_are_refused() {
     assert_eq!(code(&secrets, &text), "CARRIER_CORRUPT");
     assert_eq!(code(&secrets, PREFIX), "CARRIER_CORRUPT");
 }
+
+/// Callers go, and come back: threads that open do not grow with them.
+#[tokio::test]
+async fn evil_peer_secrets_that_nobody_waits_for() {
+    let (file, core) = sealed(&[10]);
+    let text = text_of(&file).unwrap();
+    let secrets = Arc::new(guest("production", &[core]));
+    let all =
+        secrets.places.clone().acquire_many_owned(u32::try_from(MAXIMUM_AT_ONCE).unwrap()).await.unwrap();
+    for _ in 0..8 {
+        let soon = Instant::now() + std::time::Duration::from_millis(5);
+        assert_eq!(secrets.open_by(text.as_bytes(), soon).await.unwrap_err().code(), "CDH_DEADLINE");
+    }
+    drop(all);
+    let later = Instant::now() + std::time::Duration::from_secs(30);
+    let found = secrets.open_by(text.as_bytes(), later).await.unwrap_err().code();
+    assert!(NO_KEY.contains(&found), "{found}");
+    assert_eq!(secrets.places.available_permits(), MAXIMUM_AT_ONCE);
+}
