@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use cdh::files;
+use cdh::sealed_secret::MAXIMUM_SEALED_BYTES;
 use cdh::sealed_secret::artifact::{MAXIMUM_SECRET_BYTES, text_of};
 use serde_json::json;
 
@@ -32,7 +34,9 @@ pub(crate) fn run(arguments: &SecretArgs) -> Result<Report, Failure> {
             path
         }
     };
-    let bytes = std::fs::read(&file).map_err(Failure::file("read", &file))?;
+    // No text holds more.
+    let cap = u64::try_from(MAXIMUM_SEALED_BYTES).unwrap_or(u64::MAX);
+    let bytes = files::read("read", &file, cap)?;
     let text = text_of(&bytes).map_err(cdh::Error::from)?;
     let core = opened.core.digest().to_string();
     Ok(Report {
