@@ -6,9 +6,9 @@
 use protocol::agent::{CreateContainerRequest, Storage};
 use std::path::PathBuf;
 use tests::agent_client::checks::{
-    assert_mounted, assert_settles, mounts_at, ok, read_until, refused, state,
+    assert_mounted, assert_settles, mounts_at, ok, read_until, refused, run_container, state,
 };
-use tests::agent_client::requests::{create, read, remove, sandbox, start, wait, write};
+use tests::agent_client::requests::{create, read, remove, sandbox, start, write};
 use tests::agent_client::storages::{layer, storage};
 use tests::agent_client::{ALLOW_ALL, AgentClient, serving, spec};
 use tests::disk_images::{Verity, blank, erofs, find, flip, partitions, root_tree};
@@ -109,15 +109,11 @@ fn container(name: &str, layers: Vec<Storage>, script: &str) -> CreateContainerR
     request
 }
 
-/// What a container says, and its status.
+/// What a container says, and its status; it is gone then.
 fn run(guest: &Guest, client: &AgentClient, request: &CreateContainerRequest) -> (String, i32) {
-    ok(guest, client.create_container(request));
-    let id = request.container_id.as_str();
-    ok(guest, client.start_container(&start(id)));
-    let said = read_until(client, id, "", "\0");
-    let status = ok(guest, client.wait_process(&wait(id, ""))).status;
-    ok(guest, client.remove_container(&remove(id)));
-    (said, status)
+    let ended = run_container(guest, client, request);
+    ok(guest, client.remove_container(&remove(&request.container_id)));
+    ended
 }
 
 // COMPAT: CreateContainer stricter: layers of a root are EROFS; what is written above them is in memory of the guest

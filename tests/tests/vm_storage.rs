@@ -12,7 +12,7 @@ use protocol::types::FSGroupChangePolicy;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use tests::agent_client::checks::{
-    assert_mounted, assert_settles, mounts_at, ok, read_until, refused, state,
+    assert_mounted, assert_settles, mounts_at, ok, read_until, refused, run_container, state,
 };
 use tests::agent_client::requests::{SHARED, create, exec, remove, sandbox, start, wait};
 use tests::agent_client::storages::{SANDBOX, bound, storage, volume};
@@ -88,14 +88,6 @@ fn with_storages(container: &str, storages: Vec<Storage>, script: &str) -> Creat
     request
 }
 
-fn run(guest: &Guest, client: &AgentClient, request: &CreateContainerRequest) -> (String, i32) {
-    ok(guest, client.create_container(request));
-    let id = request.container_id.as_str();
-    ok(guest, client.start_container(&start(id)));
-    let said = read_until(client, id, "", "\0");
-    (said, ok(guest, client.wait_process(&wait(id, ""))).status)
-}
-
 // COMPAT: CreateContainer, CreateSandbox better: options of storages in memory are in force; a storage that fails takes those before it along
 // COMPAT: UpdateEphemeralMounts same: text for storages of another driver
 // COMPAT: UpdateEphemeralMounts better: all of them, or none
@@ -117,7 +109,7 @@ fn storages_of_every_driver() {
     assert_eq!(shell(&guest, &format!("stat -c %a {shm}")).trim(), "1777");
     assert_eq!(shell(&guest, &format!("cat {SHARED}/plain/file")), "bound\n");
     // What is made once is made now.
-    let (_, status) = run(&guest, &client, &with_storages("warm", Vec::new(), "exit 3"));
+    let (_, status) = run_container(&guest, &client, &with_storages("warm", Vec::new(), "exit 3"));
     assert_eq!(status, 3);
     ok(&guest, client.remove_container(&remove("warm")));
     shell(&guest, &format!("mkdir -p {SANDBOX}/storage"));
@@ -222,7 +214,7 @@ fn every_driver(guest: &Guest, client: &AgentClient) {
         vec![storage("blk", "11", "ext4", &volume("made"), &["ro"])],
         "cat /tmp/s/0/new",
     );
-    assert_eq!(run(guest, client, &again), ("made\n".to_owned(), 0));
+    assert_eq!(run_container(guest, client, &again), ("made\n".to_owned(), 0));
     ok(guest, client.remove_container(&remove("again")));
 }
 

@@ -2,6 +2,7 @@
 
 use super::{AgentClient, Refused, requests};
 use crate::vm::shell;
+use protocol::agent::CreateContainerRequest;
 use std::time::{Duration, Instant};
 use xtask::vm::Guest;
 
@@ -64,6 +65,16 @@ pub fn read_until(client: &AgentClient, container: &str, exec: &str, text: &str)
         all.push_str(&String::from_utf8_lossy(&data));
     }
     all
+}
+
+/// Makes and starts a container, and waits for its end: what it said, and its status. It is still to be removed.
+#[track_caller]
+pub fn run_container(guest: &Guest, client: &AgentClient, request: &CreateContainerRequest) -> (String, i32) {
+    ok(guest, client.create_container(request));
+    let id = request.container_id.as_str();
+    ok(guest, client.start_container(&requests::start(id)));
+    let said = read_until(client, id, "", "\0");
+    (said, ok(guest, client.wait_process(&requests::wait(id, ""))).status)
 }
 
 /// The lines of process 1's table of mounts for a place, the last one on top.
