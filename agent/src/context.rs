@@ -167,8 +167,8 @@ impl Agent {
         let replacements = tee_active.then(|| settings.map(|s| s.set_policy.clone()).unwrap_or_default());
         let machine = Machine::new(&roots.sys, &roots.dev, tee_active);
         let shared = sealed::shared(&roots);
-        let (bound, unpacking) = (initdata.as_ref(), engine.unpacking());
-        let hub = DataHub::open(bound, attester.as_ref(), machine.dated(), &audit, &shared, unpacking)?;
+        let (bound, workers) = (initdata.as_ref(), engine.workers());
+        let hub = DataHub::open(bound, attester.as_ref(), machine.dated(), &audit, &shared, workers)?;
         let sealed = Sealed::new(initdata.as_ref(), &roots, &hub, shared, &log);
         let secrets = Secrets::new(hub, &sealed);
         let entries = settings.map(|settings| settings.rest.iter().map(|entry| entry.container.clone()));

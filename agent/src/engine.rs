@@ -20,9 +20,9 @@ mod order;
 mod pen;
 mod remains;
 mod switches;
-mod unpacking;
 mod verify;
 mod wire;
+mod workers;
 
 use std::collections::HashMap;
 use std::fs::DirBuilder;
@@ -329,10 +329,10 @@ impl Engine {
         self.in_time("ask", read).await
     }
 
-    /// Who unpacks images: helpers of the same nursery.
-    pub(crate) fn unpacking(&self) -> Arc<dyn cdh::image::unpacking::Unpacking> {
+    /// Who unpacks images and speaks to registries: helpers of the same nursery.
+    pub(crate) fn workers(&self) -> Arc<dyn cdh::worker::Workers> {
         let (nursery, reaper) = (self.nursery.clone(), Arc::clone(&self.reaper));
-        Arc::new(unpacking::Helpers { nursery, reaper, pens: Arc::clone(&self.pens) })
+        Arc::new(workers::Helpers { nursery, reaper, pens: Arc::clone(&self.pens) })
     }
 
     /// Starts a helper with an order.

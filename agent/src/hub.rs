@@ -17,7 +17,6 @@ use cdh::artifact::{BrokerPlace, HubBroker, Opener, Shared};
 use cdh::config::{HubConfig, ImageConfig, RestAllow, of_entries};
 use cdh::hub_error::HubError;
 use cdh::image::pull::{Pulled, Puller};
-use cdh::image::unpacking::Unpacking;
 use cdh::launch::{opener, puller};
 use cdh::modes::Modes;
 use cdh::plaintext::Plaintext;
@@ -25,6 +24,7 @@ use cdh::registry::{Limits, Registry, RegistryOptions};
 use cdh::rest::event_register;
 use cdh::sealed_secret::artifact::SealedSecrets;
 use cdh::service::Hub;
+use cdh::worker::Workers;
 use initdata::Initdata;
 use policy_engine::audit::Audit;
 use tokio::time::Instant;
@@ -90,6 +90,7 @@ struct Present {
     allow: Vec<RestAllow>,
     /// The register of their events.
     register: Option<u64>,
+    workers: Arc<dyn Workers>,
 }
 
 /// What a REST front for containers is made of.
@@ -112,7 +113,7 @@ impl fmt::Debug for Present {
 
 impl DataHub {
     /// The hub that bound initdata configures, where there is a platform that can attest. Nothing is sent; `shared` is what all
-    /// openers of artifacts have in common, `unpacking` starts the processes in which images are unpacked. Has to be called inside a runtime.
+    /// openers of artifacts have in common, `workers` starts the processes that speak to registries and unpack images. Has to be called inside a runtime.
     ///
     /// # Errors
     /// `cdh.toml` is refused: an agent that went on would do without what its operator configured.
@@ -122,9 +123,9 @@ impl DataHub {
         dated: Dated,
         audit: &Arc<Audit>,
         shared: &Shared,
-        unpacking: Arc<dyn Unpacking>,
+        workers: Arc<dyn Workers>,
     ) -> Result<Self, HubError> {
-        Self::open_at(initdata, attester, dated, audit, shared, &TeeRoot::system(), unpacking)
+        Self::open_at(initdata, attester, dated, audit, shared, &TeeRoot::system(), workers)
     }
 
     /// As there; `root` is where the files of an offline hub are.
@@ -135,7 +136,7 @@ impl DataHub {
         audit: &Arc<Audit>,
         shared: &Shared,
         root: &TeeRoot,
-        unpacking: Arc<dyn Unpacking>,
+        workers: Arc<dyn Workers>,
     ) -> Result<Self, HubError> {
         let text = initdata.and_then(|initdata| initdata.document().cdh_config());
         let Some(text) = text else { return Ok(Self::absent("bound initdata has no cdh.toml")) };
@@ -156,13 +157,14 @@ impl DataHub {
         let keys = Opener { broker: broker.clone(), ..keys };
         let own = SealedSecrets::new(Arc::new(keys.clone()), &config.innerkeep.sealed_secrets)?;
         let hub = Arc::new(hub.with_secrets(own));
-        let images = puller(&hub, &config, &modes, attester, keys, unpacking);
+        let images = puller(&hub, &config, &modes, attester, keys, Arc::clone(&workers));
         let (allow, register) = (listed(&config, initdata)?, event_register(initdata)?);
         let seconds = config.innerkeep.credential_refresh_seconds;
         let refresh = (seconds > 0).then(|| Duration::from_secs(seconds));
         let audit = Arc::clone(audit);
         let (attester, image) = (Arc::clone(attester), config.image);
-        let present = Present { hub, attester, images, refresh, image, audit, broker, allow, register };
+        let present =
+            Present { hub, attester, images, refresh, image, audit, broker, allow, register, workers };
         let present = Arc::new(present);
         wipe_now_and_then(&present);
         Ok(Self { state: State::Present(present) })
@@ -229,7 +231,8 @@ impl DataHub {
     ) -> Result<Result<Registry, cdh::Error>, DataHubError> {
         let present = self.present()?;
         require_attested(&present.audit)?;
-        let options = present.image.registry_options(present.hub.resources().as_ref(), deadline).await;
+        let resources = present.hub.resources();
+        let options = present.image.registry_options(resources.as_ref(), &present.workers, deadline).await;
         // Nothing is stored: the landing bounds what comes.
         Ok(options.map(|options| {
             let limits = Limits { image_bytes: u64::MAX, ..options.limits };

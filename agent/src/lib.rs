@@ -96,7 +96,7 @@ pub fn run() -> i32 {
     if zygote::is_one() {
         return zygote::run();
     }
-    if let Some(status) = cdh::image::unpacking::main() {
+    if let Some(status) = cdh::worker::main() {
         return status;
     }
     if let Some((role, arguments)) = Role::of(std::env::args_os()) {

@@ -12,13 +12,13 @@ use crate::artifact::{BrokerPlace, Chips, Guest, HubBroker, NamedArtifacts, Open
 use crate::config::{HubConfig, ImageConfig};
 use crate::hub_error::HubError;
 use crate::image::pull::{Puller, PullerOptions, Registers};
-use crate::image::unpacking::{Executed, Unpacking};
 use crate::modes::Modes;
 use crate::sealed_secret::Verification;
 use crate::sealed_secret::artifact::SealedSecrets;
 use crate::service::{Access, Hub, HubService, Jobs};
 use crate::volume::ext4::{Helper, OwnChildren};
 use crate::volume::{BlockVolumes, Keys};
+use crate::worker::{Executed, Workers};
 
 /// Where the guest agent puts bound initdata: what counts is what the register holds, wherever it lies.
 const INITDATA: &str = "/run/confidential-containers/initdata/initdata.toml";
@@ -59,8 +59,8 @@ pub struct Launched {
     pub tee: &'static str,
 }
 
-/// Decides which configuration counts, and makes the hub of it. Images are unpacked by this program executed anew: its `main` begins with
-/// [`unpacking::main`](crate::image::unpacking::main).
+/// Decides which configuration counts, and makes the hub of it. Images are unpacked, and registries spoken to, by this program executed anew: its
+/// `main` begins with [`worker::main`](crate::worker::main).
 ///
 /// # Errors
 ///
@@ -80,12 +80,13 @@ pub fn launch(asked: &HubLaunch) -> Result<Launched, HubError> {
     let opener = opener(&config, &modes, &attester, initdata.as_ref(), &root, Shared::at(stored))?;
     let secrets = SealedSecrets::new(Arc::new(opener.clone()), &config.innerkeep.sealed_secrets)?;
     let hub = hub.with_secrets(secrets);
-    let hub = with_artifacts(hub, &config, initdata.as_ref(), opener.clone());
+    let workers: Arc<dyn Workers> = Arc::new(Executed::this_program());
+    let hub = with_artifacts(hub, &config, initdata.as_ref(), opener.clone(), Arc::clone(&workers));
     // Nothing is permitted where nothing is said about images.
     let hub = if config.image == ImageConfig::default() {
         hub
     } else {
-        let images = puller(&hub, &config, &modes, &attester, opener, Arc::new(Executed::this_program()));
+        let images = puller(&hub, &config, &modes, &attester, opener, workers);
         hub.with_images(Arc::new(images))
     };
     let hub = Arc::new(hub);
@@ -95,17 +96,23 @@ pub fn launch(asked: &HubLaunch) -> Result<Launched, HubError> {
 }
 
 /// The hub, which lands what bound `sealed.toml` names for its peers.
-fn with_artifacts(hub: Hub, config: &HubConfig, initdata: Option<&Initdata>, opener: Opener) -> Hub {
+fn with_artifacts(
+    hub: Hub,
+    config: &HubConfig,
+    initdata: Option<&Initdata>,
+    opener: Opener,
+    workers: Arc<dyn Workers>,
+) -> Hub {
     let Some(sealed) = initdata.and_then(|bound| bound.document().sealed()) else { return hub };
     let resources = Arc::clone(hub.resources()) as _;
-    let lander = NamedArtifacts::new(sealed.clone(), opener, config.image.clone(), resources);
+    let lander = NamedArtifacts::new(sealed.clone(), opener, config.image.clone(), resources, workers);
     let access = Access::new(rustix::process::geteuid().as_raw(), config.innerkeep.peers.clone());
     let socket = Path::new(config.socket()).with_extension("files.sock");
     hub.with_artifacts(Arc::new(Jobs::with_socket(Arc::new(lander), socket, access.socket_mode())))
 }
 
 /// What pulls images for a hub: with its resources and the pins of its configuration, and with the platform's registers to measure them; sealed
-/// layers of those that its configuration names are opened by `opener`. Layers are unpacked by children of `unpacking`.
+/// layers of those that its configuration names are opened by `opener`. Children of `workers` speak to registries and unpack layers.
 #[must_use]
 pub fn puller(
     hub: &Hub,
@@ -113,7 +120,7 @@ pub fn puller(
     modes: &Modes,
     attester: &Arc<Attester>,
     opener: Opener,
-    unpacking: Arc<dyn Unpacking>,
+    workers: Arc<dyn Workers>,
 ) -> Puller {
     let resources = Arc::clone(hub.resources()) as _;
     let measure = Arc::new(Registers::new(Arc::clone(attester)));
@@ -123,7 +130,7 @@ pub fn puller(
         ..PullerOptions::default()
     };
     options.total = config.innerkeep.images.memory_bytes.unwrap_or(options.total);
-    let puller = Puller::new(config.image.clone(), resources, modes.clone(), measure, unpacking, options);
+    let puller = Puller::new(config.image.clone(), resources, modes.clone(), measure, workers, options);
     puller.opening(Arc::new(opener), config.innerkeep.sealed_images.clone())
 }
 

@@ -52,5 +52,6 @@ pub mod sealed_secret;
 pub mod service;
 pub mod unwrap;
 pub mod volume;
+pub mod worker;
 
 pub use error::{CdhError as Error, Class, evidence_class};

@@ -50,6 +50,7 @@
 //! | `REGISTRY_DEADLINE` | the caller's time is over | |
 //! | `REGISTRY_DENIED` | 401 or 403 | next |
 //! | `REGISTRY_DIGEST` | bytes with another digest | next |
+//! | `REGISTRY_FETCHER` | no process could be started and confined that speaks to registries | |
 //! | `REGISTRY_HTTP` | the connection broke, or an answer ended early | again |
 //! | `REGISTRY_MANIFEST` | a manifest, index or configuration of another form | next |
 //! | `REGISTRY_MISSING` | 404 | next |
@@ -75,6 +76,7 @@ mod connection;
 mod credentials;
 mod digest;
 mod error;
+pub mod fetching;
 mod graph;
 mod http;
 mod local;
@@ -91,6 +93,7 @@ pub mod store;
 mod transfer;
 mod trust;
 mod url;
+mod wire;
 
 pub use carry::Carried;
 pub use credentials::{CREDENTIALS_MAX, Credentials, Login};
@@ -109,8 +112,13 @@ pub use sources::{SOURCES_MAX, Source, Sources};
 pub use transfer::Fetched;
 pub use trust::RegistryTrust;
 
+use std::fmt;
+use std::sync::Arc;
+
+use crate::worker::Workers;
+
 /// What a client is made with. All of it comes from bound configuration or the measured image.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct RegistryOptions {
     /// Roots for https; without any there is no https.
     pub trust: Option<RegistryTrust>,
@@ -124,6 +132,8 @@ pub struct RegistryOptions {
     pub limits: Limits,
     /// Times and rates.
     pub patience: Patience,
+    /// Who starts the process that speaks to registries ([`fetching`]). Without it this process does, which then has no business with keys.
+    pub workers: Option<Arc<dyn Workers>>,
 }
 
 /// Sizes and numbers that a caller may choose; the others are constants.
@@ -139,6 +149,21 @@ impl Default for Limits {
     /// 64 GiB; 3 blobs.
     fn default() -> Self {
         Self { image_bytes: 64 << 30, parallel: 3 }
+    }
+}
+
+impl fmt::Debug for RegistryOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trust, credentials, proxies, sources, limits, patience, workers } = self;
+        f.debug_struct("RegistryOptions")
+            .field("trust", trust)
+            .field("credentials", credentials)
+            .field("proxies", proxies)
+            .field("sources", sources)
+            .field("limits", limits)
+            .field("patience", patience)
+            .field("apart", &workers.is_some())
+            .finish()
     }
 }
 
@@ -161,10 +186,10 @@ impl Registry {
     /// A client. Nothing is connected yet.
     #[must_use]
     pub fn new(options: RegistryOptions) -> Self {
-        let RegistryOptions { trust, credentials, proxies, sources, limits, patience } = options;
+        let RegistryOptions { trust, credentials, proxies, sources, limits, patience, workers } = options;
         Self {
             options: OwnOptions { credentials, sources, limits },
-            transport: http::Transport::new(trust, proxies, patience),
+            transport: http::Transport::new(trust, proxies, patience, workers),
             authorizations: auth::Authorizations::default(),
         }
     }

@@ -23,6 +23,7 @@ use cdh::artifact::{Chips, Guest, NamedArtifacts, Opener, Shared};
 use cdh::config::HubConfig;
 use cdh::modes::Modes;
 use cdh::service::{Hub, HubService, Jobs};
+use cdh::worker::Executed;
 use chip_client::address::DeviceAddress;
 use chip_client::chain::TrustRoot;
 use initdata::{InsecureMode, SealedConfig};
@@ -37,7 +38,7 @@ use serde_json::{Value, json};
 use tests::args;
 use tests::layout::Layout;
 use tests::payload::Payload;
-use tests::programs::as_root;
+use tests::programs::{Programs, as_root};
 use tests::scene::{Artifact, ENVIRONMENT, FAMILY, Scene, SealSpec, swap_is_on};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -115,7 +116,9 @@ impl Stage {
         let sealed = json!({"environment": ENVIRONMENT, "artifact": entries});
         let sealed: SealedConfig = serde_json::from_value(sealed).unwrap();
         let resources = Arc::clone(hub.resources()) as _;
-        let lander = NamedArtifacts::new(sealed, self.opener(cache), config.image.clone(), resources);
+        let workers = Arc::new(Executed::of(Programs::built().path("confidential-data-hub"), Vec::new()));
+        let lander =
+            NamedArtifacts::new(sealed, self.opener(cache), config.image.clone(), resources, workers);
         let files = directory.path().join("files.sock");
         let hub = hub.with_artifacts(Arc::new(Jobs::with_socket(Arc::new(lander), files, 0o600)));
         let service = HubService::new(Arc::new(hub), &config, &root);

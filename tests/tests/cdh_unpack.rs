@@ -17,11 +17,11 @@ use async_trait::async_trait;
 use cdh::composefs::pin::Pin;
 use cdh::image::policy::Cause;
 use cdh::image::pull::PullerOptions;
-use cdh::image::unpacking::{Executed, Process, Unpacking};
+use cdh::worker::{Executed, Process, Trade, Workers};
 use serde_json::{Value, json};
 use tests::programs::{Programs, as_root};
 
-use fixture::{Guest, Image, Server, pins, unpacking};
+use fixture::{Guest, Image, Server, pins, workers};
 
 const IMAGE: &str = "acme/ranker";
 
@@ -43,8 +43,8 @@ fn served(content: &[u8]) -> (Server, String) {
     (server, name)
 }
 
-fn guest(server: &Server, unpacking: Arc<dyn Unpacking>, options: PullerOptions) -> Guest {
-    Guest::unpacked_by(server, &anything(), ("", false), options, unpacking, |puller| puller)
+fn guest(server: &Server, workers: Arc<dyn Workers>, options: PullerOptions) -> Guest {
+    Guest::unpacked_by(server, &anything(), ("", false), options, workers, |puller| puller)
 }
 
 /// A mark that no other process has among its words.
@@ -54,10 +54,23 @@ fn mark() -> String {
     hex::encode(bytes)
 }
 
-/// An image's own process, with this task.
-fn taken_over(task: &str, mark: &str) -> Arc<dyn Unpacking> {
+/// An image's own process, with this task. Registries are spoken to as ever.
+fn taken_over(task: &str, mark: &str) -> Arc<dyn Workers> {
     let words = [task, mark].map(OsString::from).into();
-    Arc::new(Executed::of(Programs::built().path("test-unpacker"), words))
+    let evil = Executed::of(Programs::built().path("test-unpacker"), words);
+    Arc::new(TakenOver(evil, workers()))
+}
+
+struct TakenOver(Executed, Arc<dyn Workers>);
+
+#[async_trait]
+impl Workers for TakenOver {
+    async fn start(&self, trade: Trade, socket: OwnedFd) -> Result<Box<dyn Process>, Cause> {
+        match trade {
+            Trade::Unpack => self.0.start(trade, socket).await,
+            Trade::Fetch => self.1.start(trade, socket).await,
+        }
+    }
 }
 
 /// Whether a process has this mark.
@@ -121,9 +134,9 @@ fn evil_layer_has_a_tree_of_its_choice() {
     as_root(async {
         let (server, name) = served(&content());
         // For this image it can; who knows the digest of the tree finds it out.
-        let found = guest(&server, unpacking(), PullerOptions::default()).pull(&name).await.unwrap();
+        let found = guest(&server, workers(), PullerOptions::default()).pull(&name).await.unwrap();
         let wrong = Pin::parse(&"0".repeat(64)).unwrap();
-        let error = guest(&server, unpacking(), pins(&[(&name, wrong)])).pull(&name).await.unwrap_err();
+        let error = guest(&server, workers(), pins(&[(&name, wrong)])).pull(&name).await.unwrap_err();
         let text = error.to_string();
         let at = text.rfind("v1-sha256-12:").unwrap();
         let right = Pin::parse(text[at..].split_whitespace().next().unwrap()).unwrap();
@@ -139,12 +152,15 @@ fn evil_layer_has_a_tree_of_its_choice() {
 /// Alters the blobs of a guest when they were verified and are about to be unpacked.
 struct Altering {
     work: OnceLock<PathBuf>,
-    inner: Arc<dyn Unpacking>,
+    inner: Arc<dyn Workers>,
 }
 
 #[async_trait]
-impl Unpacking for Altering {
-    async fn start(&self, socket: OwnedFd) -> Result<Box<dyn Process>, Cause> {
+impl Workers for Altering {
+    async fn start(&self, trade: Trade, socket: OwnedFd) -> Result<Box<dyn Process>, Cause> {
+        if trade == Trade::Fetch {
+            return self.inner.start(trade, socket).await;
+        }
         for blob in std::fs::read_dir(self.work.get().ok_or("a place")?.join("blobs/sha256"))? {
             let path = blob?.path();
             let mut bytes = std::fs::read(&path)?;
@@ -157,7 +173,7 @@ impl Unpacking for Altering {
                 0,
             )?;
         }
-        self.inner.start(socket).await
+        self.inner.start(trade, socket).await
     }
 }
 
@@ -165,7 +181,7 @@ impl Unpacking for Altering {
 fn evil_host_alters_a_blob_while_it_is_unpacked() {
     as_root(async {
         let (server, name) = served(&content());
-        for inner in [taken_over("own-tree-of-all", "x"), unpacking()] {
+        for inner in [taken_over("own-tree-of-all", "x"), workers()] {
             let altering = Arc::new(Altering { work: OnceLock::new(), inner });
             let guest = guest(&server, Arc::clone(&altering) as _, PullerOptions::default());
             altering.work.set(guest.directory.path().join("work")).unwrap();
@@ -178,14 +194,14 @@ fn evil_host_alters_a_blob_while_it_is_unpacked() {
 }
 
 /// One that may live on when it was ended.
-struct Undead(Arc<dyn Unpacking>);
+struct Undead(Arc<dyn Workers>);
 
 struct Ghost(Box<dyn Process>);
 
 #[async_trait]
-impl Unpacking for Undead {
-    async fn start(&self, socket: OwnedFd) -> Result<Box<dyn Process>, Cause> {
-        Ok(Box::new(Ghost(self.0.start(socket).await?)))
+impl Workers for Undead {
+    async fn start(&self, trade: Trade, socket: OwnedFd) -> Result<Box<dyn Process>, Cause> {
+        Ok(Box::new(Ghost(self.0.start(trade, socket).await?)))
     }
 }
 
@@ -201,7 +217,7 @@ impl Process for Ghost {
 fn evil_process_whose_end_nobody_knows() {
     as_root(async {
         let (server, name) = served(b"short");
-        let guest = guest(&server, Arc::new(Undead(unpacking())), PullerOptions::default());
+        let guest = guest(&server, Arc::new(Undead(workers())), PullerOptions::default());
         assert_eq!(guest.refused(&name).await, "PULL_UNPACKER");
     });
 }
@@ -213,15 +229,14 @@ fn evil_machine_that_cannot_confine() {
         let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
         let program = Programs::built().path("test-unpacker").to_str().unwrap().to_owned();
         let without = words(&["--bounding-set=-all", "--inh-caps=-all", &program, "as-it-should"]);
-        let setpriv = Arc::new(Executed::of("/usr/bin/setpriv".into(), without));
-        let confined = guest(&server, setpriv, PullerOptions::default());
-        assert_eq!(confined.refused(&name).await, "LAYER_CONFINEMENT");
-        let missing = Arc::new(Executed::of("/no/such/program".into(), Vec::new()));
-        let none = guest(&server, missing, PullerOptions::default());
-        assert_eq!(none.refused(&name).await, "PULL_UNPACKER");
+        let of = |program: &str, words| {
+            let unpacker = Arc::new(TakenOver(Executed::of(program.into(), words), workers()));
+            guest(&server, unpacker, PullerOptions::default())
+        };
+        assert_eq!(of("/usr/bin/setpriv", without).refused(&name).await, "LAYER_CONFINEMENT");
+        assert_eq!(of("/no/such/program", Vec::new()).refused(&name).await, "PULL_UNPACKER");
         // A program that is no unpacker.
-        let other = Arc::new(Executed::of("/bin/true".into(), Vec::new()));
-        assert!(guest(&server, other, PullerOptions::default()).pull(&name).await.is_err());
+        assert!(of("/bin/true", Vec::new()).pull(&name).await.is_err());
     });
 }
 
@@ -246,7 +261,7 @@ fn two_images_are_unpacked_at_once() {
         let (server, name) = served(&first);
         let other = Image::new(&second);
         server.skopeo(&other.layout(), "acme/other:v1");
-        let guest = guest(&server, unpacking(), PullerOptions::default());
+        let guest = guest(&server, workers(), PullerOptions::default());
         let other = server.name("acme/other:v1");
         let (one, two) = tokio::join!(guest.pull(&name), guest.pull(&other));
         for (pulled, content) in [(one.unwrap(), first), (two.unwrap(), second)] {

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cdh::worker::Trade;
 use libcontainer::container::Container;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -33,7 +34,9 @@ type Refusal = Box<dyn std::error::Error>;
 /// Receives one order, carries it out, and answers. Returns the exit status.
 pub(crate) fn run(socket: OwnedFd) -> i32 {
     let carried_out = match receive_order(&socket) {
-        Ok((Order { task: Task::Unpack, .. }, descriptors)) => return unpack(socket, descriptors),
+        Ok((Order { task: Task::Work(trade), .. }, descriptors)) => {
+            return work(trade, socket, descriptors);
+        }
         Ok((order, descriptors)) => carry_out(order, descriptors),
         Err(error) => Err(error),
     };
@@ -47,9 +50,9 @@ pub(crate) fn run(socket: OwnedFd) -> i32 {
 }
 
 /// Has its own way to answer, and neither this socket nor any container.
-fn unpack(socket: OwnedFd, descriptors: Vec<OwnedFd>) -> i32 {
+fn work(trade: Trade, socket: OwnedFd, descriptors: Vec<OwnedFd>) -> i32 {
     drop(socket);
-    descriptors.into_iter().next().map_or(FAILURE, cdh::image::unpacking::child::run)
+    descriptors.into_iter().next().map_or(FAILURE, |socket| trade.run(socket))
 }
 
 fn receive_order(socket: &OwnedFd) -> Result<(Order, Vec<OwnedFd>), Refusal> {
@@ -95,7 +98,7 @@ fn carry_out(order: Order, descriptors: Vec<OwnedFd>) -> Result<(Answer, Option<
             let connection = descriptors.into_iter().next().ok_or("an order without a connection")?;
             Ok((Answer::Asked(Box::new(reader::read(connection)?)), None))
         }
-        Task::Unpack => Err("an order of no container".into()),
+        Task::Work(_) => Err("an order of no container".into()),
     }
 }
 

@@ -28,12 +28,15 @@ const LOOKS: u32 = 2500;
 pub(super) struct Pens {
     place: PathBuf,
     made: AtomicU64,
+    /// Where those who are made here wait: whoever drops one may have a runtime that ends with him, or none.
+    runtime: Option<Handle>,
 }
 
 impl Pens {
     /// Below the root of the control groups.
     pub(super) fn below(root: &Path) -> Self {
-        Self { place: root.join(AGENT_GROUP), made: AtomicU64::new(0) }
+        let runtime = Handle::try_current().ok();
+        Self { place: root.join(AGENT_GROUP), made: AtomicU64::new(0), runtime }
     }
 
     /// Makes one, with nobody in it.
@@ -44,7 +47,7 @@ impl Pens {
             _ => {}
         }
         fs::create_dir(&path)?;
-        Ok(Pen { path })
+        Ok(Pen { path, runtime: self.runtime.clone() })
     }
 }
 
@@ -52,6 +55,7 @@ impl Pens {
 #[derive(Debug)]
 pub(super) struct Pen {
     path: PathBuf,
+    runtime: Option<Handle>,
 }
 
 impl Pen {
@@ -87,7 +91,7 @@ impl Drop for Pen {
             return;
         }
         let path = std::mem::take(&mut self.path);
-        let Ok(runtime) = Handle::try_current() else { return };
+        let Some(runtime) = self.runtime.take() else { return };
         runtime.spawn(async move {
             for _ in 0..LOOKS {
                 sleep(PAUSE).await;

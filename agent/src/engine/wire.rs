@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use cdh::rest::Asked;
+use cdh::worker::Trade;
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
 use rustix::fs::{MemfdFlags, SealFlags};
 use serde::{Deserialize, Serialize};
@@ -65,15 +66,15 @@ pub(super) enum Task {
     Delete,
     /// Reads the first request of a connection, of any container's. Descriptor: the connection.
     Ask,
-    /// Unpacks an image; of no container. Descriptor: the socket of whoever wants the tree.
-    Unpack,
+    /// Works for the hub; of no container. Descriptor: the socket of whoever wants what comes of it.
+    Work(Trade),
 }
 
 impl Task {
     /// How many descriptors come with it, behind the order itself.
     pub(super) fn descriptors(&self) -> usize {
         match self {
-            Self::Create { terminal: true, .. } | Self::Ask | Self::Unpack => 1,
+            Self::Create { terminal: true, .. } | Self::Ask | Self::Work(_) => 1,
             Self::Exec { process, .. } if process.terminal() == Some(true) => 1,
             Self::Create { .. } | Self::Exec { .. } => 4,
             Self::Start | Self::Delete => 0,

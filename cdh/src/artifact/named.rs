@@ -20,6 +20,7 @@ use crate::hub_error::HubError;
 use crate::registry::{Limits, Reference, Registry, RegistryOptions};
 use crate::resources::ResourceSource;
 use crate::service::{LandedFiles, Lander, Progress};
+use crate::worker::Workers;
 
 /// How long one landing from a registry may take.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -30,6 +31,7 @@ pub struct NamedArtifacts {
     opener: Opener,
     image: ImageConfig,
     resources: Arc<dyn ResourceSource>,
+    workers: Arc<dyn Workers>,
 }
 
 impl fmt::Debug for NamedArtifacts {
@@ -42,15 +44,16 @@ impl fmt::Debug for NamedArtifacts {
 
 impl NamedArtifacts {
     /// Those of bound `sealed.toml`; registries are asked as `[image]` of bound `cdh.toml` says. Where the
-    /// host stores ciphertext, the opener knows.
+    /// host stores ciphertext, the opener knows. Children of `workers` speak to registries.
     #[must_use]
     pub fn new(
         config: SealedConfig,
         opener: Opener,
         image: ImageConfig,
         resources: Arc<dyn ResourceSource>,
+        workers: Arc<dyn Workers>,
     ) -> Self {
-        Self { config, opener, image, resources }
+        Self { config, opener, image, resources, workers }
     }
 
     /// The entry that a peer means: by its reference, by the digest of the core that it is pinned to, or by its family alone.
@@ -81,7 +84,8 @@ impl NamedArtifacts {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(Error::file("start", "the network runtime"))?;
         let deadline = Instant::now() + PATIENCE;
-        let options = runtime.block_on(self.image.registry_options(&*self.resources, deadline))?;
+        let options =
+            runtime.block_on(self.image.registry_options(&*self.resources, &self.workers, deadline))?;
         // Nothing is stored: the landing bounds what comes.
         let limits = Limits { image_bytes: u64::MAX, ..options.limits };
         let registry = Registry::new(RegistryOptions { limits, ..options });

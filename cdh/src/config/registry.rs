@@ -1,5 +1,7 @@
 //! `[image]` as the options of a client of registries: for images, and for sealed artifacts that are fetched.
 
+use std::sync::Arc;
+
 use attestation_agent::kbs::ResourceUri;
 use tokio::time::Instant;
 
@@ -7,12 +9,14 @@ use super::ImageConfig;
 use crate::Error;
 use crate::hub_error::HubError;
 use crate::plaintext::Plaintext;
-use crate::registry::{Credentials, Limits, Proxies, RegistryOptions, RegistryTrust, Sources};
+use crate::registry::{Credentials, Limits, Patience, Proxies, RegistryOptions, RegistryTrust, Sources};
 use crate::resources::ResourceSource;
+use crate::worker::Workers;
 
 impl ImageConfig {
     /// The options. Roots and proxies are inline; registries and mirrors, too, or a resource; credentials are a resource. What is not
-    /// configured is not had: no root of the platform, no mirror, nobody's credentials.
+    /// configured is not had: no root of the platform, no mirror, nobody's credentials. Whoever has keys speaks to registries by another
+    /// process, of `workers`.
     ///
     /// # Errors
     ///
@@ -20,6 +24,7 @@ impl ImageConfig {
     pub async fn registry_options(
         &self,
         source: &dyn ResourceSource,
+        workers: &Arc<dyn Workers>,
         deadline: Instant,
     ) -> Result<RegistryOptions, Error> {
         let roots: Vec<&str> = self.extra_root_certificates.iter().map(String::as_str).collect();
@@ -52,7 +57,9 @@ impl ImageConfig {
             None => Credentials::default(),
         };
         let limits = Limits { parallel: self.max_concurrent_layer_downloads_per_image, ..Limits::default() };
-        Ok(RegistryOptions { trust, credentials, proxies, sources, limits, ..RegistryOptions::default() })
+        let workers = Some(Arc::clone(workers));
+        let patience = Patience::default();
+        Ok(RegistryOptions { trust, credentials, proxies, sources, limits, patience, workers })
     }
 }
 
@@ -60,7 +67,7 @@ async fn resource(
     source: &dyn ResourceSource,
     uri: &str,
     deadline: Instant,
-) -> Result<std::sync::Arc<Plaintext>, HubError> {
+) -> Result<Arc<Plaintext>, HubError> {
     source.get(&ResourceUri::parse(uri)?, deadline).await
 }
 
@@ -92,7 +99,8 @@ mod tests {
             ("kbs:///a/b/mirrors", "[[registry]]\nlocation = \"registry.example\"\nblocked = true\n"),
             ("kbs:///a/b/garbage", "\u{1}"),
         ]));
-        config.image.registry_options(&table, Instant::now()).await.map_err(|error| error.code())
+        let workers = Arc::new(crate::worker::Executed::this_program()) as _;
+        config.image.registry_options(&table, &workers, Instant::now()).await.map_err(|error| error.code())
     }
 
     fn blocked(options: &RegistryOptions) -> bool {
@@ -103,6 +111,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_configured_is_had_and_nothing_else() {
         let none = options("").await.unwrap();
+        assert!(none.workers.is_some(), "whoever has keys does not speak to registries itself");
         assert!(none.trust.is_none() && none.limits.parallel == 3 && !blocked(&none));
         let all = options(
             "max_concurrent_layer_downloads_per_image = 7\nauthenticated_registry_credentials_uri = \"kbs:///a/b/auths\"\n\

@@ -89,13 +89,13 @@ use crate::config::{ImageConfig, SealedImage};
 use crate::image::layer::{Compression, Limits};
 use crate::image::ocicrypt::{EncryptedLayer, LayerKey};
 use crate::image::policy::{Accepted, Digest as PolicyDigest, ImageName, Subject};
-use crate::image::unpacking::Unpacking;
 use crate::modes::Modes;
 use crate::registry::manifest::Manifest;
 use crate::registry::store::{Store, StoreOptions};
 use crate::registry::{Digest, Platform, Progress, Reference, RegistryError, Transferred, VerifiedManifest};
 use crate::resources::ResourceSource;
 use crate::service::Images;
+use crate::worker::Workers;
 
 use kept::Kept;
 use settings::Settings;
@@ -152,7 +152,7 @@ pub struct Puller {
     resources: Arc<dyn ResourceSource>,
     modes: Modes,
     measure: Arc<dyn Measure>,
-    unpacking: Arc<dyn Unpacking>,
+    workers: Arc<dyn Workers>,
     options: PullerOptions,
     /// Who opens layers that are sealed, and which ones.
     opener: Option<(Arc<Opener>, Vec<SealedImage>)>,
@@ -257,12 +257,12 @@ impl Puller {
         resources: Arc<dyn ResourceSource>,
         modes: Modes,
         measure: Arc<dyn Measure>,
-        unpacking: Arc<dyn Unpacking>,
+        workers: Arc<dyn Workers>,
         options: PullerOptions,
     ) -> Self {
         let (store, busy) = (tokio::sync::OnceCell::new(), Mutex::default());
         let kept = Kept::new(options.total, options.kept);
-        Self { config, resources, modes, measure, unpacking, options, opener: None, store, busy, kept }
+        Self { config, resources, modes, measure, workers, options, opener: None, store, busy, kept }
     }
 
     /// With this to open layers that are sealed, of the images that bound configuration names.
@@ -297,7 +297,7 @@ impl Puller {
         deadline: Instant,
         progress: &Watched<'_>,
     ) -> Result<Pulled, Error> {
-        let settings = Settings::read(&self.config, &*self.resources, deadline).await?;
+        let settings = Settings::read(&self.config, &*self.resources, &self.workers, deadline).await?;
         let reference = Reference::parse(image)?;
         let manifest = settings.registry.pull_manifest(&reference, &self.options.platform, deadline).await?;
         let accepted = self.decide(&settings, &manifest, deadline).await?;
@@ -349,7 +349,7 @@ impl Puller {
         let room = self.kept.reserve(least, bytes).await?;
         let memory = (room.bytes(), files);
         let order = Order { layers, limits, memory, pins, transform };
-        let verified = Arc::new(unpack::unpack(&*self.unpacking, order).await?);
+        let verified = Arc::new(unpack::unpack(&*self.workers, order).await?);
         room.fill(key, &verified).await?;
         Ok(verified)
     }

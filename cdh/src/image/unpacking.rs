@@ -7,161 +7,93 @@
 //!    └─▶ child killed and gone ─▶ its directory read-only ─▶ every object hashed ─▶ the tree's own digest, pins
 //! ```
 //!
-//! How a child is started is the caller's: the guest agent has its zygote make one; a program that has none executes itself anew
-//! ([`Executed`]). How it is confined is not: [`child`] does that itself, before it reads the first byte of a layer, and all of it or nothing
-//! ([`become_worker`](protected_memory::confine::become_worker)). There is no way to unpack in the process that asked.
+//! This is the child's side: it gets its job, gives everything else up, and only then reads the first byte of a layer. Who starts it is told
+//! in [`worker`](crate::worker). There is no way to unpack in the process that asked.
 //!
-//! A blob may lie on a disk of the host. So its bytes reach the child through a pipe, while this side hashes them: what the host altered after
+//! A blob may lie on a disk of the host. So its bytes reach the child through a pipe, while the other side hashes them: what the host altered after
 //! the blob was verified can take over the child, and its tree is thrown away.
 
-pub(crate) mod channel;
-pub mod child;
-
-use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
-use async_trait::async_trait;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::sync::oneshot;
+use protected_memory::confine::{Trade, WorkerLimits, become_worker};
+use protected_memory::harden::harden_process;
 
-use crate::image::policy::Cause;
+use crate::image::layer::LayerError;
+use crate::image::layer::confine::{self, Job};
+use crate::worker::channel::{Mark, read_job, receive};
 
-/// The name by which a program knows that it is a child.
-const NAME: &str = "innerkeep-unpack";
 /// User and group of children: nobody else's.
 const USER: u32 = 0x7ffe_4b55;
 /// Descriptors of a child at a time: streams, socket, directory, answer, a layer, an object, and some more.
 const DESCRIPTORS: u64 = 32;
+/// Longest job: 512 layers with two digests' worth of digits each.
+const JOB_BYTES_MAX: u64 = 1 << 20;
 
-/// Who starts children.
-#[async_trait]
-pub trait Unpacking: Send + Sync {
-    /// Starts one, which gets this socket and no other descriptor, and calls [`child::run`] with it.
-    ///
-    /// # Errors
-    ///
-    /// Whatever keeps it from being started.
-    async fn start(&self, socket: OwnedFd) -> Result<Box<dyn Process>, Cause>;
-}
-
-/// A child. Dropped, it is killed, and somebody waits for its end.
-#[async_trait]
-pub trait Process: Send {
-    /// Kills what is left of it, and waits until there is nothing.
-    ///
-    /// # Errors
-    ///
-    /// Nobody can say that it is gone.
-    async fn end(self: Box<Self>) -> Result<(), Cause>;
-}
-
-/// Children that are a program executed anew: this one, for whoever has no zygote.
-#[derive(Clone, Debug)]
-pub struct Executed {
-    program: PathBuf,
-    arguments: Vec<OsString>,
-}
-
-impl Executed {
-    /// The program of this process. Its `main` has to begin with [`main`].
-    #[must_use]
-    pub fn this_program() -> Self {
-        Self::of("/proc/self/exe".into(), Vec::new())
-    }
-
-    /// Another program, whose `main` does.
-    #[must_use]
-    pub const fn of(program: PathBuf, arguments: Vec<OsString>) -> Self {
-        Self { program, arguments }
-    }
-}
-
-#[async_trait]
-impl Unpacking for Executed {
-    async fn start(&self, socket: OwnedFd) -> Result<Box<dyn Process>, Cause> {
-        Ok(Box::new(self.spawn(socket).await?))
-    }
-}
-
-impl Executed {
-    async fn spawn(&self, socket: OwnedFd) -> io::Result<Child> {
-        let mut command = Command::new(&self.program);
-        command.arg0(NAME).args(&self.arguments).env_clear().current_dir("/");
-        command.stdin(socket).stdout(Stdio::null()).stderr(Stdio::null());
-        let (tell, started) = oneshot::channel();
-        let (end, ended) = oneshot::channel();
-        // A thread that lives as long as the child: a child dies with the thread that made it.
-        std::thread::Builder::new().name("unpacking".to_owned()).spawn(move || {
-            let child = command.spawn();
-            // It holds the other end of the socket.
-            drop(command);
-            match child.and_then(|child| Ok((pidfd(&child)?, child))) {
-                Ok((pidfd, mut child)) => {
-                    if let Err(unheard) = tell.send(Ok(pidfd)) {
-                        kill(unheard.as_ref().ok());
-                    }
-                    let _ = end.send(child.wait());
-                }
-                Err(error) => drop(tell.send(Err(error))),
-            }
-        })?;
-        let pidfd = started.await.map_err(|_| io::Error::other("its thread was lost"))??;
-        Ok(Child { pidfd, ended })
-    }
-}
-
-/// One that was executed.
+/// A child that has its job and nothing else any more.
 #[derive(Debug)]
-struct Child {
-    pidfd: OwnedFd,
-    ended: oneshot::Receiver<io::Result<std::process::ExitStatus>>,
+pub struct Confined {
+    /// What it is to do.
+    pub job: Job,
+    /// The bytes of its layers, one after the other.
+    pub layers: Layers,
+    /// Its root, which is the directory of its objects.
+    pub objects: OwnedFd,
+    /// Where it answers.
+    pub answer: File,
 }
 
-#[async_trait]
-impl Process for Child {
-    async fn end(mut self: Box<Self>) -> Result<(), Cause> {
-        kill(Some(&self.pidfd));
-        (&mut self.ended).await.map_err(|_| io::Error::other("its thread was lost"))??;
-        Ok(())
+/// The descriptors of layers, as they are asked for.
+#[derive(Debug)]
+pub struct Layers(OwnedFd);
+
+impl Iterator for Layers {
+    type Item = io::Result<File>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(receive(&self.0, Mark::Next).and_then(|found| {
+            found.into_iter().next().map(File::from).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        }))
     }
 }
 
-impl Drop for Child {
-    fn drop(&mut self) {
-        kill(Some(&self.pidfd));
+impl Confined {
+    /// Receives a job and becomes what works on it. A process that has only one thread, and no descriptor but this one and standard streams.
+    ///
+    /// # Errors
+    ///
+    /// Without a job there is nobody to tell. Who asked is told why there is no confinement.
+    pub fn begin(socket: OwnedFd) -> io::Result<Self> {
+        harden_process().map_err(io::Error::other)?;
+        let mut found = receive(&socket, Mark::Job)?.into_iter();
+        let (Some(job), Some(objects), Some(answer)) = (found.next(), found.next(), found.next()) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let (job, mut answer) = (read_job::<Job>(job, JOB_BYTES_MAX)?, File::from(answer));
+        let limits = WorkerLimits {
+            file_bytes: job.limits.content_bytes,
+            memory_bytes: job.limits.memory_bytes(),
+            descriptors: DESCRIPTORS,
+        };
+        // GUARD: unpacker-confined -> evil_layer_takes_over_the_process_that_unpacks
+        if let Err(source) = become_worker(objects.as_fd(), USER, Trade::Files, &limits) {
+            confine::refuse(&LayerError::Confinement(source), &mut answer)?;
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(Self { job, layers: Layers(socket), objects, answer })
+    }
+
+    /// Unpacks, and answers. Returns the exit status.
+    #[must_use]
+    pub fn run(self) -> i32 {
+        let Self { job, layers, objects, mut answer } = self;
+        i32::from(confine::run(&job, layers, objects, &mut answer).is_err())
     }
 }
 
-/// One that is gone is no error.
-fn kill(pidfd: Option<&OwnedFd>) {
-    if let Some(pidfd) = pidfd {
-        let _ = pidfd_send_signal(pidfd, Signal::KILL);
-    }
-}
-
-fn pidfd(child: &std::process::Child) -> io::Result<OwnedFd> {
-    let number = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
-    Ok(pidfd_open(number, PidfdFlags::empty())?)
-}
-
-/// What a program whose children [`Executed`] starts does first: if it is a child, all that it has to do. Its exit status then.
+/// All that a child does with the socket of its parent. Returns the exit status; why is the answer's to say.
 #[must_use]
-pub fn main() -> Option<i32> {
-    let is_child = std::env::args_os().next().is_some_and(|name| name == NAME);
-    is_child.then(|| executed(child::run))
-}
-
-/// What a child does that was executed, from its beginning on. Returns its exit status.
-pub fn executed(run: impl FnOnce(OwnedFd) -> i32) -> i32 {
-    if protected_memory::confine::close_descriptors().is_err() {
-        return 1;
-    }
-    match io::stdin().as_fd().try_clone_to_owned() {
-        Ok(socket) => run(socket),
-        Err(_) => 1,
-    }
+pub fn run(socket: OwnedFd) -> i32 {
+    Confined::begin(socket).map_or(1, Confined::run)
 }

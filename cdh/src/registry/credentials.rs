@@ -12,7 +12,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::error::RegistryError;
@@ -75,10 +75,16 @@ struct Entry {
     password: Option<Wiped>,
 }
 
-/// Text that is wiped when dropped.
+/// Text that is wiped when dropped. Written only for the process that sends it.
 #[derive(Deserialize)]
 #[serde(from = "String")]
 pub(super) struct Wiped(pub(super) Zeroizing<String>);
+
+impl Serialize for Wiped {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
 
 impl From<String> for Wiped {
     fn from(text: String) -> Self {

@@ -105,6 +105,14 @@ pub enum RegistryError {
         /// The scheme of now.
         found: &'static str,
     },
+    /// There is no process that would speak to registries.
+    #[error("{action} a process that fetches: {source}")]
+    Fetcher {
+        /// What was to be done.
+        action: &'static str,
+        /// Why it could not.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// The connection broke, or spoke no HTTP.
     #[error("{to}: the connection broke: {source}")]
     Http {
@@ -257,7 +265,7 @@ pub enum RegistryClass {
     Denied,
     /// The registry, or who stands in for it, broke the protocol. Final at this source.
     Fault,
-    /// This machine's disk or time. Final.
+    /// This machine's disk, time or processes. Final.
     Local,
     /// May work when tried again.
     Transient,
@@ -279,6 +287,7 @@ impl RegistryError {
             Self::Denied { .. } => "REGISTRY_DENIED",
             Self::Digest { .. } => "REGISTRY_DIGEST",
             Self::Downgrade { .. } => "REGISTRY_AUTH_DOWNGRADE",
+            Self::Fetcher { .. } => "REGISTRY_FETCHER",
             Self::Http { .. } => "REGISTRY_HTTP",
             Self::Manifest { .. } => "REGISTRY_MANIFEST",
             Self::Missing { .. } => "REGISTRY_MISSING",
@@ -303,9 +312,11 @@ impl RegistryError {
         match self {
             Self::Config { .. } | Self::Reference { .. } => RegistryClass::Config,
             Self::Blocked { .. } | Self::Credentials { .. } | Self::Denied { .. } => RegistryClass::Denied,
-            Self::Deadline { .. } | Self::Space { .. } | Self::Store { .. } | Self::Stored { .. } => {
-                RegistryClass::Local
-            }
+            Self::Deadline { .. }
+            | Self::Fetcher { .. }
+            | Self::Space { .. }
+            | Self::Store { .. }
+            | Self::Stored { .. } => RegistryClass::Local,
             Self::Connect { .. } | Self::Http { .. } | Self::Stalled { .. } | Self::Unavailable { .. } => {
                 RegistryClass::Transient
             }

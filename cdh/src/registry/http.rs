@@ -1,28 +1,22 @@
 //! Requests and answers: time, rate and size of each are bounded.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
+use hyper::Method;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHORIZATION,
-    USER_AGENT,
-};
-use hyper::{Method, Request};
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::{self, Outgoing, Reach, Sender, empty, sensitive};
+use super::connection::{Outgoing, Reach};
 use super::error::{RegistryError, shown};
+use super::fetching::{Fetcher, Pieces};
 use super::proxy::Proxies;
 use super::trust::RegistryTrust;
-use super::url::{Origin, Url};
-
-const AGENT: &str = concat!("innerkeep/", env!("CARGO_PKG_VERSION"));
-/// Idle connections that are kept for one origin, and origins.
-const IDLE_MAX: usize = 8;
-const IDLE_ORIGINS_MAX: usize = 32;
+use super::url::Url;
+use super::wire::{Kept, Response, Wire};
+use crate::worker::Workers;
 
 /// How long a registry may take. A caller's deadline ends all of it.
 #[derive(Clone, Copy, Debug)]
@@ -49,20 +43,11 @@ impl Default for Patience {
     }
 }
 
-/// What all requests of one registry client share.
-#[derive(Debug)]
-pub(super) struct Transport {
-    trust: Option<RegistryTrust>,
-    proxies: Proxies,
-    pub(super) patience: Patience,
-    idle: Arc<Idle>,
-}
-
-type Key = (Origin, Reach);
-
-#[derive(Debug, Default)]
-struct Idle {
-    senders: Mutex<HashMap<Key, Vec<Sender>>>,
+impl Patience {
+    /// What it means that no answer came in time.
+    pub(super) fn no_answer(&self, from: String) -> RegistryError {
+        RegistryError::Stalled { from, expected: 1, seconds: self.answer.as_secs(), found: 0 }
+    }
 }
 
 /// A request. Without a body it may be sent again over a new connection.
@@ -74,144 +59,111 @@ pub(super) struct Ask {
     pub(super) body: Option<Outgoing>,
 }
 
+/// What all requests of one registry client share.
+#[derive(Debug)]
+pub(super) struct Transport {
+    way: Way,
+    proxies: Proxies,
+    has_roots: bool,
+    patience: Patience,
+}
+
+/// Who speaks to registries.
+#[derive(Debug)]
+enum Way {
+    /// This process.
+    Here(Wire),
+    /// One that has nothing else.
+    Apart(Fetcher),
+}
+
 /// The head of an answer, and its body as it comes.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     /// Who answered, for messages.
     pub(super) from: String,
-    body: Incoming,
-    kept: Option<(Key, Sender, Arc<Idle>)>,
+    body: Body,
     patience: Patience,
     waited: Duration,
     in_window: u64,
 }
 
+/// A body. To be waited for as long as one likes, and again.
+enum Body {
+    Here(Incoming, Option<Kept>),
+    Apart(Pieces),
+}
+
 impl Transport {
-    pub(super) fn new(trust: Option<RegistryTrust>, proxies: Proxies, patience: Patience) -> Self {
-        Self { trust, proxies, patience, idle: Arc::default() }
+    pub(super) fn new(
+        trust: Option<RegistryTrust>,
+        proxies: Proxies,
+        patience: Patience,
+        workers: Option<Arc<dyn Workers>>,
+    ) -> Self {
+        let has_roots = trust.is_some();
+        let way = match workers {
+            // GUARD: registry-apart -> evil_registry_is_spoken_to_by_another_process
+            Some(workers) => Way::Apart(Fetcher::new(workers, trust, patience)),
+            None => Way::Here(Wire::new(trust, patience)),
+        };
+        Self { way, proxies, has_roots, patience }
     }
 
     /// Sends a request and waits for the head of the answer.
-    pub(super) async fn send(&self, mut ask: Ask, deadline: Instant) -> Result<Answer, RegistryError> {
+    pub(super) async fn send(&self, ask: Ask, deadline: Instant) -> Result<Answer, RegistryError> {
         // GUARD: registry-deadline -> nothing_is_sent_after_the_deadline
         if deadline <= Instant::now() {
             return Err(RegistryError::Deadline { doing: "a request was due" });
         }
-        let body = ask.body.take();
-        let again = body.is_none();
-        let key = (ask.url.origin.clone(), ask.reach);
-        if again && let Some(sender) = self.idle.take(&key) {
-            match self.over(sender, &ask, empty(), deadline).await {
-                // An idle connection may have been closed by the registry: then once more over a new one.
-                Err(RegistryError::Http { .. }) => {}
-                other => return other,
-            }
+        if ask.url.origin.is_tls() && !self.has_roots {
+            let (what, expected) = ("root certificates", "at least one for https");
+            return Err(RegistryError::Config { what, expected, found: "none".to_owned() });
         }
-        let end = deadline.min(Instant::now() + self.patience.connect);
-        let proxy = self.proxies.of(&ask.url.origin);
-        let opened = connection::open(&ask.url.origin, ask.reach, proxy, self.trust.as_ref());
-        let sender = match timeout_at(end, opened).await {
-            Ok(opened) => opened?,
-            Err(_) if end == deadline => {
-                return Err(RegistryError::Deadline { doing: "a connection was opened" });
-            }
-            Err(_) => {
-                let source = std::io::Error::from(std::io::ErrorKind::TimedOut);
-                return Err(RegistryError::Connect { to: ask.url.origin.to_string(), source });
-            }
-        };
-        self.over(sender, &ask, body.unwrap_or_else(empty), deadline).await
-    }
-
-    async fn over(
-        &self,
-        mut sender: Sender,
-        ask: &Ask,
-        body: Outgoing,
-        deadline: Instant,
-    ) -> Result<Answer, RegistryError> {
         let from = ask.url.origin.to_string();
-        let request = self.encode(ask, body)?;
-        // Sending a body takes as long as it takes: the caller's deadline bounds it.
-        let sends = request.headers().contains_key(CONTENT_LENGTH);
-        let end = if sends { deadline } else { deadline.min(Instant::now() + self.patience.answer) };
-        let exchange = async {
-            sender.ready().await?;
-            sender.send_request(request).await
-        };
-        let response = match timeout_at(end, exchange).await {
-            Ok(response) => response.map_err(|error| RegistryError::broken(&from, error))?,
-            Err(_) if end == deadline => {
-                return Err(RegistryError::Deadline { doing: "an answer was awaited" });
+        let proxy = self.proxies.of(&ask.url.origin);
+        let (status, headers, body) = match &self.way {
+            Way::Here(wire) => {
+                let Response { status, headers, body, kept } = wire.send(ask, proxy, deadline).await?;
+                (status, headers, Body::Here(body, Some(kept)))
             }
-            Err(_) => {
-                let (expected, seconds) = (1, self.patience.answer.as_secs());
-                return Err(RegistryError::Stalled { from, expected, seconds, found: 0 });
+            Way::Apart(fetcher) => {
+                let (head, pieces) = fetcher.send(ask, proxy, deadline).await?;
+                (head.status, head.headers, Body::Apart(pieces))
             }
         };
-        let (head, body) = response.into_parts();
-        let kept = Some(((ask.url.origin.clone(), ask.reach), sender, Arc::clone(&self.idle)));
-        let encoded = head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
+        let encoded = headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
         // GUARD: registry-encoding -> evil_registry_encodes_its_answer
         if encoded {
             let found = "a Content-Encoding".to_owned();
             return Err(RegistryError::Answer { from, expected: "bytes as they are", found });
         }
-        Ok(Answer {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            from,
-            body,
-            kept,
-            patience: self.patience,
-            waited: Duration::ZERO,
-            in_window: 0,
-        })
-    }
-
-    fn encode(&self, ask: &Ask, body: Outgoing) -> Result<Request<Outgoing>, RegistryError> {
-        let Url { origin, path } = &ask.url;
-        let to = origin.to_string();
-        let mut request = Request::builder()
-            .method(ask.method.clone())
-            .header(HOST, origin.authority())
-            .header(USER_AGENT, AGENT);
-        // A proxy for plain http wants the whole URL; one for https never sees a request.
-        match self.proxies.of(origin).filter(|_| !origin.is_tls()) {
-            Some(proxy) => {
-                request = request.uri(format!("{origin}{path}"));
-                if let Some(authorization) = &proxy.authorization {
-                    request = request.header(PROXY_AUTHORIZATION, sensitive(authorization, &to)?);
-                }
-            }
-            None => request = request.uri(path),
-        }
-        for (name, value) in &ask.headers {
-            request = request.header(name, value);
-        }
-        request.body(body).map_err(|error| RegistryError::broken(&to, error))
+        let (patience, waited) = (self.patience, Duration::ZERO);
+        Ok(Answer { status, headers, from, body, patience, waited, in_window: 0 })
     }
 }
 
-impl Idle {
-    fn take(&self, key: &Key) -> Option<Sender> {
-        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_key = senders.get_mut(key)?;
-        std::iter::from_fn(|| of_key.pop()).find(|sender| !sender.is_closed())
-    }
-
-    fn keep(&self, key: Key, sender: Sender) {
-        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
-        senders.retain(|_, of_key| {
-            of_key.retain(|sender| !sender.is_closed());
-            !of_key.is_empty()
-        });
-        if senders.len() < IDLE_ORIGINS_MAX || senders.contains_key(&key) {
-            let of_key = senders.entry(key).or_default();
-            if of_key.len() < IDLE_MAX {
-                of_key.push(sender);
-            }
+impl Body {
+    /// The next bytes; none at the end.
+    async fn next(&mut self, from: &str) -> Result<Option<Bytes>, RegistryError> {
+        match self {
+            Self::Here(body, kept) => loop {
+                match body.frame().await.transpose().map_err(|error| RegistryError::broken(from, error))? {
+                    Some(frame) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Ok(Some(data));
+                        }
+                    }
+                    None => {
+                        if let Some(kept) = kept.take() {
+                            kept.give_back();
+                        }
+                        return Ok(None);
+                    }
+                }
+            },
+            Self::Apart(pieces) => pieces.next(from).await,
         }
     }
 }
@@ -234,7 +186,7 @@ impl Answer {
         loop {
             let start = Instant::now();
             let end = deadline.min(start + self.patience.window.saturating_sub(self.waited));
-            let frame = timeout_at(end, self.body.frame()).await;
+            let piece = timeout_at(end, self.body.next(&self.from)).await;
             // Only waiting counts: whoever reads slowly is not the registry's fault.
             self.waited += start.elapsed();
             // GUARD: registry-body-deadline -> evil_slow_registry_meets_the_deadline
@@ -243,7 +195,7 @@ impl Answer {
             }
             if self.waited >= self.patience.window {
                 // GUARD: registry-stall -> evil_stalled_registry_is_left
-                if self.in_window < self.patience.window_bytes && !matches!(frame, Ok(None)) {
+                if self.in_window < self.patience.window_bytes && !matches!(piece, Ok(Ok(None))) {
                     let seconds = self.patience.window.as_secs();
                     let (expected, found) = (self.patience.window_bytes, self.in_window);
                     return Err(RegistryError::Stalled { from: self.from.clone(), expected, seconds, found });
@@ -251,19 +203,11 @@ impl Answer {
                 self.waited = Duration::ZERO;
                 self.in_window = 0;
             }
-            match frame {
-                Err(_) => {}
-                Ok(None) => {
-                    self.give_back();
-                    return Ok(None);
-                }
-                Ok(Some(frame)) => {
-                    let frame = frame.map_err(|error| RegistryError::broken(&self.from, error))?;
-                    if let Ok(data) = frame.into_data() {
-                        self.in_window += u64::try_from(data.len()).unwrap_or(u64::MAX);
-                        return Ok(Some(data));
-                    }
-                }
+            if let Ok(piece) = piece {
+                let piece = piece?;
+                let length = piece.as_ref().map_or(0, Bytes::len);
+                self.in_window += u64::try_from(length).unwrap_or(u64::MAX);
+                return Ok(piece);
             }
         }
     }
@@ -308,11 +252,5 @@ impl Answer {
 
     pub(super) fn refused(&self, expected: &'static str, found: &str) -> RegistryError {
         RegistryError::Answer { from: self.from.clone(), expected, found: shown(found) }
-    }
-
-    fn give_back(&mut self) {
-        if let Some((key, sender, idle)) = self.kept.take() {
-            idle.keep(key, sender);
-        }
     }
 }

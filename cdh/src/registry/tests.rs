@@ -30,7 +30,18 @@ fn options(evil: &[&Evil]) -> RegistryOptions {
         window: Duration::from_secs(5),
         window_bytes: 1_000,
     };
-    RegistryOptions { sources, patience, ..RegistryOptions::default() }
+    RegistryOptions { sources, patience, workers: apart(), ..RegistryOptions::default() }
+}
+
+/// As root by another process, as it is in a guest; as anybody else by this one.
+fn apart() -> Option<Arc<dyn Workers>> {
+    let is_root = rustix::process::geteuid().is_root();
+    is_root.then(|| Arc::new(fetching::tests::Honest) as _)
+}
+
+/// Who also sends.
+fn pusher(evil: &Evil) -> Registry {
+    Registry::new(RegistryOptions { workers: None, ..options(&[evil]) })
 }
 
 fn client(evil: &Evil) -> Registry {

@@ -23,6 +23,8 @@ pub const PEM_TEXTS_MAX: usize = 64;
 #[derive(Clone)]
 pub struct RegistryTrust {
     config: Arc<ClientConfig>,
+    /// For whoever speaks to registries in another process.
+    roots: Arc<[CertificateDer<'static>]>,
 }
 
 impl fmt::Debug for RegistryTrust {
@@ -48,7 +50,7 @@ impl RegistryTrust {
         if roots_pem.len() > PEM_TEXTS_MAX {
             return Err(bad(format!("{} texts", roots_pem.len())));
         }
-        let mut roots = RootCertStore::empty();
+        let mut roots = Vec::new();
         for pem in roots_pem {
             // GUARD: registry-roots-size -> evil_roots_are_bounded
             if pem.len() > PEM_MAX {
@@ -57,21 +59,44 @@ impl RegistryTrust {
             let before = roots.len();
             for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
                 let certificate = certificate.map_err(|_| bad("damaged PEM".to_owned()))?;
-                roots.add(certificate).map_err(|_| bad("something that is no certificate".to_owned()))?;
+                roots.push(certificate);
             }
             if roots.len() == before {
                 return Err(bad("a text without a certificate".to_owned()));
             }
         }
+        Self::of(roots)
+    }
+
+    /// Certificates of authorities in DER.
+    pub(super) fn of_der(roots: impl Iterator<Item = Vec<u8>>) -> Result<Self, RegistryError> {
+        Self::of(roots.map(CertificateDer::from).collect())
+    }
+
+    /// The authorities in DER.
+    pub(super) fn roots(&self) -> impl Iterator<Item = &[u8]> {
+        self.roots.iter().map(AsRef::as_ref)
+    }
+
+    fn of(roots: Vec<CertificateDer<'static>>) -> Result<Self, RegistryError> {
+        let bad = |found: &str| RegistryError::Config {
+            what: "root certificates",
+            expected: "CA certificates",
+            found: found.to_owned(),
+        };
+        let mut store = RootCertStore::empty();
+        for root in &roots {
+            store.add(root.clone()).map_err(|_| bad("something that is no certificate"))?;
+        }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|_| bad("a provider without TLS 1.2 and 1.3".to_owned()))?
-            .with_root_certificates(roots)
+            .map_err(|_| bad("a provider without TLS 1.2 and 1.3"))?
+            .with_root_certificates(store)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
-        Ok(Self { config: Arc::new(config) })
+        Ok(Self { config: Arc::new(config), roots: roots.into() })
     }
 
     pub(super) fn config(&self) -> Arc<ClientConfig> {

@@ -1,14 +1,15 @@
 //! A process that reads bytes of strangers, and has nothing that it does not need for that.
 //!
 //! ```text
-//!  root directory, descriptors that it got before ──▶ become_worker ──▶ no network, no other file, no other process, no privilege,
-//!                                                                       no way to any of them: a list of system calls
+//!  root directory, descriptors that it got before ──▶ become_worker ──▶ no other file, no other process, no privilege, no way to
+//!                                                                       any of them: a list of system calls
+//!                                         Trade::Files ──▶ no network     Trade::Network ──▶ nothing to write, TCP and UDP as a client
 //! ```
 //!
 //! All of it or an error: there is no weaker form. It takes the rights of root of the machine (`CAP_SYS_ADMIN`, `CAP_SYS_CHROOT`, `CAP_SETUID`,
 //! `CAP_SETGID`, `CAP_CHOWN`), which are gone afterwards. A mount namespace is not made: it would hold every mount of the machine for
 //! as long as the process lives, and a root directory that cannot be left, without a descriptor of any other directory, does the same.
-//! Landlock would add nothing: no path leads out, and there are no sockets and no signals.
+//! Landlock would add nothing: no path leads out, no socket but those of the internet, and there are no signals.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -35,19 +36,28 @@ pub struct WorkerLimits {
     pub descriptors: u64,
 }
 
-/// What is left: reading and writing what is open, new files below the root, memory that is not executed, the end.
+/// What a worker is for, beside reading and writing what it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trade {
+    /// New files below its root, which becomes its property. No thread but its one.
+    Files,
+    /// Connections to others on the internet, of this machine's network. Its root stays somebody else's, who
+    /// alone may alter it.
+    Network {
+        /// Threads of all processes of this user.
+        threads: u64,
+    },
+}
+
+/// What is left to each: reading and writing what is open, memory that is not executed, the end.
 const CALLS: &[Call] = &[
     Call::any(libc::SYS_read),
     Call::any(libc::SYS_write),
     Call::any(libc::SYS_pread64),
     Call::any(libc::SYS_lseek),
-    Call::any(libc::SYS_ftruncate),
     Call::any(libc::SYS_fstat),
     Call::any(libc::SYS_newfstatat),
-    Call::any(libc::SYS_fstatfs),
     Call::any(libc::SYS_openat),
-    Call::any(libc::SYS_mkdirat),
-    Call::any(libc::SYS_linkat),
     Call::any(libc::SYS_close),
     // Descriptors come this way; none goes.
     Call::any(libc::SYS_recvmsg),
@@ -70,6 +80,59 @@ const CALLS: &[Call] = &[
     Call::any(libc::SYS_exit_group),
 ];
 
+/// [`Trade::Files`]: new files below the root.
+const FILES: &[Call] = &[
+    Call::any(libc::SYS_ftruncate),
+    Call::any(libc::SYS_fstatfs),
+    Call::any(libc::SYS_mkdirat),
+    Call::any(libc::SYS_linkat),
+];
+
+/// [`Trade::Network`]: sockets of the internet (not of this machine's programs, its host, its kernel), none of which listens; waiting; threads.
+const NETWORK: &[Call] = &[
+    Call::one_of(libc::SYS_socket, 0, [libc::AF_INET.unsigned_abs(), libc::AF_INET6.unsigned_abs()]),
+    Call::any(libc::SYS_connect),
+    // Whoever looks up names takes a port for the answers.
+    Call::any(libc::SYS_bind),
+    Call::any(libc::SYS_getsockname),
+    Call::any(libc::SYS_getpeername),
+    Call::any(libc::SYS_getsockopt),
+    Call::any(libc::SYS_setsockopt),
+    Call::any(libc::SYS_shutdown),
+    Call::any(libc::SYS_sendto),
+    Call::any(libc::SYS_recvfrom),
+    Call::any(libc::SYS_sendmsg),
+    Call::any(libc::SYS_sendmmsg),
+    Call::any(libc::SYS_recvmmsg),
+    Call::any(libc::SYS_readv),
+    Call::any(libc::SYS_writev),
+    // How much there is to read.
+    Call::one_of(libc::SYS_ioctl, 1, [FIONREAD, FIONREAD]),
+    #[cfg(target_arch = "x86_64")]
+    Call::any(libc::SYS_poll),
+    Call::any(libc::SYS_ppoll),
+    Call::any(libc::SYS_epoll_ctl),
+    Call::any(libc::SYS_epoll_pwait),
+    #[cfg(target_arch = "x86_64")]
+    Call::any(libc::SYS_epoll_wait),
+    Call::any(libc::SYS_futex),
+    Call::any(libc::SYS_nanosleep),
+    Call::any(libc::SYS_clock_nanosleep),
+    Call::any(libc::SYS_sched_yield),
+    Call::any(libc::SYS_sched_getaffinity),
+    Call::any(libc::SYS_gettid),
+    Call::any(libc::SYS_getpid),
+    Call::any(libc::SYS_uname),
+    Call::any(libc::SYS_set_robust_list),
+    Call::any(libc::SYS_rseq),
+    // Threads, and never processes. Where the flags are in memory they cannot be judged.
+    Call::unknown(libc::SYS_clone3),
+    Call::with(libc::SYS_clone, 0, libc::CLONE_THREAD.unsigned_abs()),
+];
+
+/// The lower half is its whole number.
+const FIONREAD: u32 = 0x541b;
+
 /// Closes every descriptor but standard input, output and error. First in a program of its own: whoever holds another one loses it.
 ///
 /// # Errors
@@ -79,22 +142,33 @@ pub fn close_descriptors() -> Result<(), ConfineError> {
     filter::close_descriptors().map_err(failed("closing of descriptors"))
 }
 
-/// Makes this process, which has one thread, a worker: `root` becomes its root and the property of user and group `id`, which it becomes itself.
+/// Makes this process, which has one thread, a worker: `root` becomes its root, and it becomes user and group `id`.
 /// It keeps the descriptors that it has. Whoever started it and dies takes it with him.
 ///
 /// # Errors
 ///
 /// [`ConfineError::ThreadsExist`], [`ConfineError::Worker`]. It is half a worker then, and has to end.
-pub fn become_worker(root: impl AsFd, id: u32, limits: &WorkerLimits) -> Result<(), ConfineError> {
+pub fn become_worker(
+    root: impl AsFd,
+    id: u32,
+    trade: Trade,
+    limits: &WorkerLimits,
+) -> Result<(), ConfineError> {
     super::namespaces::require_one_thread()?;
     let root = root.as_fd();
     let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
     // GUARD: worker-limits -> evil_worker
-    limit(limits)?;
+    limit(trade, limits)?;
+    let (own_network, calls) = match trade {
+        Trade::Files => (UnshareFlags::NEWNET, FILES),
+        Trade::Network { .. } => (UnshareFlags::empty(), NETWORK),
+    };
     // GUARD: worker-namespaces -> evil_worker
-    unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)
+    unshare(own_network | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)
         .map_err(failed("unshare of network, IPC and host name"))?;
-    rustix::fs::fchown(root, Some(user), Some(group)).map_err(failed("owning of the root"))?;
+    if trade == Trade::Files {
+        rustix::fs::fchown(root, Some(user), Some(group)).map_err(failed("owning of the root"))?;
+    }
     rustix::process::fchdir(root).map_err(failed("entering of the root"))?;
     // GUARD: worker-root -> evil_worker
     rustix::process::chroot(".").map_err(failed("change of the root"))?;
@@ -118,14 +192,18 @@ pub fn become_worker(root: impl AsFd, id: u32, limits: &WorkerLimits) -> Result<
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(failed("death with the parent"))?;
     // GUARD: worker-filter -> evil_worker
-    filter::install(CALLS).map_err(failed("filter of system calls"))?;
+    filter::install(&[CALLS, calls].concat()).map_err(failed("filter of system calls"))?;
     Ok(())
 }
 
-fn limit(limits: &WorkerLimits) -> Result<(), ConfineError> {
+fn limit(trade: Trade, limits: &WorkerLimits) -> Result<(), ConfineError> {
+    let threads = match trade {
+        Trade::Files => 0,
+        Trade::Network { threads } => threads,
+    };
     let all = [
         (Resource::Core, 0),
-        (Resource::Nproc, 0),
+        (Resource::Nproc, threads),
         (Resource::Memlock, 0),
         (Resource::Fsize, limits.file_bytes),
         (Resource::Data, limits.memory_bytes),

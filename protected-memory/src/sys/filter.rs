@@ -1,7 +1,7 @@
 //! A filter of system calls: a list of those that are left, and nothing else.
 //!
 //! ```text
-//!  another ABI ─▶ killed     on the list ─▶ done, some by one argument     anything else ─▶ EPERM
+//!  another ABI ─▶ killed     on the list ─▶ done, some by one argument     anything else ─▶ EPERM     hidden ─▶ ENOSYS
 //! ```
 
 #![expect(unsafe_code, reason = "rustix does not wrap seccomp(2) and close_range(2)")]
@@ -10,8 +10,8 @@ use std::io;
 use std::mem::offset_of;
 
 use libc::{
-    BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW,
-    SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, seccomp_data, sock_filter, sock_fprog,
+    BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W,
+    SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, seccomp_data, sock_filter, sock_fprog,
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -36,6 +36,10 @@ enum Only {
     Without(usize, u32),
     /// One of two values in the lower half of this argument.
     OneOf(usize, [u32; 2]),
+    /// All of these bits in the lower half of this argument.
+    With(usize, u32),
+    /// Not at all: as if the kernel did not know it.
+    Unknown,
 }
 
 impl Call {
@@ -49,6 +53,15 @@ impl Call {
 
     pub(crate) const fn one_of(number: libc::c_long, argument: usize, values: [u32; 2]) -> Self {
         Self { number, only: Only::OneOf(argument, values) }
+    }
+
+    pub(crate) const fn with(number: libc::c_long, argument: usize, bits: u32) -> Self {
+        Self { number, only: Only::With(argument, bits) }
+    }
+
+    /// Whoever is told so asks for an older call that can be judged.
+    pub(crate) const fn unknown(number: libc::c_long) -> Self {
+        Self { number, only: Only::Unknown }
     }
 }
 
@@ -73,6 +86,7 @@ pub(crate) fn close_descriptors() -> io::Result<()> {
 fn program(calls: &[Call]) -> io::Result<Vec<sock_filter>> {
     let kill = instruction(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
     let refuse = instruction(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs());
+    let unknown = instruction(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs());
     let allow = instruction(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     let mut program = vec![
         load(offset_of!(seccomp_data, arch))?,
@@ -93,6 +107,11 @@ fn program(calls: &[Call]) -> io::Result<Vec<sock_filter>> {
             Only::OneOf(argument, [one, other]) => {
                 vec![load_argument(argument)?, jump(BPF_JEQ, one, 2, 0), jump(BPF_JEQ, other, 1, 0), refuse]
             }
+            Only::With(argument, bits) => {
+                let masked = instruction(BPF_ALU | BPF_AND | BPF_K, bits);
+                vec![load_argument(argument)?, masked, jump(BPF_JEQ, bits, 1, 0), refuse]
+            }
+            Only::Unknown => vec![unknown],
         };
         body.push(allow);
         program.push(jump(BPF_JEQ, number, 0, u8::try_from(body.len()).map_err(io::Error::other)?));
@@ -140,4 +159,16 @@ pub(crate) fn executable() -> [io::Result<()>; 2] {
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     });
     [map(libc::PROT_READ | libc::PROT_EXEC).map(drop), protected]
+}
+
+/// Makes a process, which ends at once.
+#[cfg(test)]
+pub(crate) fn forked() -> io::Result<()> {
+    // SAFETY: the child does nothing but end.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: ends the child without running the parent's exit handlers.
+        0 => unsafe { libc::_exit(0) },
+        _ => Ok(()),
+    }
 }

@@ -8,7 +8,7 @@ mod statistics;
 use clap::Parser;
 
 fn main() -> anyhow::Result<()> {
-    if let Some(status) = cdh::image::unpacking::main() {
+    if let Some(status) = cdh::worker::main() {
         std::process::exit(status);
     }
     pull::run(&pull::Arguments::parse())

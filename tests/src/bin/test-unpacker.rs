@@ -11,8 +11,8 @@ use std::process::Command;
 
 use cdh::image::layer::{Limits, codec, confine};
 use cdh::image::tree::{Content, Kind, Metadata, Tree};
-use cdh::image::unpacking::child::Confined;
-use cdh::image::unpacking::executed;
+use cdh::image::unpacking::Confined;
+use cdh::worker::executed;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::{Pid, Signal};
 

@@ -14,12 +14,12 @@ use cdh::config::HubConfig;
 use cdh::hub_error::HubError;
 use cdh::image::policy::Cause;
 use cdh::image::pull::{ImageEvent, Measure, Pulled, Puller, PullerOptions};
-use cdh::image::unpacking::{Executed, Unpacking};
 use cdh::modes::Modes;
 use cdh::plaintext::Plaintext;
 use cdh::registry::{Digest, PushSource, Reference, Registry, RegistryOptions, Sources};
 use cdh::resources::ResourceSource;
 use cdh::service::Images;
+use cdh::worker::{Executed, Workers};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::programs::Programs;
@@ -252,7 +252,7 @@ impl Guest {
         options: PullerOptions,
         change: impl FnOnce(Puller) -> Puller,
     ) -> Self {
-        Self::unpacked_by(server, policy, (more, broken), options, unpacking(), change)
+        Self::unpacked_by(server, policy, (more, broken), options, workers(), change)
     }
 
     /// With somebody else to unpack.
@@ -261,7 +261,19 @@ impl Guest {
         policy: &Value,
         (more, broken): (&str, bool),
         options: PullerOptions,
-        unpacking: Arc<dyn Unpacking>,
+        workers: Arc<dyn Workers>,
+        change: impl FnOnce(Puller) -> Puller,
+    ) -> Self {
+        Self::of(&server.authority, policy, (more, broken), options, workers, change)
+    }
+
+    /// Of a registry that is nobody's, or goes by another name.
+    pub fn of(
+        authority: &str,
+        policy: &Value,
+        (more, broken): (&str, bool),
+        options: PullerOptions,
+        workers: Arc<dyn Workers>,
         change: impl FnOnce(Puller) -> Puller,
     ) -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -278,13 +290,13 @@ impl Guest {
             "[image]\nwork_dir = \"{}\"\n{uri}{more}\n[[image.registry_config.registry]]\n\
              location = \"{}\"\ninsecure = true\n",
             root.join("work").display(),
-            server.authority
+            authority
         );
         let config = HubConfig::parse(&text).unwrap();
         let resources = Arc::new(Directory(root.join("resources")));
         let events = Arc::new(Events { broken, ..Events::default() });
         let measure = Arc::clone(&events) as _;
-        let puller = Puller::new(config.image, resources, Modes::none(), measure, unpacking, options);
+        let puller = Puller::new(config.image, resources, Modes::none(), measure, workers, options);
         let guest = Self { puller: Arc::new(change(puller)), events, directory };
         guest.set_policy(policy);
         guest
@@ -335,7 +347,7 @@ impl Guest {
 }
 
 /// Children of the program that ships.
-pub fn unpacking() -> Arc<dyn Unpacking> {
+pub fn workers() -> Arc<dyn Workers> {
     Arc::new(Executed::of(Programs::built().path("confidential-data-hub"), Vec::new()))
 }
 

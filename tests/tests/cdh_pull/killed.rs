@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tests::payload::{Payload, Random};
 use tests::scan::Needles;
 
-use super::fixture::{Directory, Events, Image, Key, Server, cosigned, run, soon, unpacking};
+use super::fixture::{Directory, Events, Image, Key, Server, cosigned, run, soon, workers};
 use super::{IMAGE, as_root, encrypted};
 
 /// Tells the victim what to do; without it, it is nobody's.
@@ -32,7 +32,7 @@ fn victim() {
         let resources = Arc::new(Directory(text("resources").into()));
         let (events, options) =
             (Arc::new(Events::default()), PullerOptions { keep_layers: true, ..PullerOptions::default() });
-        let puller = Puller::new(config.image, resources, Modes::none(), events, unpacking(), options);
+        let puller = Puller::new(config.image, resources, Modes::none(), events, workers(), options);
         let pulled = puller.pull(&text("image"), soon(), &()).await.unwrap();
         let bundle = pulled.mount(Path::new(&text("bundle"))).unwrap();
         let second = std::fs::read(bundle.root().join("usr/second")).unwrap();

@@ -41,7 +41,7 @@ pub(super) fn reduce(task: &Task) -> Result<(), Errno> {
     let confined = match task {
         Task::Create { guise, .. } | Task::Exec { guise, .. } => guise.no_new_privileges,
         // No process of a container comes of these, programs of hooks do.
-        Task::Start | Task::Delete | Task::Ask | Task::Unpack => true,
+        Task::Start | Task::Delete | Task::Ask | Task::Work(_) => true,
     };
     if confined {
         set_no_new_privs(true)?;
@@ -66,7 +66,7 @@ fn kept(task: &Task) -> u64 {
         // To become nobody, which takes the rest.
         Task::Ask => (CapabilitySet::SETGID | CapabilitySet::SETUID | CapabilitySet::SETPCAP).bits(),
         // It gives up everything, by itself, and needs some of it for that.
-        Task::Unpack => 0,
+        Task::Work(_) => 0,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What `[image]` of the bound configuration means, read anew for each pull: a policy that was changed counts at once.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use crate::Error;
@@ -8,6 +10,7 @@ use crate::hub_error::HubError;
 use crate::image::policy::{ImagePolicy, LookasideConfig};
 use crate::registry::Registry;
 use crate::resources::ResourceSource;
+use crate::worker::Workers;
 
 /// All that one pull is decided by.
 pub(super) struct Settings {
@@ -20,6 +23,7 @@ impl Settings {
     pub(super) async fn read(
         config: &ImageConfig,
         resources: &dyn ResourceSource,
+        workers: &Arc<dyn Workers>,
         deadline: Instant,
     ) -> Result<Self, Error> {
         let policy = match &config.image_security_policy_uri {
@@ -31,7 +35,7 @@ impl Settings {
             (None, Some(text)) => LookasideConfig::parse(text.as_bytes())?,
             (None, None) => LookasideConfig::default(),
         };
-        let options = config.registry_options(resources, deadline).await?;
+        let options = config.registry_options(resources, workers, deadline).await?;
         Ok(Self { policy, lookaside, registry: Registry::new(options) })
     }
 }
@@ -40,7 +44,7 @@ async fn resource(
     resources: &dyn ResourceSource,
     uri: &str,
     deadline: Instant,
-) -> Result<std::sync::Arc<crate::plaintext::Plaintext>, HubError> {
+) -> Result<Arc<crate::plaintext::Plaintext>, HubError> {
     let uri = attestation_agent::kbs::ResourceUri::parse(uri)?;
     resources.get(&uri, deadline).await
 }

@@ -18,9 +18,9 @@ use crate::image::layer::{Compression, DiffId, LayerError, Limits};
 use crate::image::ocicrypt::LayerKey;
 use crate::image::policy::Cause;
 use crate::image::tree::Tree;
-use crate::image::unpacking::Unpacking;
-use crate::image::unpacking::channel::{Mark, job_file, pair, send};
 use crate::registry::store::StoredBlob;
+use crate::worker::channel::{Mark, job_file, pair, send};
+use crate::worker::{Trade, Workers};
 
 use super::PullError;
 use crate::artifact::Landed;
@@ -84,13 +84,13 @@ impl Drop for Cancel {
 }
 
 /// Unpacks in a child. When the future is dropped, the child is killed, and threads end at their next read.
-pub(super) async fn unpack(unpacking: &dyn Unpacking, order: Order) -> Result<Verified, Error> {
+pub(super) async fn unpack(workers: &dyn Workers, order: Order) -> Result<Verified, Error> {
     let Order { layers, mut limits, memory: (bytes, files), pins, transform } = order;
     limits.content_bytes = limits.content_bytes.min(bytes);
     let memory = PrivateMemory::create(bytes, files)?;
     let job = Job { layers: layers.iter().map(Layer::job).collect(), limits, reserve: 0, transform };
     let cancel = Cancel::default();
-    let tree = tree_of(unpacking, job, &memory, layers, &cancel).await?;
+    let tree = tree_of(workers, job, &memory, layers, &cancel).await?;
     let given_up = cancel.flag();
     let verified = tokio::task::spawn_blocking(move || {
         let found = verify(&tree, memory, &pins);
@@ -103,7 +103,7 @@ pub(super) async fn unpack(unpacking: &dyn Unpacking, order: Order) -> Result<Ve
 
 /// The tree that a child makes of a job, which has ended when this returns.
 async fn tree_of(
-    unpacking: &dyn Unpacking,
+    workers: &dyn Workers,
     job: Job,
     memory: &PrivateMemory,
     layers: Vec<Layer>,
@@ -111,7 +111,7 @@ async fn tree_of(
 ) -> Result<Tree, Error> {
     let (ours, theirs) = pair().map_err(unpacker("make a socket for"))?;
     let (answer, told) = pipe_with(PipeFlags::CLOEXEC).map_err(unpacker("make a pipe for"))?;
-    let process = unpacking.start(theirs).await.map_err(unpacker("start"))?;
+    let process = workers.start(Trade::Unpack, theirs).await.map_err(unpacker("start"))?;
     {
         let (file, objects) = (job_file(&job).map_err(unpacker("write the job of"))?, memory.directory()?);
         send(&ours, Mark::Job, &[file.as_fd(), objects.as_fd(), told.as_fd()])
@@ -178,7 +178,7 @@ fn feed(socket: &OwnedFd, layers: Vec<Layer>, given_up: &AtomicBool) -> Result<b
 
 /// Sends one descriptor. Whether there was somebody to receive it.
 fn show(socket: &OwnedFd, layer: BorrowedFd<'_>) -> Result<bool, Error> {
-    match send(socket, Mark::Layer, &[layer]) {
+    match send(socket, Mark::Next, &[layer]) {
         Ok(()) => Ok(true),
         Err(error) if is_gone(&error) => Ok(false),
         Err(error) => Err(unpacker("send a layer to")(error).into()),

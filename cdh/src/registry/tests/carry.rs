@@ -88,12 +88,12 @@ async fn evil_layout_of_other_bytes_is_not_pushed() {
         changed[0] ^= 1;
         std::fs::write(blob(bytes), changed).unwrap();
         let pushed =
-            client(&to).push_layout(layout.path(), Some("v1"), &reference(&to, ":v1"), &(), soon()).await;
+            pusher(&to).push_layout(layout.path(), Some("v1"), &reference(&to, ":v1"), &(), soon()).await;
         assert_eq!(pushed.unwrap_err().code(), code);
         std::fs::write(blob(bytes), bytes).unwrap();
     }
     assert!(!to.seen().iter().any(|seen| seen.method == "PUT" && seen.path.contains("/manifests/")));
-    let pushed = client(&to)
+    let pushed = pusher(&to)
         .push_layout(layout.path(), Some("v1"), &reference(&to, ":v1"), &(), soon())
         .await
         .unwrap();

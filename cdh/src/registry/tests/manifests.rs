@@ -180,8 +180,7 @@ async fn evil_tag_moves_between_checks() {
     })
     .await;
     let directory = tempfile::tempdir().unwrap();
-    let store =
-        std::sync::Arc::new(store::Store::open(directory.path(), store::StoreOptions::default()).unwrap());
+    let store = Arc::new(store::Store::open(directory.path(), store::StoreOptions::default()).unwrap());
     let registry = client(&evil);
     let pulled = registry.pull_manifest(&reference(&evil, ":v1"), &linux(), soon()).await.unwrap();
     let fetched = registry.fetch_blobs(&pulled, &store, &(), soon()).await.unwrap();

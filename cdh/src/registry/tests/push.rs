@@ -45,7 +45,7 @@ fn bytes(bytes: &[u8]) -> PushSource {
 async fn blobs_and_manifests_are_pushed_once() {
     let held = Held::default();
     let evil = Evil::start(accepting(&held, "http://HOST/upload?state=1")).await;
-    let registry = client(&evil);
+    let registry = pusher(&evil);
     let push = registry.push(&reference(&evil, ":v1"), &[]).unwrap();
     let big = image::noise(3, 1_000_000);
     let digest = Digest::of(&big);
@@ -71,7 +71,7 @@ async fn blobs_of_other_repositories_are_mounted() {
     let held = Held::default();
     let evil = Evil::start(accepting(&held, "/upload?state=1")).await;
     let other = Reference::parse(&format!("{}/acme/y", evil.authority())).unwrap();
-    let registry = client(&evil);
+    let registry = pusher(&evil);
     let push = registry.push(&reference(&evil, ":v1"), &[other]).unwrap();
     let digest = Digest::of(b"elsewhere");
     let source = bytes(b"elsewhere");
@@ -83,7 +83,7 @@ async fn blobs_of_other_repositories_are_mounted() {
 async fn a_changed_file_is_not_pushed() {
     let held = Held::default();
     let evil = Evil::start(accepting(&held, "/upload?state=1")).await;
-    let registry = client(&evil);
+    let registry = pusher(&evil);
     let push = registry.push(&reference(&evil, ":v1"), &[]).unwrap();
     let error = push.blob(&Digest::of(b"before"), 6, &bytes(b"AFTER!"), &|_| (), soon()).await.unwrap_err();
     assert_eq!(error.code(), "REGISTRY_DIGEST");
@@ -97,7 +97,7 @@ async fn evil_registry_sends_the_upload_elsewhere() {
     let elsewhere = Evil::start(|_| Reply::new(201, "")).await;
     let location: &'static str = format!("http://{}/upload?state=1", elsewhere.authority()).leak();
     let evil = Evil::start(accepting(&Held::default(), location)).await;
-    let registry = client(&evil);
+    let registry = pusher(&evil);
     let push = registry.push(&reference(&evil, ":v1"), &[]).unwrap();
     let error = push.blob(&Digest::of(b"abc"), 3, &bytes(b"abc"), &|_| (), soon()).await.unwrap_err();
     assert_eq!(error.code(), "REGISTRY_REDIRECT");
@@ -111,7 +111,7 @@ async fn evil_registry_stores_another_manifest() {
         _ => Reply::new(404, ""),
     })
     .await;
-    let registry = client(&evil);
+    let registry = pusher(&evil);
     let push = registry.push(&reference(&evil, ":v1"), &[]).unwrap();
     let error = push.manifest(b"{}", OCI_MANIFEST, Some("v1"), soon()).await.unwrap_err();
     assert_eq!(error.code(), "REGISTRY_DIGEST");

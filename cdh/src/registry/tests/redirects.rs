@@ -92,7 +92,7 @@ async fn evil_redirect_asks_for_credentials() {
 
 #[tokio::test]
 async fn evil_redirect_to_plain_http_is_refused() {
-    let transport = Transport::new(None, Proxies::default(), Patience::default());
+    let transport = Transport::new(None, Proxies::default(), Patience::default(), None);
     let authorizations = super::super::auth::Authorizations::default();
     let source = Source { reference: Reference::parse("r.example/acme/x").unwrap(), insecure: false };
     let repository = Repository::new(&transport, &authorizations, None, &source, Access::Pull).unwrap();

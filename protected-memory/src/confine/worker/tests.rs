@@ -9,15 +9,17 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, geteuid, getpid, kill_process, pidfd_open};
 use rustix::thread::{CapabilitySets, capabilities, set_capabilities};
 
 use super::*;
-use crate::sys::filter::executable;
+use crate::sys::filter::{executable, forked};
 use crate::testing::{fork, isolated, wait};
 
 const ID: u32 = 0x7ffe_0001;
 const LIMITS: WorkerLimits = WorkerLimits { file_bytes: 1 << 20, memory_bytes: 64 << 20, descriptors: 32 };
+const NETWORK: Trade = Trade::Network { threads: 8 };
 
 fn pipe() -> (File, File) {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -45,6 +47,10 @@ fn attack([parent, own]: [Pid; 2], port: u16, socket: &str, outside: &File) -> S
     [
         told("tcp", TcpStream::connect(loopback)),
         told("udp", UdpSocket::bind("127.0.0.1:0")),
+        told("listen", TcpListener::bind("127.0.0.1:0")),
+        told("vsock", socket_of(AddressFamily::VSOCK)),
+        told("kernel", socket_of(AddressFamily::NETLINK)),
+        told("packets", socket_of(AddressFamily::PACKET)),
         told("unix", UnixStream::connect(socket)),
         told("pair", UnixDatagram::pair()),
         told("password", File::open("/etc/passwd")),
@@ -57,7 +63,8 @@ fn attack([parent, own]: [Pid; 2], port: u16, socket: &str, outside: &File) -> S
         told("kill", kill_process(parent, Signal::KILL)),
         told("itself", kill_process(own, Signal::STOP)),
         told("run", Command::new("/bin/true").spawn()),
-        told("fork", std::thread::Builder::new().spawn(|| ()).map(drop)),
+        told("fork", forked()),
+        told("thread", std::thread::Builder::new().spawn(|| ()).map(drop)),
         told("user", rustix::thread::set_thread_uid(Uid::ROOT)),
         told("namespace", unshare(UnshareFlags::NEWUSER)),
         told("mount", rustix::mount::mount("none", "/", "tmpfs", MountFlags::empty(), None)),
@@ -79,8 +86,8 @@ fn attack([parent, own]: [Pid; 2], port: u16, socket: &str, outside: &File) -> S
     .concat()
 }
 
-/// What of it is done, and not refused with `EPERM`.
-const OTHER: [(&str, i32); 9] = [
+/// What of it is done, or refused otherwise than with `EPERM`.
+const OTHER: [(&str, i32); 8] = [
     ("password", 2),
     ("above", 2),
     ("proc", 2),
@@ -89,11 +96,16 @@ const OTHER: [(&str, i32); 9] = [
     ("write", 9),
     ("reopen", 2),
     ("here", 0),
-    ("new", 0),
 ];
+const OTHER_FILES: [(&str, i32); 1] = [("new", 0)];
+const OTHER_NETWORK: [(&str, i32); 4] = [("tcp", 0), ("udp", 0), ("thread", 0), ("new", 13)];
+
+fn socket_of(family: AddressFamily) -> Result<OwnedFd, rustix::io::Errno> {
+    rustix::net::socket(family, SocketType::STREAM, None)
+}
 
 /// Looked at from outside: what the kernel says of it.
-fn look(process: Pid) {
+fn look(process: Pid, trade: Trade) {
     let at = |name: &str| format!("/proc/{}/{name}", process.as_raw_nonzero());
     let status = fs::read_to_string(at("status")).unwrap();
     let field = |name: &str| {
@@ -107,16 +119,20 @@ fn look(process: Pid) {
         assert_eq!(field(set), ["0000000000000000"], "{set}");
     }
     assert_eq!((field("NoNewPrivs"), field("Seccomp")), (vec!["1".to_owned()], vec!["2".to_owned()]));
-    for space in ["net", "ipc", "uts"] {
-        let own = fs::read_link(format!("/proc/self/ns/{space}")).unwrap();
-        assert_ne!(fs::read_link(at(&format!("ns/{space}"))).unwrap(), own, "{space}");
+    for (space, is_own) in [("net", trade == Trade::Files), ("ipc", true), ("uts", true)] {
+        let ours = fs::read_link(format!("/proc/self/ns/{space}")).unwrap();
+        assert_eq!(fs::read_link(at(&format!("ns/{space}"))).unwrap() != ours, is_own, "{space}");
     }
     // Not dumpable: its files there are root's.
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(at("status")).unwrap()), 0);
     let limits = fs::read_to_string(at("limits")).unwrap();
-    for (name, most) in
-        [("Max processes", 0), ("Max core file size", 0), ("Max open files", 32), ("Max file size", 1 << 20)]
-    {
+    let threads = if trade == Trade::Files { 0 } else { 8 };
+    for (name, most) in [
+        ("Max processes", threads),
+        ("Max core file size", 0),
+        ("Max open files", 32),
+        ("Max file size", 1 << 20),
+    ] {
         let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         assert_eq!(line.split_whitespace().next().unwrap(), most.to_string(), "{name}");
     }
@@ -124,53 +140,61 @@ fn look(process: Pid) {
 
 #[test]
 fn evil_worker() {
-    isolated(|| {
-        if !geteuid().is_root() {
-            // Nobody else can become one, and who cannot is told.
-            let error = become_worker(open(std::path::Path::new("/")), ID, &LIMITS).unwrap_err();
-            assert_eq!(error.code(), "MEM-067");
-            return;
-        }
-        let outside = tempfile::tempdir().unwrap();
-        let root = outside.path().join("root");
-        fs::create_dir(&root).unwrap();
-        fs::write(root.join("here"), b"x").unwrap();
-        fs::write(outside.path().join("secret"), b"secret").unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let socket = outside.path().join("socket");
-        let _unix = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let ((mut report, tell), (wait_for, mut go), parent) = (pipe(), pipe(), getpid());
-        // The more it has, the more it has to lose.
-        let own = capabilities(None).unwrap();
-        let all = CapabilitySets { inheritable: own.permitted, ..own };
-        set_capabilities(None, all).unwrap();
-        let child = fork(|| {
-            let read_only = File::open(outside.path().join("secret")).unwrap();
-            let own = getpid();
-            become_worker(open(&root), ID, &LIMITS).unwrap();
-            let (mut tell, mut wait_for) = (&tell, &wait_for);
-            tell.write_all(&[1]).unwrap();
-            wait_for.read_exact(&mut [0]).unwrap();
-            let found = attack([parent, own], port, socket.to_str().unwrap(), &read_only);
-            tell.write_all(found.as_bytes()).unwrap();
-            0
-        });
-        drop(tell);
-        report.read_exact(&mut [0]).unwrap();
-        look(child);
-        go.write_all(&[1]).unwrap();
-        let mut text = String::new();
-        report.read_to_string(&mut text).unwrap();
-        assert_eq!(wait(child).code(), Some(0));
-        assert_eq!(text.lines().count(), 31, "{text}");
-        for line in text.lines() {
-            let (name, found) = line.split_once(' ').unwrap();
-            let expected = OTHER.iter().find(|(other, _)| *other == name).map_or(1, |(_, errno)| *errno);
-            assert_eq!(found, expected.to_string(), "{name}");
-        }
-        assert_eq!(fs::read(outside.path().join("secret")).unwrap(), b"secret");
+    isolated(|| taken_over(Trade::Files, &OTHER_FILES));
+}
+
+#[test]
+fn evil_worker_with_a_network() {
+    isolated(|| taken_over(NETWORK, &OTHER_NETWORK));
+}
+
+fn taken_over(trade: Trade, other: &[(&str, i32)]) {
+    if !geteuid().is_root() {
+        // Nobody else can become one, and who cannot is told.
+        let error = become_worker(open(std::path::Path::new("/")), ID, trade, &LIMITS).unwrap_err();
+        assert_eq!(error.code(), "MEM-067");
+        return;
+    }
+    let outside = tempfile::tempdir().unwrap();
+    let root = outside.path().join("root");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("here"), b"x").unwrap();
+    fs::write(outside.path().join("secret"), b"secret").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = outside.path().join("socket");
+    let _unix = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let ((mut report, tell), (wait_for, mut go), parent) = (pipe(), pipe(), getpid());
+    // The more it has, the more it has to lose.
+    let own = capabilities(None).unwrap();
+    let all = CapabilitySets { inheritable: own.permitted, ..own };
+    set_capabilities(None, all).unwrap();
+    let child = fork(|| {
+        let read_only = File::open(outside.path().join("secret")).unwrap();
+        let own = getpid();
+        become_worker(open(&root), ID, trade, &LIMITS).unwrap();
+        let (mut tell, mut wait_for) = (&tell, &wait_for);
+        tell.write_all(&[1]).unwrap();
+        wait_for.read_exact(&mut [0]).unwrap();
+        let found = attack([parent, own], port, socket.to_str().unwrap(), &read_only);
+        tell.write_all(found.as_bytes()).unwrap();
+        0
     });
+    drop(tell);
+    report.read_exact(&mut [0]).unwrap();
+    look(child, trade);
+    go.write_all(&[1]).unwrap();
+    let mut text = String::new();
+    report.read_to_string(&mut text).unwrap();
+    assert_eq!(wait(child).code(), Some(0));
+    assert_eq!(text.lines().count(), 36, "{text}");
+    for line in text.lines() {
+        let (name, found) = line.split_once(' ').unwrap();
+        let mut others = OTHER.iter().chain(other);
+        let expected = others.find(|(other, _)| *other == name).map_or(1, |(_, errno)| *errno);
+        assert_eq!(found, expected.to_string(), "{name}");
+    }
+    assert_eq!(fs::read(outside.path().join("secret")).unwrap(), b"secret");
 }
 
 #[test]
@@ -183,7 +207,7 @@ fn evil_worker_outlives_whoever_started_it() {
         let ((mut ready, tell), (mut numbers, name), (wait_for, go)) = (pipe(), pipe(), pipe());
         let parent = fork(|| {
             let worker = fork(|| {
-                become_worker(open(root.path()), ID, &LIMITS).unwrap();
+                become_worker(open(root.path()), ID, Trade::Files, &LIMITS).unwrap();
                 (&tell).write_all(&[1]).unwrap();
                 // For ever: the test holds the other end.
                 let _ = (&wait_for).read(&mut [0]);

@@ -10,35 +10,33 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
-
-use crate::image::layer::confine::Job;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Most descriptors of a message.
 const DESCRIPTORS_MAX: usize = 3;
-/// Longest job: 512 layers with two digests' worth of digits each.
-const JOB_BYTES_MAX: u64 = 1 << 20;
 
 /// Which message it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// The first one. Job, directory of objects, where to answer.
+    /// The first one. Job, root directory, where to answer.
     Job,
-    /// The bytes of the next layer.
-    Layer,
+    /// The next thing to do: the bytes of a layer, or the socket of a request.
+    Next,
 }
 
 impl Mark {
     const fn byte(self) -> u8 {
         match self {
             Self::Job => b'J',
-            Self::Layer => b'L',
+            Self::Next => b'N',
         }
     }
 
     const fn descriptors(self) -> usize {
         match self {
             Self::Job => DESCRIPTORS_MAX,
-            Self::Layer => 1,
+            Self::Next => 1,
         }
     }
 }
@@ -50,12 +48,26 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Sends a message; waits while the other side has too many. Whoever is gone is an error of kind `BrokenPipe`.
 pub(crate) fn send(socket: impl AsFd, mark: Mark, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_with(socket, mark, descriptors, SendFlags::NOSIGNAL)
+}
+
+/// As [`send`], but does not wait: whoever has too many is an error of kind `WouldBlock`.
+pub(crate) fn send_now(socket: impl AsFd, mark: Mark, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send_with(socket, mark, descriptors, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+}
+
+fn send_with(
+    socket: impl AsFd,
+    mark: Mark,
+    descriptors: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    rustix::net::sendmsg(socket, &[IoSlice::new(&[mark.byte()])], &mut control, SendFlags::NOSIGNAL)?;
+    rustix::net::sendmsg(socket, &[IoSlice::new(&[mark.byte()])], &mut control, flags)?;
     Ok(())
 }
 
@@ -86,7 +98,7 @@ pub(crate) fn receive(socket: impl AsFd, mark: Mark) -> io::Result<Vec<OwnedFd>>
 }
 
 /// A job as a file that nobody changes any more.
-pub(crate) fn job_file(job: &Job) -> io::Result<OwnedFd> {
+pub(crate) fn job_file(job: &impl Serialize) -> io::Result<OwnedFd> {
     let file = rustix::fs::memfd_create(c"job", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = File::from(file);
     file.write_all(&serde_json::to_vec(job)?)?;
@@ -95,11 +107,11 @@ pub(crate) fn job_file(job: &Job) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// The job in a file.
-pub(crate) fn read_job(file: OwnedFd) -> io::Result<Job> {
+/// The job in a file of at most so many bytes.
+pub(crate) fn read_job<J: DeserializeOwned>(file: OwnedFd, most: u64) -> io::Result<J> {
     let mut file = File::from(file);
     file.rewind()?;
     let mut bytes = Vec::new();
-    file.take(JOB_BYTES_MAX).read_to_end(&mut bytes)?;
+    file.take(most).read_to_end(&mut bytes)?;
     Ok(serde_json::from_slice(&bytes)?)
 }

@@ -1,5 +1,5 @@
-//! Images are unpacked by helpers, too: each in its pen, with nothing but the socket of the hub that wants the tree. It gives up the rest by itself,
-//! before it reads the first byte of a layer ([`cdh::image::unpacking`]).
+//! Images are unpacked, and registries spoken to, by helpers, too: each in its pen, with nothing but the socket of the hub that wants something of
+//! it. It gives up the rest by itself, before it reads the first byte of a stranger's ([`cdh::worker`]).
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cdh::image::policy::Cause;
-use cdh::image::unpacking::{Process, Unpacking};
+use cdh::worker::{Process, Trade, Workers};
 
 use super::EngineError;
 use super::operation::Operation;
@@ -24,13 +24,17 @@ pub(super) struct Helpers {
 }
 
 #[async_trait]
-impl Unpacking for Helpers {
-    async fn start(&self, socket: OwnedFd) -> Result<Box<dyn Process>, Cause> {
+impl Workers for Helpers {
+    async fn start(&self, trade: Trade, socket: OwnedFd) -> Result<Box<dyn Process>, Cause> {
         let none = EngineError::Unavailable { why: "this process started none" };
         let nursery = self.nursery.as_deref().ok_or(none)?;
         let pen = self.pens.make().map_err(EngineError::system("make a helper's control group"))?;
-        let order = Order { state: PathBuf::new(), id: String::new(), task: Task::Unpack };
-        let operation = Operation::begin(nursery, &self.reaper, pen, "unpack", &order, vec![socket]).await?;
+        let order = Order { state: PathBuf::new(), id: String::new(), task: Task::Work(trade) };
+        let action = match trade {
+            Trade::Unpack => "unpack",
+            Trade::Fetch => "fetch",
+        };
+        let operation = Operation::begin(nursery, &self.reaper, pen, action, &order, vec![socket]).await?;
         Ok(Box::new(Helper(operation)))
     }
 }
