@@ -165,7 +165,7 @@ impl Sealed {
     }
 
     /// A container is made and not started: attaches what it is entitled to, which may be nothing. Waits for what is still being landed, at
-    /// most 30 s, and not for a caller that is gone. `policy` is the one in force.
+    /// most 30 s, not for a caller that is gone, and not for what is refused. `policy` is the one in force.
     ///
     /// # Errors
     /// `SEALED_NOT_READY`: to be tried again. Anything else: the container is not to be started.
@@ -224,6 +224,8 @@ impl Sealed {
     async fn wait(&self, entitled: &[(usize, By)], is_late: impl Fn() -> bool) -> Result<(), SealedError> {
         let (states, end) = (&self.inner.states, Instant::now() + PATIENCE);
         let mut changes = states.watch();
+        let refusals: HashMap<usize, u64> =
+            entitled.iter().map(|(index, _)| (*index, states.refusals(*index))).collect();
         for (index, _) in entitled {
             states.needed(*index, Instant::now());
         }
@@ -235,8 +237,10 @@ impl Sealed {
             let stage = states.stage(missing);
             let name =
                 || self.artifacts().get(missing).map_or_else(String::new, |found| found.name.to_string());
+            // It was tried once more for this one, and is what it was.
+            let is_refused = refusals.get(&missing).is_some_and(|before| states.refusals(missing) > *before);
             // GUARD: sealed-not-ready -> evil_host_starts_before_the_artifact_is_there
-            if matches!(stage, Stage::Failed(_)) || is_late() || Instant::now() >= end {
+            if matches!(stage, Stage::Failed(_)) || is_refused || is_late() || Instant::now() >= end {
                 return Err(SealedError::NotReady { name: name(), state: stage.to_string() });
             }
             // A change, or time to look whether somebody still waits.

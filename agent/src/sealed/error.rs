@@ -2,6 +2,7 @@
 
 use std::io;
 
+use cdh::Class;
 use protected_memory::landing::LandingError;
 use protocol::status::RpcError;
 
@@ -124,6 +125,11 @@ impl SealedError {
             Self::Target { .. } => "SEALED_TARGET",
             Self::Unknown => "SEALED_CONTAINER",
         }
+    }
+
+    /// Whether it was refused for what it is, and not for what is missing here.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Artifact(error) if matches!(error.class(), Class::Artifact | Class::Refused))
     }
 
     pub(super) fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {

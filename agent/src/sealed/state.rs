@@ -117,6 +117,8 @@ pub(super) enum Next {
 /// All artifacts.
 pub(super) struct States {
     table: Mutex<Vec<State>>,
+    /// How often each was refused for what it is.
+    refusals: Mutex<Vec<u64>>,
     changes: watch::Sender<u64>,
 }
 
@@ -132,7 +134,11 @@ impl States {
         let now = Instant::now();
         let waiting = || State::Waiting { failures: 0, next: now, code: None };
         let table = std::iter::repeat_with(waiting).take(count).collect();
-        Self { table: Mutex::new(table), changes: watch::Sender::new(0) }
+        Self {
+            table: Mutex::new(table),
+            refusals: Mutex::new(vec![0; count]),
+            changes: watch::Sender::new(0),
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Vec<State>> {
@@ -177,6 +183,18 @@ impl States {
     /// It has landed.
     pub(super) fn ready(&self, index: usize, landing: Landing<Complete>) {
         self.set(index, State::Ready(Arc::new(landing)));
+    }
+
+    /// What there is under its name is refused, now and whenever it is offered. It is tried again all the same: there may be another one by then.
+    pub(super) fn refused(&self, index: usize) {
+        if let Some(count) = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
+            *count += 1;
+        }
+    }
+
+    /// How often it was refused so far.
+    pub(super) fn refusals(&self, index: usize) -> u64 {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).get(index).copied().unwrap_or(0)
     }
 
     /// It could not be landed. Whether it will be tried again without being asked for.

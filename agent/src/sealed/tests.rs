@@ -169,6 +169,26 @@ async fn evil_host_starts_before_the_artifact_is_there() {
 }
 
 #[tokio::test]
+async fn whoever_waits_for_a_refused_artifact_is_told_at_once() {
+    let sealed = sealed("/models/m");
+    sealed.admit(&id("con"), Some(root()), Path::new("/"), PROCESS.digest()).unwrap();
+    // Refused before anybody asked: that is no answer to who asks now.
+    let states = &sealed.inner.states;
+    states.refused(0);
+    states.failed(0, "ROLLBACK", Instant::now());
+    let container = id("con");
+    let attach = sealed.attach(&container, None, 1, || false);
+    let refuse = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        states.refused(0);
+        states.failed(0, "ROLLBACK", Instant::now());
+    };
+    let both = async { tokio::join!(attach, refuse) };
+    let (error, ()) = tokio::time::timeout(PATIENCE / 2, both).await.expect("nobody waits for it");
+    assert_eq!(error.unwrap_err().to_string(), "artifact first is not ready: waiting after ROLLBACK");
+}
+
+#[tokio::test]
 async fn an_artifact_is_seen_in_its_container_alone() {
     let directory = in_root();
     let path = directory.path().to_str().unwrap().to_owned();

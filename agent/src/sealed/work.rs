@@ -84,6 +84,9 @@ impl Sealed {
                 states.ready(index, landed.landing);
             }
             Err(error) => {
+                if error.is_refusal() {
+                    states.refused(index);
+                }
                 let again = states.failed(index, error.code(), Instant::now());
                 let text =
                     if again { "artifact not landed, to be tried again" } else { "artifact not landed" };
