@@ -48,7 +48,7 @@ pub(crate) enum Command {
     Push(registry::PushArgs),
     /// Pull a reference from a registry into an image layout, with all that refers to it; every blob is compared with its digest.
     Pull(registry::PullArgs),
-    /// Copy a reference from one registry or repository to another.
+    /// Copy a reference between registries, image layouts and `.sealed` files.
     Copy(registry::CopyArgs),
     /// Show what an artifact says of itself (nothing is verified but the form).
     Inspect(InspectArgs),

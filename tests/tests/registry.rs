@@ -14,9 +14,10 @@ use cdh::registry::{
     Credentials, Digest, Login, Platform, PushSource, Pushed, Reference, Registry, RegistryOptions,
     RegistryTrust, Sources, VerifiedManifest,
 };
+use cdh::worker::Executed;
 use tests::args;
 use tests::innerkeep::Innerkeep;
-use tests::programs::Programs;
+use tests::programs::{Programs, is_root};
 
 /// bcrypt of `U*U`, a test vector of the algorithm.
 const HTPASSWD: &str = "user:$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\n";
@@ -145,6 +146,11 @@ impl Server {
             credentials.insert(&self.authority, Login::new("user", "U*U").unwrap()).unwrap();
             options.credentials = credentials;
         }
+        // As root by another process, as it is in a guest; as anybody else by this one, as it is at a command line.
+        options.workers = is_root().then(|| {
+            let program = Programs::built().path("confidential-data-hub");
+            Arc::new(Executed::of(program, Vec::new())) as _
+        });
         options
     }
 
@@ -251,7 +257,8 @@ fn round_trip(mode: Mode) {
 
         // Pushed by us, to another repository: what is there is mounted, the rest sent.
         let to = server.reference("other/y:v2");
-        let push = registry.push(&to, &[server.reference("acme/x")]).unwrap();
+        let pusher = Registry::new(RegistryOptions { workers: None, ..server.options() });
+        let push = pusher.push(&to, &[server.reference("acme/x")]).unwrap();
         for (layer, blob) in by_tag.layers().iter().zip(&fetched.layers) {
             let file = PushSource::File { file: Arc::new(blob.file().try_clone().unwrap()), offset: 0 };
             let pushed = push.blob(&layer.digest, layer.size, &file, &|_| (), soon()).await.unwrap();
@@ -259,7 +266,7 @@ fn round_trip(mode: Mode) {
         }
         let config = &by_tag.manifest.config;
         let bytes = PushSource::Bytes(by_tag.config.clone().into());
-        let alone = registry.push(&server.reference("alone/z"), &[]).unwrap();
+        let alone = pusher.push(&server.reference("alone/z"), &[]).unwrap();
         for push in [&push, &alone] {
             push.blob(&config.digest, config.size, &bytes, &|_| (), soon()).await.unwrap();
         }
@@ -449,6 +456,15 @@ fn artifacts_travel_with_what_refers_to_them() {
     let third = format!("{}/file/ranker:v1", server.authority);
     let from_file = carry("push", &at("model.sealed"), &third);
     assert_eq!((&from_file["digest"], &from_file["referrers"]), (&pushed["digest"], &pushed["referrers"]));
+    // The same by `copy`, which tells a path from a name.
+    let fourth = format!("{}/copied/ranker:v1", server.authority);
+    assert_eq!(carry("copy", &at("model.sealed"), &fourth)["digest"], pushed["digest"]);
+    assert_eq!(carry("copy", &fourth, &at("copied:v1"))["digest"], pushed["digest"]);
+    let here = innerkeep.run(&args!["copy", at("copied:v1"), at("copied.sealed")]);
+    assert_eq!(here["core"], sealed["core"]);
+    assert_eq!(std::fs::read(at("copied.sealed")).unwrap(), std::fs::read(at("model.sealed")).unwrap());
+    let said = innerkeep.attempt(&args!["copy", at("copied:v1"), at("copied.sealed")]);
+    assert!(!said.code().is_empty(), "a file that is there is not written over");
     let verified = innerkeep.run(&args![
         "verify",
         at("back:v1"),

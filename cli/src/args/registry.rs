@@ -52,9 +52,9 @@ pub(crate) struct PullArgs {
 /// `innerkeep copy`.
 #[derive(Args, Debug)]
 pub(crate) struct CopyArgs {
-    /// From where: registry/repository, with a tag or digest.
+    /// From where: registry/repository, with a tag or digest; a `.sealed` file; or an image layout, as a path: /DIR:TAG, ./DIR:TAG.
     pub(crate) from: String,
-    /// Where to: registry/repository:tag.
+    /// Where to: registry/repository:tag; a new `.sealed` file; or an image layout, as a path.
     pub(crate) to: String,
     /// Directory for blobs on their way, where a cut copy is continued from [default: a new one, removed afterwards].
     #[arg(long, value_name = "DIR")]

@@ -24,8 +24,12 @@ const PEM_MAX: u64 = 1 << 20;
 
 /// Runs `push`.
 pub(crate) fn push(arguments: &PushArgs, output: Output) -> Result<Report, Failure> {
+    push_from(&arguments.layout, &arguments.to, &arguments.registry, output)
+}
+
+fn push_from(from: &str, to: &str, arguments: &RegistryArgs, output: Output) -> Result<Report, Failure> {
     let own;
-    let (layout, tag) = match store::Reference::parse(&arguments.layout)? {
+    let (layout, tag) = match store::Reference::parse(from)? {
         store::Reference::Layout(layout, tag) => (layout, tag),
         file @ store::Reference::File(_) => {
             own = temporary()?;
@@ -33,30 +37,34 @@ pub(crate) fn push(arguments: &PushArgs, output: Output) -> Result<Report, Failu
             (own.path().to_owned(), Some(ON_THE_WAY.to_owned()))
         }
     };
-    let to = read(&arguments.to)?;
-    let registry = client(&arguments.registry, &[&to], output)?;
+    let to = read(to)?;
+    let registry = client(arguments, &[&to], output)?;
     let progress = output.progress("pushing", 0);
     let shown = |state: &Transferred| progress.set(state.done, state.total);
-    let deadline = deadline(&arguments.registry);
+    let deadline = deadline(arguments);
     let carried = block_on(registry.push_layout(&layout, tag.as_deref(), &to, &shown, deadline))?;
-    Ok(report(carried, &arguments.layout, &to.to_string(), progress))
+    Ok(report(carried, from, &to.to_string(), progress))
 }
 
 /// Runs `pull`.
 pub(crate) fn pull(arguments: &PullArgs, output: Output) -> Result<Report, Failure> {
+    pull_to(&arguments.from, &arguments.layout, &arguments.registry, output)
+}
+
+fn pull_to(from: &str, to: &str, arguments: &RegistryArgs, output: Output) -> Result<Report, Failure> {
     let own;
-    let (layout, tag, file) = match store::Reference::parse(&arguments.layout)? {
+    let (layout, tag, file) = match store::Reference::parse(to)? {
         store::Reference::Layout(layout, tag) => (layout, tag.unwrap_or_else(|| "latest".to_owned()), None),
         file @ store::Reference::File(_) => {
             own = temporary()?;
             (own.path().to_owned(), ON_THE_WAY.to_owned(), Some(file))
         }
     };
-    let from = read(&arguments.from)?;
-    let registry = client(&arguments.registry, &[&from], output)?;
+    let from = read(from)?;
+    let registry = client(arguments, &[&from], output)?;
     let progress = output.progress("pulling", 0);
     let shown = |state: &Transferred| progress.set(state.done, state.total);
-    let deadline = deadline(&arguments.registry);
+    let deadline = deadline(arguments);
     let carried = block_on(registry.pull_layout(&from, &layout, &tag, &shown, deadline))?;
     let to = match &file {
         Some(file) => {
@@ -80,8 +88,29 @@ fn temporary() -> Result<tempfile::TempDir, Failure> {
     tempfile::tempdir().map_err(Failure::file("create", "a temporary directory"))
 }
 
-/// Runs `copy`.
+/// Whether a side of a copy is here: a path as paths are told from names of repositories, or a `.sealed` file.
+fn is_here(side: &str) -> bool {
+    ["/", "./", "../"].iter().any(|start| side.starts_with(start)) || side.ends_with(".sealed")
+}
+
+/// Runs `copy`: what is on one side only is a push or a pull.
 pub(crate) fn copy(arguments: &CopyArgs, output: Output) -> Result<Report, Failure> {
+    let CopyArgs { from, to, registry, .. } = arguments;
+    match (is_here(from), is_here(to)) {
+        (false, false) => copy_between(arguments, output),
+        (true, false) => push_from(from, to, registry, output),
+        (false, true) => pull_to(from, to, registry, output),
+        (true, true) => {
+            let (source, target) = (store::Reference::parse(from)?, store::Reference::parse(to)?);
+            store::carry(&source, &target)?;
+            let core = store::Store::open(&target)?.core.digest().to_string();
+            let text = format!("core  {core}\nfrom  {from}\nto    {to}");
+            Ok(Report { json: json!({"core": core, "from": from, "to": to}), text })
+        }
+    }
+}
+
+fn copy_between(arguments: &CopyArgs, output: Output) -> Result<Report, Failure> {
     let (from, to) = (read(&arguments.from)?, read(&arguments.to)?);
     let registry = client(&arguments.registry, &[&from, &to], output)?;
     let own = temporary()?;
