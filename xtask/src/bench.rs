@@ -69,8 +69,10 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
             build.args(["-p", "agent", "-p", "tests"]);
             build.args(["--bin", "innerkeep-agent", "--bin", program]);
         } else {
-            build.args(["--bins", "-p", "cli", "-p", "chip-emulator"]);
-            build.args(["-p", "key-broker-emulator", "-p", "tests"]);
+            // Each is linked as a whole: none that nobody measures.
+            build.args(["-p", "cli", "-p", "chip-emulator", "-p", "key-broker-emulator", "-p", "tests"]);
+            build.args(["--bin", "innerkeep", "--bin", "innerkeep-chip-emulator"]);
+            build.args(["--bin", "innerkeep-key-broker", "--bin", program]);
         }
         shell::run(&mut build)
     })?;

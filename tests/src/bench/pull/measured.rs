@@ -39,6 +39,13 @@ impl Measured {
     }
 }
 
+/// Has this much of the machine's memory written to once, and gives it back. Where the machine is a guest itself, whose free memory goes back to
+/// its host, the first who writes to a page pays for it: that is nobody who is measured.
+pub(crate) fn warm(bytes: u64) {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    std::hint::black_box(vec![1_u8; bytes]);
+}
+
 /// Runs a command to its end, which has to be a good one.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<Measured> {
     let shown = format!("{command:?}");

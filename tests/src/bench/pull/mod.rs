@@ -8,7 +8,8 @@
 //!        └─cryptotensors──▶ a local file ──▶ cryptotensors: load_file
 //! ```
 //!
-//! Each measurement is a process of its own, timed from start to end, in an empty directory of a tmpfs. The registry shares the machine.
+//! Each measurement is a process of its own, timed from start to end, in an empty directory of a tmpfs. The registry shares the machine. Before each,
+//! as much memory as it needs is written to and given back ([`warm`]): whoever comes first pays nothing that the next one does not.
 
 mod image;
 mod measured;
@@ -26,7 +27,7 @@ use clap::Parser;
 use tests::programs::is_root;
 use tests::registry::RegistryServer;
 
-use measured::{Measured, run as run_measured};
+use measured::{Measured, run as run_measured, warm};
 use model::Sealed;
 use peers::CryptoTensors;
 use report::{Report, Rounds};
@@ -130,11 +131,13 @@ impl Bench<'_> {
                 samples: if round == 0 { made.samples.clone() } else { Vec::new() },
                 look: round == 0,
             };
+            warm(made.bytes);
             let measured = Self::pull(&job)?;
             let found: Steps = serde_json::from_str(&measured.stdout)?;
             drop(room);
             let room = self.room()?;
             let samples = (round == 0).then_some(made.samples.as_slice());
+            warm(made.bytes);
             let (copied, unpacked) = peers::image(&name, room.path(), samples)?;
             if round > 0 {
                 ours.add(&measured);
@@ -182,9 +185,13 @@ impl Bench<'_> {
         let mut inside = Samples::default();
         for round in 0..=self.arguments.rounds {
             let room = self.room()?;
-            let (fetched, landed) = (sealed.fetch(room.path())?, sealed.land(room.path())?);
+            warm(bytes);
+            let fetched = sealed.fetch(room.path())?;
+            warm(bytes);
+            let landed = sealed.land(room.path())?;
             drop(room);
             let room = self.room()?;
+            warm(bytes);
             let copied = sealed.skopeo(room.path())?;
             drop(room);
             if round > 0 {
@@ -196,7 +203,8 @@ impl Bench<'_> {
             }
             if let Ok(peer) = &peer {
                 // As what was fetched is: in memory.
-                fs::read(peer.file()).map(drop)?;
+                std::io::copy(&mut fs::File::open(peer.file())?, &mut std::io::sink())?;
+                warm(bytes);
                 let (measured, seconds) = peer.load()?;
                 if round > 0 {
                     loads.add(&measured);

@@ -11,11 +11,11 @@ use cdh::config::HubConfig;
 use cdh::hub_error::HubError;
 use cdh::image::policy::Cause;
 use cdh::image::pull::{ImageEvent, Measure, Puller, PullerOptions};
-use cdh::image::unpacking::Executed;
 use cdh::modes::Modes;
 use cdh::plaintext::Plaintext;
 use cdh::registry::Transferred;
 use cdh::resources::ResourceSource;
+use cdh::worker::Executed;
 use serde::{Deserialize, Serialize};
 
 use super::image::{Sample, verify};
@@ -77,9 +77,9 @@ pub(crate) fn run(job: &Job) -> anyhow::Result<Steps> {
     let register = Arc::new(Register(Mutex::default()));
     let options = PullerOptions::default();
     let measure = Arc::clone(&register) as Arc<dyn Measure>;
-    let unpacking = Arc::new(Executed::this_program());
+    let workers = Arc::new(Executed::this_program());
     let resources = Arc::new(NoResources);
-    let puller = Puller::new(config.image, resources, Modes::none(), measure, unpacking, options);
+    let puller = Puller::new(config.image, resources, Modes::none(), measure, workers, options);
     let bundle = job.room.join("bundle");
     fs::create_dir_all(&bundle)?;
     // As the agent has it.
