@@ -20,7 +20,7 @@ mod worker;
 pub use attach_point::ConsumerMount;
 pub use error::ConfineError;
 pub use namespaces::{NamespaceKind, PrivateNamespaces, enter_private_namespaces};
-pub use worker::{Trade, WorkerLimits, become_worker, close_descriptors};
+pub use worker::{WorkerKind, WorkerLimits, become_worker, close_descriptors};
 
 #[cfg(test)]
 mod tests;

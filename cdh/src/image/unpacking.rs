@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use protected_memory::confine::{Trade, WorkerLimits, become_worker};
+use protected_memory::confine::{WorkerKind, WorkerLimits, become_worker};
 use protected_memory::harden::harden_process;
 
 use crate::image::layer::LayerError;
@@ -77,7 +77,7 @@ impl Confined {
             descriptors: DESCRIPTORS,
         };
         // GUARD: unpacker-confined -> evil_layer_takes_over_the_process_that_unpacks
-        if let Err(source) = become_worker(objects.as_fd(), USER, Trade::Files, &limits) {
+        if let Err(source) = become_worker(objects.as_fd(), USER, WorkerKind::Files, &limits) {
             confine::refuse(&LayerError::Confinement(source), &mut answer)?;
             return Err(io::ErrorKind::PermissionDenied.into());
         }

@@ -103,11 +103,11 @@ impl Transport {
         workers: Option<Arc<dyn Workers>>,
     ) -> Self {
         let has_roots = trust.is_some();
-        let way = match workers {
-            // GUARD: registry-apart -> evil_registry_is_spoken_to_by_another_process
-            Some(workers) => Way::Apart(Fetcher::new(workers, trust, patience)),
-            None => Way::Here(Wire::new(trust, patience)),
-        };
+        let mut way = Way::Here(Wire::new(trust.clone(), patience));
+        // GUARD: registry-apart -> evil_registry_takes_over_the_process_that_fetches
+        if let Some(workers) = workers {
+            way = Way::Apart(Fetcher::new(workers, trust, patience));
+        }
         Self { way, proxies, has_roots, patience }
     }
 

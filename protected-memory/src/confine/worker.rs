@@ -3,7 +3,7 @@
 //! ```text
 //!  root directory, descriptors that it got before ──▶ become_worker ──▶ no other file, no other process, no privilege, no way to
 //!                                                                       any of them: a list of system calls
-//!                                         Trade::Files ──▶ no network     Trade::Network ──▶ nothing to write, TCP and UDP as a client
+//!                                         WorkerKind::Files ──▶ no network     WorkerKind::Network ──▶ nothing to write, TCP and UDP as a client
 //! ```
 //!
 //! All of it or an error: there is no weaker form. It takes the rights of root of the machine (`CAP_SYS_ADMIN`, `CAP_SYS_CHROOT`, `CAP_SETUID`,
@@ -38,7 +38,7 @@ pub struct WorkerLimits {
 
 /// What a worker is for, beside reading and writing what it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trade {
+pub enum WorkerKind {
     /// New files below its root, which becomes its property. No thread but its one.
     Files,
     /// Connections to others on the internet, of this machine's network. Its root stays somebody else's, who
@@ -59,7 +59,7 @@ const CALLS: &[Call] = &[
     Call::any(libc::SYS_newfstatat),
     Call::any(libc::SYS_openat),
     Call::any(libc::SYS_close),
-    // Descriptors come this way; none goes.
+    // Descriptors come this way.
     Call::any(libc::SYS_recvmsg),
     Call::one_of(libc::SYS_fcntl, 1, [libc::F_GETFL.unsigned_abs(), libc::F_GETFD.unsigned_abs()]),
     Call::without(libc::SYS_mmap, 2, libc::PROT_EXEC.unsigned_abs()),
@@ -80,7 +80,7 @@ const CALLS: &[Call] = &[
     Call::any(libc::SYS_exit_group),
 ];
 
-/// [`Trade::Files`]: new files below the root.
+/// [`WorkerKind::Files`]: new files below the root.
 const FILES: &[Call] = &[
     Call::any(libc::SYS_ftruncate),
     Call::any(libc::SYS_fstatfs),
@@ -88,7 +88,7 @@ const FILES: &[Call] = &[
     Call::any(libc::SYS_linkat),
 ];
 
-/// [`Trade::Network`]: sockets of the internet (not of this machine's programs, its host, its kernel), none of which listens; waiting; threads.
+/// [`WorkerKind::Network`]: sockets of the internet (not of this machine's programs, its host, its kernel), none of which listens; waiting; threads.
 const NETWORK: &[Call] = &[
     Call::one_of(libc::SYS_socket, 0, [libc::AF_INET.unsigned_abs(), libc::AF_INET6.unsigned_abs()]),
     Call::any(libc::SYS_connect),
@@ -151,22 +151,22 @@ pub fn close_descriptors() -> Result<(), ConfineError> {
 pub fn become_worker(
     root: impl AsFd,
     id: u32,
-    trade: Trade,
+    kind: WorkerKind,
     limits: &WorkerLimits,
 ) -> Result<(), ConfineError> {
     super::namespaces::require_one_thread()?;
     let root = root.as_fd();
     let (user, group) = (Uid::from_raw(id), Gid::from_raw(id));
     // GUARD: worker-limits -> evil_worker
-    limit(trade, limits)?;
-    let (own_network, calls) = match trade {
-        Trade::Files => (UnshareFlags::NEWNET, FILES),
-        Trade::Network { .. } => (UnshareFlags::empty(), NETWORK),
+    limit(kind, limits)?;
+    let (own_network, calls) = match kind {
+        WorkerKind::Files => (UnshareFlags::NEWNET, FILES),
+        WorkerKind::Network { .. } => (UnshareFlags::empty(), NETWORK),
     };
     // GUARD: worker-namespaces -> evil_worker
     unshare(own_network | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)
         .map_err(failed("unshare of network, IPC and host name"))?;
-    if trade == Trade::Files {
+    if kind == WorkerKind::Files {
         rustix::fs::fchown(root, Some(user), Some(group)).map_err(failed("owning of the root"))?;
     }
     rustix::process::fchdir(root).map_err(failed("entering of the root"))?;
@@ -196,10 +196,10 @@ pub fn become_worker(
     Ok(())
 }
 
-fn limit(trade: Trade, limits: &WorkerLimits) -> Result<(), ConfineError> {
-    let threads = match trade {
-        Trade::Files => 0,
-        Trade::Network { threads } => threads,
+fn limit(kind: WorkerKind, limits: &WorkerLimits) -> Result<(), ConfineError> {
+    let threads = match kind {
+        WorkerKind::Files => 0,
+        WorkerKind::Network { threads } => threads,
     };
     let all = [
         (Resource::Core, 0),

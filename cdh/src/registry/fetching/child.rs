@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http_body_util::BodyExt as _;
-use protected_memory::confine::{Trade, WorkerLimits, become_worker};
+use protected_memory::confine::{WorkerKind, WorkerLimits, become_worker};
 use protected_memory::harden::harden_process;
 use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
@@ -45,7 +45,7 @@ fn begin(socket: OwnedFd) -> io::Result<()> {
         runtime.max_blocking_threads(LOOKUPS).thread_stack_size(STACK_BYTES).enable_all().build()?;
     let limits = WorkerLimits { file_bytes: 0, memory_bytes: MEMORY_BYTES, descriptors: DESCRIPTORS };
     // GUARD: fetcher-confined -> evil_registry_takes_over_the_process_that_fetches
-    if let Err(error) = become_worker(root.as_fd(), USER, Trade::Network { threads: THREADS }, &limits) {
+    if let Err(error) = become_worker(root.as_fd(), USER, WorkerKind::Network { threads: THREADS }, &limits) {
         write!(answer, "\0{error}")?;
         return Err(io::ErrorKind::PermissionDenied.into());
     }

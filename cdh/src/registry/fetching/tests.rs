@@ -277,10 +277,12 @@ async fn evil_fetcher_answers_something_else() {
         (failing(&unknown), Err("REGISTRY_HTTP")),
         (failing(&padded("\"NoAnswer\"", 1 << 20)), Err("REGISTRY_HTTP")),
     ] {
+        let understood = understood(&says).await;
         let found = fetched(&fetcher(Liar::saying(says.clone())), "r.example").await;
         let found = found.map(|(_, bytes)| bytes.len()).map_err(|error| error.code());
         let start: Vec<u8> = says.iter().copied().take(80).collect();
         assert_eq!(found, expected, "{}", String::from_utf8_lossy(&start));
+        assert_eq!(understood.map(|(_, _, length)| length), found.ok().map(|length| length as u64));
     }
     // Its words are shown without what could move a cursor, and not at any length.
     let text = format!("{{\"Fault\":{{\"Connect\":{{\"text\":\"\\u001b[31m{}\"}}}}}}", "x".repeat(10_000));

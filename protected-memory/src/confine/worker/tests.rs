@@ -19,7 +19,7 @@ use crate::testing::{fork, isolated, wait};
 
 const ID: u32 = 0x7ffe_0001;
 const LIMITS: WorkerLimits = WorkerLimits { file_bytes: 1 << 20, memory_bytes: 64 << 20, descriptors: 32 };
-const NETWORK: Trade = Trade::Network { threads: 8 };
+const NETWORK: WorkerKind = WorkerKind::Network { threads: 8 };
 
 fn pipe() -> (File, File) {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -105,7 +105,7 @@ fn socket_of(family: AddressFamily) -> Result<OwnedFd, rustix::io::Errno> {
 }
 
 /// Looked at from outside: what the kernel says of it.
-fn look(process: Pid, trade: Trade) {
+fn look(process: Pid, kind: WorkerKind) {
     let at = |name: &str| format!("/proc/{}/{name}", process.as_raw_nonzero());
     let status = fs::read_to_string(at("status")).unwrap();
     let field = |name: &str| {
@@ -119,14 +119,14 @@ fn look(process: Pid, trade: Trade) {
         assert_eq!(field(set), ["0000000000000000"], "{set}");
     }
     assert_eq!((field("NoNewPrivs"), field("Seccomp")), (vec!["1".to_owned()], vec!["2".to_owned()]));
-    for (space, is_own) in [("net", trade == Trade::Files), ("ipc", true), ("uts", true)] {
+    for (space, is_own) in [("net", kind == WorkerKind::Files), ("ipc", true), ("uts", true)] {
         let ours = fs::read_link(format!("/proc/self/ns/{space}")).unwrap();
         assert_eq!(fs::read_link(at(&format!("ns/{space}"))).unwrap() != ours, is_own, "{space}");
     }
     // Not dumpable: its files there are root's.
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(at("status")).unwrap()), 0);
     let limits = fs::read_to_string(at("limits")).unwrap();
-    let threads = if trade == Trade::Files { 0 } else { 8 };
+    let threads = if kind == WorkerKind::Files { 0 } else { 8 };
     for (name, most) in [
         ("Max processes", threads),
         ("Max core file size", 0),
@@ -140,7 +140,7 @@ fn look(process: Pid, trade: Trade) {
 
 #[test]
 fn evil_worker() {
-    isolated(|| taken_over(Trade::Files, &OTHER_FILES));
+    isolated(|| taken_over(WorkerKind::Files, &OTHER_FILES));
 }
 
 #[test]
@@ -148,10 +148,10 @@ fn evil_worker_with_a_network() {
     isolated(|| taken_over(NETWORK, &OTHER_NETWORK));
 }
 
-fn taken_over(trade: Trade, other: &[(&str, i32)]) {
+fn taken_over(kind: WorkerKind, other: &[(&str, i32)]) {
     if !geteuid().is_root() {
         // Nobody else can become one, and who cannot is told.
-        let error = become_worker(open(std::path::Path::new("/")), ID, trade, &LIMITS).unwrap_err();
+        let error = become_worker(open(std::path::Path::new("/")), ID, kind, &LIMITS).unwrap_err();
         assert_eq!(error.code(), "MEM-067");
         return;
     }
@@ -172,7 +172,7 @@ fn taken_over(trade: Trade, other: &[(&str, i32)]) {
     let child = fork(|| {
         let read_only = File::open(outside.path().join("secret")).unwrap();
         let own = getpid();
-        become_worker(open(&root), ID, trade, &LIMITS).unwrap();
+        become_worker(open(&root), ID, kind, &LIMITS).unwrap();
         let (mut tell, mut wait_for) = (&tell, &wait_for);
         tell.write_all(&[1]).unwrap();
         wait_for.read_exact(&mut [0]).unwrap();
@@ -182,7 +182,7 @@ fn taken_over(trade: Trade, other: &[(&str, i32)]) {
     });
     drop(tell);
     report.read_exact(&mut [0]).unwrap();
-    look(child, trade);
+    look(child, kind);
     go.write_all(&[1]).unwrap();
     let mut text = String::new();
     report.read_to_string(&mut text).unwrap();
@@ -207,7 +207,7 @@ fn evil_worker_outlives_whoever_started_it() {
         let ((mut ready, tell), (mut numbers, name), (wait_for, go)) = (pipe(), pipe(), pipe());
         let parent = fork(|| {
             let worker = fork(|| {
-                become_worker(open(root.path()), ID, Trade::Files, &LIMITS).unwrap();
+                become_worker(open(root.path()), ID, WorkerKind::Files, &LIMITS).unwrap();
                 (&tell).write_all(&[1]).unwrap();
                 // For ever: the test holds the other end.
                 let _ = (&wait_for).read(&mut [0]);
