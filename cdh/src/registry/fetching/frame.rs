@@ -170,7 +170,9 @@ impl Request {
     }
 
     pub(super) async fn write(&self, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
-        let bytes = Zeroizing::new(serde_json::to_vec(self)?);
+        // Large enough from the beginning: what a buffer that grows leaves behind is not wiped.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(REQUEST_MAX).unwrap_or_default()));
+        serde_json::to_writer(&mut *bytes, self)?;
         write(&bytes, REQUEST_MAX, to).await
     }
 
@@ -326,10 +328,7 @@ async fn read(most: u32, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<
     if length > most {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let mut bytes = Vec::new();
-    let read = from.take(u64::from(length)).read_to_end(&mut bytes).await?;
-    if u32::try_from(read) != Ok(length) {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    from.read_exact(&mut bytes).await?;
     Ok(bytes)
 }

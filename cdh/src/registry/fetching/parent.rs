@@ -50,8 +50,6 @@ pub(in crate::registry) struct Fetcher {
     job: Job,
     patience: Patience,
     running: Mutex<Option<Running>>,
-    /// Where the files by which names are looked up are.
-    names: &'static str,
 }
 
 /// A child that was confined. Dropped, it is killed.
@@ -76,7 +74,7 @@ impl Fetcher {
         patience: Patience,
     ) -> Self {
         let job = Job::new(trust.as_ref(), patience);
-        Self { workers, job, patience, running: Mutex::new(None), names: "/etc" }
+        Self { workers, job, patience, running: Mutex::new(None) }
     }
 
     /// Has a request sent, and waits for the head of its answer.
@@ -153,7 +151,7 @@ impl Fetcher {
     async fn start(&self, number: u64) -> Result<Running, RegistryError> {
         let root = PrivateMemory::create(ROOT_BYTES, ROOT_FILES).map_err(fetcher("make the root of"))?;
         let directory = root.directory().map_err(fetcher("make the root of"))?;
-        self.names(&directory).map_err(fetcher("copy files of names for"))?;
+        names(&directory).map_err(fetcher("copy files of names for"))?;
         let (socket, theirs) = pair().map_err(fetcher("make a socket for"))?;
         let (answer, told) = pipe_with(PipeFlags::CLOEXEC).map_err(fetcher("make a pipe for"))?;
         let process = self.workers.start(Trade::Fetch, theirs).await.map_err(fetcher("start"))?;
@@ -180,28 +178,28 @@ impl Fetcher {
         }
         Ok(Running { socket, number, process, _root: root })
     }
+}
 
-    /// What a child may read.
-    fn names(&self, root: &OwnedFd) -> io::Result<()> {
-        rustix::fs::mkdirat(root, "etc", Mode::from_raw_mode(0o755))?;
-        let write = |name: &str, bytes: &[u8]| {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(root, format!("etc/{name}"), flags, Mode::from_raw_mode(0o644))?;
-            File::from(file).write_all(bytes)
+/// What a child may read.
+fn names(root: &OwnedFd) -> io::Result<()> {
+    rustix::fs::mkdirat(root, "etc", Mode::from_raw_mode(0o755))?;
+    let write = |name: &str, bytes: &[u8]| {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(root, format!("etc/{name}"), flags, Mode::from_raw_mode(0o644))?;
+        File::from(file).write_all(bytes)
+    };
+    write("nsswitch.conf", SWITCH)?;
+    for name in NAMES {
+        let mut bytes = Vec::new();
+        match File::open(format!("/etc/{name}")) {
+            Ok(file) => file.take(NAMES_BYTES_MAX).read_to_end(&mut bytes)?,
+            // Who has none looks up nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
         };
-        write("nsswitch.conf", SWITCH)?;
-        for name in NAMES {
-            let mut bytes = Vec::new();
-            match File::open(format!("{}/{name}", self.names)) {
-                Ok(file) => file.take(NAMES_BYTES_MAX).read_to_end(&mut bytes)?,
-                // Who has none looks up nothing.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            write(name, &bytes)?;
-        }
-        Ok(())
+        write(name, &bytes)?;
     }
+    Ok(())
 }
 
 /// A body as the child says it is.
